@@ -1,0 +1,339 @@
+//! A clip: mono 16-bit PCM in a WAV of fixed form, its SHA-256, and its limits.
+//!
+//! On the wire a clip is a RIFF/WAVE file ("Multimedia Programming Interface and Data
+//! Specifications 1.0", IBM and Microsoft, 1991) with exactly one 44-byte header: `fmt ` of 16 bytes,
+//! PCM, one channel, 16 bits, then `data`. Because only that form is legal, a station compares the
+//! header with the one it expects and parses nothing. Files of the user's own may be any WAV.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
+use sha2::{Digest, Sha256};
+
+use crate::sample::{self, Sound};
+
+/// The longest clip.
+pub const MAX_LENGTH: Duration = Duration::from_secs(120);
+/// The lowest rate of a clip; slower sound is resampled up to it.
+pub const MIN_RATE_HZ: u32 = 8_000;
+/// The highest rate of a clip; faster sound is resampled down to it.
+pub const MAX_RATE_HZ: u32 = 48_000;
+/// The header of a clip's WAV.
+pub const WAV_HEADER_BYTES: usize = 44;
+/// The largest clip: header, and [`MAX_LENGTH`] of 16-bit samples at [`MAX_RATE_HZ`].
+pub const MAX_WAV_BYTES: usize = WAV_HEADER_BYTES + MAX_LENGTH.as_secs() as usize * MAX_RATE_HZ as usize * 2;
+/// Below this peak a clip counts as silent: one step of 16-bit sound.
+const SILENCE: f32 = 1.0 / 32_768.0;
+
+/// What can be wrong with a clip or a sound file.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipError {
+    /// Nothing to play.
+    #[error("the clip is empty: record or choose at least one sample")]
+    Empty,
+    /// Over [`MAX_LENGTH`].
+    #[error("the clip is {} s long, over the limit of {} s: choose a shorter one", .0.as_secs(), MAX_LENGTH.as_secs())]
+    TooLong(Duration),
+    /// The announced size is not one a clip can have.
+    #[error("a clip of {bytes} bytes cannot be: the limit is {MAX_WAV_BYTES}, and samples are whole")]
+    Size {
+        /// The size that was announced.
+        bytes: u64,
+    },
+    /// The announced rate is outside the limits.
+    #[error("a clip at {0} Hz cannot be: {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are played")]
+    Rate(u32),
+    /// The WAV's header is not the one that its announced size and rate ask for.
+    #[error("the WAV's own header disagrees with what was announced of it")]
+    HeaderDisagrees,
+    /// The bytes are not those that were hashed.
+    #[error("the SHA-256 does not match: announced {announced}, received {received}")]
+    Hash {
+        /// The start of the hash in the header.
+        announced: String,
+        /// The start of the hash of what came.
+        received: String,
+    },
+    /// A resampler could not be made or run.
+    #[error("cannot resample the clip")]
+    Resample(#[from] sample::ResampleError),
+    /// Writing WAV into memory failed.
+    #[error("cannot encode the clip as WAV")]
+    Encode(#[source] hound::Error),
+    /// A sound file could not be opened.
+    #[error("cannot read the sound file {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A sound file is no WAV that can be read.
+    #[error("{} is no WAV that bullhorn can read", path.display())]
+    NotWav {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        source: hound::Error,
+    },
+    /// A sound file's header claims something impossible.
+    #[error("{}: {problem}", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+}
+
+/// A SHA-256.
+pub type Hash = [u8; 32];
+
+/// A hash in hex.
+pub fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the header says of a clip before its bytes come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// The WAV's size in bytes, header included.
+    pub wav_bytes: u32,
+    /// Samples a second.
+    pub rate_hz: u32,
+}
+
+impl Format {
+    /// Refuses what no clip can be, so that nothing is allocated for it.
+    pub fn check(&self) -> Result<(), ClipError> {
+        let bytes = self.wav_bytes as usize;
+        let wrong = bytes <= WAV_HEADER_BYTES
+            || bytes > MAX_WAV_BYTES
+            || !(bytes - WAV_HEADER_BYTES).is_multiple_of(2);
+        if wrong {
+            return Err(ClipError::Size { bytes: self.wav_bytes.into() });
+        }
+        if !(MIN_RATE_HZ..=MAX_RATE_HZ).contains(&self.rate_hz) {
+            return Err(ClipError::Rate(self.rate_hz));
+        }
+        if self.length() > MAX_LENGTH {
+            return Err(ClipError::TooLong(self.length()));
+        }
+        Ok(())
+    }
+
+    /// Frames in the clip.
+    pub fn frames(&self) -> u32 {
+        self.wav_bytes.saturating_sub(WAV_HEADER_BYTES as u32) / 2
+    }
+
+    /// How long it sounds.
+    pub fn length(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.frames()) * 1_000_000_000 / u64::from(self.rate_hz.max(1)))
+    }
+
+    /// The only header that a clip of this format may have.
+    fn header(&self) -> [u8; WAV_HEADER_BYTES] {
+        let data_bytes = self.frames() * 2;
+        let mut header = [0; WAV_HEADER_BYTES];
+        header[..4].copy_from_slice(b"RIFF");
+        header[4..8].copy_from_slice(&(data_bytes + 36).to_le_bytes());
+        header[8..16].copy_from_slice(b"WAVEfmt ");
+        header[16..20].copy_from_slice(&16_u32.to_le_bytes());
+        header[20..22].copy_from_slice(&1_u16.to_le_bytes());
+        header[22..24].copy_from_slice(&1_u16.to_le_bytes());
+        header[24..28].copy_from_slice(&self.rate_hz.to_le_bytes());
+        header[28..32].copy_from_slice(&self.rate_hz.saturating_mul(2).to_le_bytes());
+        header[32..34].copy_from_slice(&2_u16.to_le_bytes());
+        header[34..36].copy_from_slice(&16_u16.to_le_bytes());
+        header[36..40].copy_from_slice(b"data");
+        header[40..].copy_from_slice(&data_bytes.to_le_bytes());
+        header
+    }
+}
+
+/// A whole clip whose hash is known to be right. Cloning shares the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clip {
+    wav: Bytes,
+    format: Format,
+    sha256: Hash,
+}
+
+impl Clip {
+    /// Encodes sound as 16-bit WAV and hashes it. Rates outside [`MIN_RATE_HZ`] to [`MAX_RATE_HZ`]
+    /// are resampled to the nearer bound.
+    ///
+    /// # Errors
+    /// [`ClipError::Empty`] and [`ClipError::TooLong`]; others only if a library fails.
+    pub fn encode(sound: &Sound) -> Result<Self, ClipError> {
+        if sound.samples.is_empty() {
+            return Err(ClipError::Empty);
+        }
+        if sound.length() > MAX_LENGTH {
+            return Err(ClipError::TooLong(sound.length()));
+        }
+        let rate_hz = sound.rate_hz.clamp(MIN_RATE_HZ, MAX_RATE_HZ);
+        let sound = sample::resample(sound, rate_hz)?;
+        let spec = WavSpec {
+            channels: 1,
+            sample_rate: rate_hz,
+            bits_per_sample: 16,
+            sample_format: SampleFormat::Int,
+        };
+        let mut wav = Cursor::new(Vec::with_capacity(WAV_HEADER_BYTES + sound.samples.len() * 2));
+        let mut writer = WavWriter::new(&mut wav, spec).map_err(ClipError::Encode)?;
+        let mut samples = writer.get_i16_writer(sound.samples.len() as u32);
+        for &sample in sound.samples.iter() {
+            samples.write_sample(sample::to_i16(sample));
+        }
+        samples.flush().map_err(ClipError::Encode)?;
+        writer.finalize().map_err(ClipError::Encode)?;
+        let wav = Bytes::from(wav.into_inner());
+        let format = Format { wav_bytes: wav.len() as u32, rate_hz };
+        format.check()?;
+        let sha256 = Sha256::digest(&wav).into();
+        Ok(Self { wav, format, sha256 })
+    }
+
+    /// The WAV, header included.
+    pub fn wav(&self) -> &Bytes {
+        &self.wav
+    }
+
+    /// Size and rate.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// SHA-256 of the WAV.
+    pub fn sha256(&self) -> &Hash {
+        &self.sha256
+    }
+
+    /// Its samples, ±1.0.
+    pub fn sound(&self) -> Sound {
+        let (pairs, _) = self.wav[WAV_HEADER_BYTES..].as_chunks::<2>();
+        Sound {
+            rate_hz: self.format.rate_hz,
+            samples: pairs.iter().map(|&pair| sample::from_i16(i16::from_le_bytes(pair))).collect(),
+        }
+    }
+}
+
+/// A clip that is still coming in: hashed as it grows, checked when it is whole.
+#[derive(Debug)]
+pub struct Incoming {
+    format: Format,
+    announced: Hash,
+    wav: Vec<u8>,
+    hasher: Sha256,
+}
+
+impl Incoming {
+    /// Makes room for a clip of a format that [`Format::check`] passes.
+    ///
+    /// # Errors
+    /// Those of [`Format::check`].
+    pub fn new(format: Format, announced: Hash) -> Result<Self, ClipError> {
+        format.check()?;
+        Ok(Self {
+            format,
+            announced,
+            wav: Vec::with_capacity(format.wav_bytes as usize),
+            hasher: Sha256::new(),
+        })
+    }
+
+    /// Bytes still to come.
+    pub fn missing_bytes(&self) -> usize {
+        self.format.wav_bytes as usize - self.wav.len()
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`ClipError::Size`] when there are more than were announced.
+    pub fn push(&mut self, block: &[u8]) -> Result<(), ClipError> {
+        if block.len() > self.missing_bytes() {
+            return Err(ClipError::Size { bytes: (self.wav.len() + block.len()) as u64 });
+        }
+        self.hasher.update(block);
+        self.wav.extend_from_slice(block);
+        Ok(())
+    }
+
+    /// The clip, if it is whole, is what was hashed, and its own header agrees.
+    ///
+    /// # Errors
+    /// [`ClipError::Size`], [`ClipError::Hash`], [`ClipError::HeaderDisagrees`].
+    pub fn finish(self) -> Result<Clip, ClipError> {
+        if self.missing_bytes() > 0 {
+            return Err(ClipError::Size { bytes: self.wav.len() as u64 });
+        }
+        let sha256: Hash = self.hasher.finalize().into();
+        if sha256 != self.announced {
+            return Err(ClipError::Hash {
+                announced: hex(&self.announced[..4]),
+                received: hex(&sha256[..4]),
+            });
+        }
+        if self.wav[..WAV_HEADER_BYTES] != self.format.header() {
+            return Err(ClipError::HeaderDisagrees);
+        }
+        Ok(Clip { wav: self.wav.into(), format: self.format, sha256 })
+    }
+}
+
+/// Reads any WAV that hound can (8, 16, 24 or 32-bit integer, 32-bit float; any rate and number of
+/// channels), mixed to mono. A 16-bit mono file comes back to the bit through [`Clip::encode`].
+///
+/// # Errors
+/// [`ClipError::Open`], [`ClipError::NotWav`], [`ClipError::BadFile`], [`ClipError::TooLong`].
+pub fn read_file(path: &Path) -> Result<Sound, ClipError> {
+    let bad = |problem: String| ClipError::BadFile { path: path.into(), problem };
+    let not_wav = |source| ClipError::NotWav { path: path.into(), source };
+    let open = |source| ClipError::Open { path: path.into(), source };
+    let file_bytes = std::fs::metadata(path).map_err(open)?.len();
+    let file = std::fs::File::open(path).map_err(open)?;
+    let mut reader = WavReader::new(std::io::BufReader::new(file)).map_err(not_wav)?;
+    let spec = reader.spec();
+    if spec.channels == 0 {
+        return Err(bad("its header says 0 channels: export it again".into()));
+    }
+    if spec.sample_rate == 0 {
+        return Err(bad("its header says 0 Hz: export it again".into()));
+    }
+    let data_bytes = u64::from(reader.len()) * u64::from(spec.bits_per_sample.div_ceil(8));
+    if data_bytes > file_bytes {
+        return Err(bad(format!(
+            "its header claims {data_bytes} bytes of sound, the file has {file_bytes}: it is truncated, copy it again"
+        )));
+    }
+    let frames = u64::from(reader.duration());
+    if frames == 0 {
+        return Err(bad("it holds no sound".into()));
+    }
+    if frames > MAX_LENGTH.as_secs() * u64::from(spec.sample_rate) {
+        return Err(ClipError::TooLong(Duration::from_secs(frames / u64::from(spec.sample_rate))));
+    }
+    let interleaved: Vec<f32> = match spec.sample_format {
+        SampleFormat::Float => reader.samples::<f32>().collect::<Result<_, _>>(),
+        SampleFormat::Int => {
+            let full_scale = f64::from(1_u32 << (spec.bits_per_sample.clamp(1, 32) - 1));
+            let scaled = |sample: i32| (f64::from(sample) / full_scale) as f32;
+            reader.samples::<i32>().map(|sample| sample.map(scaled)).collect::<Result<_, _>>()
+        }
+    }
+    .map_err(not_wav)?;
+    Ok(Sound { rate_hz: spec.sample_rate, samples: sample::to_mono(&interleaved, spec.channels.into()) })
+}
+
+/// The loudest sample in dB below full scale; −100 for silence.
+pub fn peak_db(samples: &[f32]) -> f32 {
+    let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
+    if peak < SILENCE { -100.0 } else { 20.0 * peak.log10() }
+}

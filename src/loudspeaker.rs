@@ -1,0 +1,1 @@
+//! The loudspeaker seam: a real device or a folder takes a clip and an instant.

@@ -1,0 +1,2 @@
+//! The `bullhorn` program.
+fn main() {}
