@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clip;
+pub mod devices;
 pub mod event;
 pub mod loudspeaker;
 pub mod microphone;
