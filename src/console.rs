@@ -23,6 +23,8 @@ use self::view::View;
 use crate::event::{Command, Event};
 use crate::report;
 
+/// The name of the thread that prints or draws.
+const THREAD: &str = "console";
 /// How often the panel looks at the clock and at the window's size.
 const TICK: Duration = Duration::from_millis(100);
 /// The most events that are taken in before the panel is drawn again.
@@ -97,7 +99,7 @@ pub async fn run(
     };
     // Not one of tokio's threads: a runtime waits for those at its end, and this one may hang in a
     // write for as long as nobody reads.
-    std::thread::Builder::new().name("console".into()).spawn(work).map_err(ConsoleError::Thread)?;
+    std::thread::Builder::new().name(THREAD.into()).spawn(work).map_err(ConsoleError::Thread)?;
     result.await.unwrap_or(Err(ConsoleError::Panicked))
 }
 
@@ -217,6 +219,13 @@ impl Drop for Logs {
     }
 }
 
+/// Sends lines into the console's history; `false` where there is none.
+fn divert(text: &str) -> bool {
+    let diverted = DIVERTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(history) = diverted.as_ref() else { return false };
+    text.lines().all(|line| history.send(report::escaped(line).into_owned()).is_ok())
+}
+
 /// Standard error for a log, as `tracing_subscriber::fmt().with_writer(console::log)` takes it: while
 /// the console has the terminal, lines go into its history instead of across its panel.
 pub fn log() -> Log {
@@ -229,14 +238,7 @@ pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let diverted = DIVERTED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(history) = diverted.as_ref() else {
-            return io::stderr().write(bytes);
-        };
-        for line in String::from_utf8_lossy(bytes).lines() {
-            let _ = history.send(report::escaped(line).into_owned());
-        }
-        Ok(bytes.len())
+        if divert(&String::from_utf8_lossy(bytes)) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

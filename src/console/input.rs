@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use super::screen;
 use crate::event::Command;
 
+/// The name of the thread that reads keys.
+pub const THREAD: &str = "keys";
 /// How long the thread of keys may take to notice that it should end.
 const POLL: Duration = Duration::from_millis(100);
 /// An Enter this soon after another is a held key's repeat: terminals send at most some 30 a second,
@@ -98,7 +100,7 @@ impl Keys {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread =
-            thread::Builder::new().name("keys".into()).spawn(move || read_keys(&commands, &theirs))?;
+            thread::Builder::new().name(THREAD.into()).spawn(move || read_keys(&commands, &theirs))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 

@@ -41,8 +41,15 @@ impl Screen {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                give_back();
-                tell(panic);
+                // Where the program or the console ends by it, the terminal must be its old self; a fault
+                // elsewhere is one more line in the history of a console that goes on.
+                let thread = std::thread::current();
+                let is_last =
+                    matches!(thread.name(), None | Some("main" | super::THREAD | super::input::THREAD));
+                if is_last || !super::divert(&panic.to_string()) {
+                    give_back();
+                    tell(panic);
+                }
             }));
         });
         let size = window_size();
@@ -64,11 +71,14 @@ impl Screen {
         window_size() != self.size
     }
 
-    /// Writes lines into the history, then draws the panel.
+    /// Writes lines into the history, then draws the panel; does neither once the terminal was given back.
     ///
     /// # Errors
     /// The terminal cannot be written to.
     pub fn show(&mut self, history: &[String], view: &View) -> io::Result<()> {
+        if !IS_OPEN.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         queue!(io::stdout(), BeginSynchronizedUpdate)?;
         let shown = self.fit(view).and_then(|()| {
             for line in history {
