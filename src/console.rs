@@ -165,17 +165,14 @@ fn show_console(
         }
         keys.leave_if_asked();
         history.extend(logs.lines());
-        view.is_leaving = keys.shared.is_leaving.load(Ordering::SeqCst);
+        let is_leaving = keys.shared.is_leaving.load(Ordering::SeqCst);
+        is_stale |= is_leaving != std::mem::replace(&mut view.is_leaving, is_leaving);
         let now = Instant::now();
         view.tick(now.duration_since(std::mem::replace(&mut ticked, now)));
         keys.shared.is_recording.store(view.recording.is_some(), Ordering::SeqCst);
-        if is_stale
-            || is_over
-            || view.is_moving()
-            || view.is_leaving
-            || !history.is_empty()
-            || screen.is_resized()
-        {
+        let may_draw = screen.is_still() || is_over;
+        is_stale |= view.is_moving() || !history.is_empty() || screen.is_resized();
+        if is_stale && may_draw {
             screen.show(&history, &view).map_err(ConsoleError::Terminal)?;
             history.clear();
             is_stale = false;

@@ -3,6 +3,7 @@
 use std::io::{self, Stdout, Write};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use crossterm::terminal::{BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate};
 use crossterm::{cursor, execute, queue, terminal};
@@ -19,6 +20,10 @@ const MAX_LINES: usize = 200;
 /// The window's size where the terminal does not tell one (a serial line says 0 by 0).
 const ASSUMED_SIZE: (u16, u16) = (80, 24);
 
+/// How long a window keeps its size before the panel is drawn for it. tmux tells its programs of a
+/// change up to 0.25 s after it made it.
+const SETTLE: Duration = Duration::from_millis(300);
+
 /// Whether the terminal is ours, and the panel's top row: a panic and a second Ctrl-C must be able
 /// to give it back from any thread.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
@@ -27,7 +32,11 @@ static PANEL_TOP: AtomicU16 = AtomicU16::new(0);
 /// The terminal while the console has it; dropping gives it back.
 pub struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// The window's columns and rows.
     size: (u16, u16),
+    /// When they last changed, if the panel was not drawn since.
+    resized: Option<Instant>,
+    /// The panel's rows.
     rows: u16,
 }
 
@@ -57,7 +66,7 @@ impl Screen {
         IS_OPEN.store(true, Ordering::SeqCst);
         let rows = panel::wanted_rows(view, size.1);
         match inline(rows) {
-            Ok(terminal) => Ok(Self { terminal, size, rows }),
+            Ok(terminal) => Ok(Self { terminal, size, resized: None, rows }),
             Err(error) => {
                 let _ = terminal::disable_raw_mode();
                 IS_OPEN.store(false, Ordering::SeqCst);
@@ -66,9 +75,20 @@ impl Screen {
         }
     }
 
-    /// Whether the window has another size than what was drawn for.
+    /// Looks at the window; `false` while it is being resized. What is drawn then may wrap and leave rows
+    /// behind that nobody owns.
+    pub fn is_still(&mut self) -> bool {
+        let size = window_size();
+        if size != self.size {
+            self.size = size;
+            self.resized = Some(Instant::now());
+        }
+        self.resized.is_none_or(|resized| resized.elapsed() >= SETTLE)
+    }
+
+    /// Whether the panel was drawn for another size than the window's.
     pub fn is_resized(&self) -> bool {
-        window_size() != self.size
+        self.resized.is_some()
     }
 
     /// Writes lines into the history, then draws the panel; does neither once the terminal was given back.
@@ -93,16 +113,15 @@ impl Screen {
 
     /// Makes the panel anew when the window's size changed or it needs more rows.
     fn fit(&mut self, view: &View) -> io::Result<()> {
-        let size = window_size();
-        let wanted = panel::wanted_rows(view, size.1);
-        if size == self.size && wanted <= self.rows {
+        let wanted = panel::wanted_rows(view, self.size.1);
+        if self.resized.take().is_none() && wanted <= self.rows {
             return Ok(());
         }
         // The cursor was parked at the panel's top left. A terminal that reflows its lines moves
         // the cursor along, so that it still marks the top when the rows no longer do.
         execute!(io::stdout(), cursor::MoveToColumn(0), Clear(ClearType::FromCursorDown))?;
         self.terminal = inline(wanted)?;
-        (self.size, self.rows) = (size, wanted);
+        self.rows = wanted;
         Ok(())
     }
 
