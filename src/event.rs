@@ -152,6 +152,17 @@ pub struct Missing {
     pub reason: String,
 }
 
+/// What the operator asks of the announcer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Record a clip and send it.
+    Announce,
+    /// Drop the recording that runs.
+    Cancel,
+    /// Wait for the last verdict and end.
+    Leave,
+}
+
 /// The most events that wait for a slow reader; beyond it new ones are dropped.
 pub const MAX_WAITING_EVENTS: usize = 4096;
 

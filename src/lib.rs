@@ -16,9 +16,12 @@
 //! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod clip;
+pub mod console;
 pub mod devices;
 pub mod event;
 pub mod loudspeaker;
 pub mod microphone;
+pub mod report;
 pub mod sample;

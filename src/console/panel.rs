@@ -1,0 +1,227 @@
+//! Draws the view into whatever room there is. Pure: no terminal, no clock.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Row, Table};
+
+use super::view::{Page, Recording, Stage, State, View};
+use crate::report::escaped;
+
+/// Rows beside the stations': title, activity, note, keys.
+const FIXED_ROWS: u16 = 4;
+/// Rows that the history keeps above the panel.
+const HISTORY_ROWS: u16 = 2;
+/// The panel's height in a small window, before it may take half of a larger one.
+const SMALL_ROWS: u16 = 7;
+/// The bottom of the level meter, in dB below full scale.
+const METER_DB: f32 = -60.0;
+/// The widest bar, in columns.
+const MAX_BAR: usize = 40;
+
+/// The rows that the panel would use in a window of `window_rows`; at least 1.
+pub fn wanted_rows(view: &View, window_rows: u16) -> u16 {
+    let stations = u16::try_from(view.stations.len().max(1)).unwrap_or(u16::MAX);
+    let room = (window_rows / 2).max(SMALL_ROWS).min(window_rows.saturating_sub(HISTORY_ROWS)).max(1);
+    FIXED_ROWS.saturating_add(stations).min(room)
+}
+
+/// Draws the panel into the whole frame. With little room the stations go first, then keys, note and title.
+pub fn draw(frame: &mut Frame, view: &View) {
+    let area = frame.area();
+    let one_if = |needed_rows: u16| u16::from(area.height >= needed_rows);
+    let rows = [one_if(2), area.height.saturating_sub(FIXED_ROWS), one_if(1), one_if(3), one_if(4)];
+    let areas = Layout::vertical(rows.map(Constraint::Length)).areas(area);
+    let [title_area, stations_area, activity_area, note_area, keys_area] = areas;
+    frame.render_widget(title(view), title_area);
+    frame.render_widget(stations(view, stations_area), stations_area);
+    frame.render_widget(activity(view, area.width.into()), activity_area);
+    frame.render_widget(note(view), note_area);
+    frame.render_widget(keys(view, area.width), keys_area);
+}
+
+fn coloured(view: &View, color: Color) -> Style {
+    if view.has_colour { Style::new().fg(color) } else { Style::new() }
+}
+
+fn title(view: &View) -> Block<'_> {
+    let mut title = format!(" bullhorn · {} listening ", view.listening());
+    if let Some(address) = &view.address {
+        title += &format!("· {} ", escaped(address));
+    }
+    Block::new().borders(Borders::TOP).title(Span::styled(title, Modifier::BOLD))
+}
+
+fn state_style(view: &View, state: &State) -> Style {
+    match state {
+        State::Waiting => Style::new(),
+        State::Announced(Stage::Receiving | Stage::Verified) => coloured(view, Color::Cyan),
+        State::Announced(Stage::Playing) => coloured(view, Color::Yellow),
+        State::Announced(Stage::Played) => coloured(view, Color::Green),
+        State::Announced(Stage::Failed(_)) | State::Lost(_) => {
+            coloured(view, Color::Red).add_modifier(Modifier::BOLD)
+        }
+    }
+}
+
+fn stations(view: &View, area: Rect) -> Table<'_> {
+    let rows = usize::from(area.height);
+    if view.stations.is_empty() {
+        return lines(["  no station yet: run `bullhorn speaker THIS-COMPUTER` in a hallway".into()]);
+    }
+    let all = view.stations.iter().map(|(name, station)| (name, station, view.state(name, station)));
+    if view.stations.len() > rows {
+        let mut troubled: Vec<_> = all
+            .filter(|(_, _, state)| state.trouble().is_some())
+            .map(|(name, _, state)| Line::styled(trouble(name, &state), state_style(view, &state)))
+            .collect();
+        let room = rows.saturating_sub(1);
+        if troubled.len() > room && room > 0 {
+            let hidden = troubled.len() - (room - 1);
+            troubled.truncate(room - 1);
+            troubled.push(format!("  … and {hidden} more in trouble").into());
+        }
+        return lines(std::iter::once(census(view).into()).chain(troubled));
+    }
+    let widest = |cells: &mut dyn Iterator<Item = usize>| cells.max().unwrap_or(0);
+    let names = view.stations.keys().map(|name| Span::raw(escaped(name)).width() + 2);
+    let zones = view.stations.values().map(|station| Span::raw(escaped(&station.zones.join(", "))).width());
+    let third = usize::from(area.width / 3).max(8);
+    let name_width = widest(&mut { names }).min(third) as u16;
+    let zones_width = if area.width < 60 { 0 } else { widest(&mut { zones }).min(third) as u16 };
+    let rows = all.map(|(name, station, state)| {
+        let state_words = match state.trouble() {
+            Some(reason) => format!("{}: {}", state.word(), escaped(reason)),
+            None => state.word().into(),
+        };
+        Row::new([
+            Line::raw(format!("  {}", escaped(name))),
+            Line::raw(escaped(&station.zones.join(", ")).into_owned()),
+            Line::styled(state_words, state_style(view, &state)),
+        ])
+    });
+    let spacing = if zones_width > 0 { 2 } else { 1 };
+    let widths = [Constraint::Length(name_width), Constraint::Length(zones_width), Constraint::Fill(1)];
+    Table::new(rows, widths).column_spacing(spacing)
+}
+
+/// Lines of the full width.
+fn lines<'a>(lines: impl IntoIterator<Item = Line<'a>>) -> Table<'a> {
+    Table::new(lines.into_iter().map(|line| Row::new([line])), [Constraint::Fill(1)])
+}
+
+fn trouble(name: &str, state: &State) -> String {
+    format!("  {} {}: {}", escaped(name), state.word(), escaped(state.trouble().unwrap_or_default()))
+}
+
+/// How many stations there are in each state, those in trouble first.
+fn census(view: &View) -> String {
+    const WORDS: [&str; 7] = ["lost", "failed", "receiving", "verified", "playing", "played", "waiting"];
+    let mut counts = [0_usize; WORDS.len()];
+    for (name, station) in &view.stations {
+        let word = view.state(name, station).word();
+        for (count, _) in counts.iter_mut().zip(WORDS).filter(|(_, known)| *known == word) {
+            *count += 1;
+        }
+    }
+    let parts = counts.iter().zip(WORDS).filter(|(count, _)| **count > 0);
+    let parts: Vec<_> = parts.map(|(count, word)| format!("{count} {word}")).collect();
+    format!("  {} stations: {}", view.stations.len(), parts.join(", "))
+}
+
+fn activity(view: &View, width: usize) -> Line<'_> {
+    if let Some(recording) = &view.recording {
+        return recording_line(view, recording, width);
+    }
+    match &view.page {
+        Some(page) if !page.is_done => page_line(view, page, width),
+        _ if view.is_leaving => Line::raw("leaving"),
+        _ if view.listening() == 0 => Line::raw("ready, but nobody is listening"),
+        _ => Line::styled("ready: press Enter and speak", Modifier::BOLD),
+    }
+}
+
+fn recording_line<'a>(view: &View, recording: &Recording, width: usize) -> Line<'a> {
+    let tenths = recording.remaining_ms.div_ceil(100);
+    let countdown = format!("● recording {:2}.{} s ", tenths / 10, tenths % 10);
+    let level = recording.peak_db.unwrap_or(METER_DB);
+    let style = match level {
+        level if level >= -3.0 => coloured(view, Color::Red),
+        level if level >= -12.0 => coloured(view, Color::Yellow),
+        _ => coloured(view, Color::Green),
+    };
+    let decibels = match recording.peak_db {
+        Some(peak_db) => format!(" {:4.0} dB", peak_db.max(-100.0)),
+        None => "   -- dB".into(),
+    };
+    let red = coloured(view, Color::Red).add_modifier(Modifier::BOLD);
+    let room = width.saturating_sub(Span::raw(&countdown).width() + decibels.len());
+    let mut line = vec![Span::styled(countdown, red)];
+    line.extend(bar(f64::from((level - METER_DB) / -METER_DB), room, style));
+    line.push(Span::raw(decibels));
+    Line::from(line)
+}
+
+fn page_line<'a>(view: &View, page: &Page, width: usize) -> Line<'a> {
+    let (playing, arrived) = page.counts();
+    let expected = page.stages.len();
+    let (words, share, after) = if playing > 0 {
+        let length = page.length.as_secs_f64();
+        let share = if length > 0.0 { page.playing_for.as_secs_f64() / length } else { 0.0 };
+        let after = format!(" {:.0} of {length:.0} s", page.playing_for.as_secs_f64());
+        (format!("{playing} of {expected} playing "), share, after)
+    } else {
+        let share = arrived as f64 / expected.max(1) as f64;
+        (format!("sending, {arrived} of {expected} have it "), share, String::new())
+    };
+    let room = width.saturating_sub(words.len() + after.len());
+    let mut line = vec![Span::raw(words)];
+    line.extend(bar(share, room, coloured(view, Color::Cyan)));
+    line.push(Span::raw(after));
+    Line::from(line)
+}
+
+/// A bar of at most `room` columns with its brackets; `share` of 0.0 to 1.0 of it is full.
+fn bar<'a>(share: f64, room: usize, style: Style) -> Vec<Span<'a>> {
+    let columns = room.saturating_sub(2).min(MAX_BAR);
+    if columns < 4 {
+        return Vec::new();
+    }
+    // A share that is no number casts to 0.
+    let full = ((share * columns as f64).round() as usize).min(columns);
+    vec![
+        Span::raw("["),
+        Span::styled("█".repeat(full), style),
+        Span::raw("·".repeat(columns - full)),
+        Span::raw("]"),
+    ]
+}
+
+fn note(view: &View) -> Line<'_> {
+    let alarm = coloured(view, Color::Red).add_modifier(Modifier::BOLD);
+    match (&view.recording, &view.verdict) {
+        (Some(recording), _) if recording.is_clipping() => {
+            Line::styled("too loud: it is cut off; step back a little", alarm)
+        }
+        (Some(recording), _) if recording.is_quiet() => {
+            Line::styled("hearing nothing: is the microphone on?", alarm)
+        }
+        (_, Some(verdict)) => {
+            let style = if verdict.is_good { coloured(view, Color::Green) } else { alarm };
+            Line::styled(format!("last: {}", verdict.sentence), style)
+        }
+        _ => Line::default(),
+    }
+}
+
+fn keys(view: &View, width: u16) -> Line<'_> {
+    let words = match (view.is_leaving, width) {
+        (true, _) => "leaving after the verdict; Ctrl-C: now",
+        (false, ..90) => "Enter announces  Esc cancels  q leaves",
+        (false, _) => {
+            "Enter announces   Esc cancels a recording   q leaves   (--seconds N sets a clip's length)"
+        }
+    };
+    Line::styled(words, Modifier::DIM)
+}
