@@ -25,3 +25,16 @@ pub mod loudspeaker;
 pub mod microphone;
 pub mod report;
 pub mod sample;
+pub mod wire;
+
+/// An error and what caused it, in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words.push_str(": ");
+        words.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    words
+}
