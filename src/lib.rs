@@ -21,6 +21,7 @@ pub mod clip;
 pub mod console;
 pub mod devices;
 pub mod event;
+pub mod link;
 pub mod loudspeaker;
 pub mod microphone;
 pub mod report;
