@@ -18,6 +18,7 @@
 
 pub mod cli;
 pub mod clip;
+pub mod clock;
 pub mod console;
 pub mod devices;
 pub mod event;
@@ -26,6 +27,7 @@ pub mod loudspeaker;
 pub mod microphone;
 pub mod report;
 pub mod sample;
+pub mod stations;
 pub mod wire;
 
 /// An error and what caused it, in one line.
