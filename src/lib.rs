@@ -16,6 +16,7 @@
 //! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.
 #![forbid(unsafe_code)]
 
+pub mod announcer;
 pub mod cli;
 pub mod clip;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod loudspeaker;
 pub mod microphone;
 pub mod report;
 pub mod sample;
+pub mod speaker;
 pub mod stations;
 pub mod wire;
 
