@@ -21,6 +21,7 @@ pub mod cli;
 pub mod clip;
 pub mod clock;
 pub mod console;
+pub mod demo;
 pub mod devices;
 pub mod event;
 pub mod link;

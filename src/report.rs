@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use crate::devices::{Device, Direction};
 use crate::event::{Event, Missing};
 
 /// Missing stations that a verdict names before it only counts them.
@@ -125,6 +126,30 @@ pub fn json(event: &Event, unix_ms: u64) -> Option<String> {
         }
     }
     Some(line)
+}
+
+/// The devices for `bullhorn devices`: microphones, then loudspeakers; `*` marks the default.
+pub fn devices(devices: &[Device]) -> String {
+    let width = devices.iter().map(|device| device.id.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (direction, title) in
+        [(Direction::Input, "Microphones, for --input"), (Direction::Output, "Loudspeakers, for --output")]
+    {
+        text.push_str(title);
+        text.push('\n');
+        let mut none = true;
+        for device in devices.iter().filter(|device| device.direction == direction) {
+            none = false;
+            let mark = if device.is_default { '*' } else { ' ' };
+            let (id, name) = (escaped(&device.id), escaped(&device.name));
+            text.push_str(&format!("{mark} {id:width$}  {name}\n"));
+        }
+        if none {
+            text.push_str("  none\n");
+        }
+    }
+    text.push_str("* is used when no device is named.\n");
+    text
 }
 
 #[cfg(test)]
