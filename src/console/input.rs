@@ -205,3 +205,90 @@ fn read_lines(mut input: impl BufRead, commands: &mpsc::Sender<Command>) {
     }
     let _ = commands.blocking_send(Command::Leave);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::io::{BufReader, Cursor};
+
+    use super::*;
+
+    const ANNOUNCE: Option<Action> = Some(Action::Tell(Command::Announce));
+    const LEAVE: Option<Action> = Some(Action::Tell(Command::Leave));
+
+    fn key(code: KeyCode) -> KeyEvent {
+        KeyEvent::new(code, KeyModifiers::NONE)
+    }
+
+    fn ctrl_c() -> KeyEvent {
+        KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)
+    }
+
+    fn commands_of(input: &[u8]) -> Vec<Command> {
+        let (sender, mut receiver) = mpsc::channel(100);
+        read_lines(BufReader::with_capacity(3, Cursor::new(input.to_vec())), &sender);
+        drop(sender);
+        std::iter::from_fn(|| receiver.blocking_recv()).collect()
+    }
+
+    #[test]
+    fn keys_mean_what_the_help_says() {
+        let mut keyboard = Keyboard::default();
+        let now = Instant::now();
+        assert_eq!(keyboard.press(key(KeyCode::Enter), false, now), ANNOUNCE);
+        assert_eq!(keyboard.press(key(KeyCode::Esc), true, now), Some(Action::Tell(Command::Cancel)));
+        assert_eq!(keyboard.press(key(KeyCode::Char('x')), false, now), None);
+        assert_eq!(keyboard.press(key(KeyCode::Char('c')), false, now), None);
+        assert_eq!(keyboard.press(key(KeyCode::Char('q')), false, now), LEAVE);
+        assert_eq!(keyboard.press(key(KeyCode::Char('q')), false, now), None);
+        assert_eq!(keyboard.press(key(KeyCode::Enter), false, now + Duration::from_secs(9)), None);
+        assert_eq!(keyboard.press(ctrl_c(), false, now), Some(Action::LeaveAtOnce));
+    }
+
+    #[test]
+    fn the_first_ctrl_c_asks_and_the_second_does_not() {
+        let mut keyboard = Keyboard::default();
+        assert_eq!(keyboard.press(ctrl_c(), true, Instant::now()), LEAVE);
+        assert_eq!(keyboard.press(ctrl_c(), true, Instant::now()), Some(Action::LeaveAtOnce));
+    }
+
+    #[test]
+    fn a_held_enter_announces_once() {
+        let mut keyboard = Keyboard::default();
+        let start = Instant::now();
+        assert_eq!(keyboard.press(key(KeyCode::Enter), false, start), ANNOUNCE);
+        let mut now = start + Duration::from_millis(500);
+        for _ in 0..300 {
+            let is_recording = now < start + Duration::from_secs(5);
+            assert_eq!(keyboard.press(key(KeyCode::Enter), is_recording, now), None);
+            now += Duration::from_millis(33);
+        }
+        assert_eq!(keyboard.press(key(KeyCode::Enter), false, now + Duration::from_secs(1)), ANNOUNCE);
+    }
+
+    #[test]
+    fn releases_and_repeats_are_ignored() {
+        let mut keyboard = Keyboard::default();
+        for kind in [KeyEventKind::Release, KeyEventKind::Repeat] {
+            let enter = KeyEvent::new_with_kind(KeyCode::Enter, KeyModifiers::NONE, kind);
+            assert_eq!(keyboard.press(enter, false, Instant::now()), None);
+        }
+    }
+
+    #[test]
+    fn every_line_announces_once_and_the_end_leaves() {
+        use Command::{Announce, Leave};
+        assert_eq!(commands_of(b""), [Leave]);
+        assert_eq!(commands_of(b"\n"), [Announce, Leave]);
+        assert_eq!(commands_of(b"hello\n\nworld\n"), [Announce, Announce, Announce, Leave]);
+        assert_eq!(commands_of(b"no end"), [Announce, Leave]);
+        assert_eq!(commands_of(b"\xff\xfe\0\n\xff"), [Announce, Announce, Leave]);
+    }
+
+    #[test]
+    fn reading_ends_with_the_announcer() {
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        read_lines(Cursor::new(b"a\nb\n".to_vec()), &sender);
+    }
+}

@@ -84,12 +84,11 @@ fn stations(view: &View, area: Rect) -> Table<'_> {
         }
         return lines(std::iter::once(census(view).into()).chain(troubled));
     }
-    let widest = |cells: &mut dyn Iterator<Item = usize>| cells.max().unwrap_or(0);
-    let names = view.stations.keys().map(|name| Span::raw(escaped(name)).width() + 2);
-    let zones = view.stations.values().map(|station| Span::raw(escaped(&station.zones.join(", "))).width());
     let third = usize::from(area.width / 3).max(8);
-    let name_width = widest(&mut { names }).min(third) as u16;
-    let zones_width = if area.width < 60 { 0 } else { widest(&mut { zones }).min(third) as u16 };
+    let names = view.stations.keys().map(|name| columns(name) + 2);
+    let name_width = names.max().unwrap_or(0).min(third) as u16;
+    let zones = view.stations.values().map(|station| columns(&station.zones.join(", ")));
+    let zones_width = if area.width < 60 { 0 } else { zones.max().unwrap_or(0).min(third) as u16 };
     let rows = all.map(|(name, station, state)| {
         let state_words = match state.trouble() {
             Some(reason) => format!("{}: {}", state.word(), escaped(reason)),
@@ -104,6 +103,11 @@ fn stations(view: &View, area: Rect) -> Table<'_> {
     let spacing = if zones_width > 0 { 2 } else { 1 };
     let widths = [Constraint::Length(name_width), Constraint::Length(zones_width), Constraint::Fill(1)];
     Table::new(rows, widths).column_spacing(spacing)
+}
+
+/// The columns that a peer's words take.
+fn columns(text: &str) -> usize {
+    Span::raw(escaped(text)).width()
 }
 
 /// Lines of the full width.
@@ -224,4 +228,195 @@ fn keys(view: &View, width: u16) -> Line<'_> {
         }
     };
     Line::styled(words, Modifier::DIM)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::time::Duration;
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+    use crate::event::{Event, Missing};
+
+    const CLIP: &str = "5f3a9c21-1";
+
+    fn screen(view: &View, columns: u16, rows: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+        terminal.draw(|frame| draw(frame, view)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let row = |row| (0..columns).map(|column| buffer[(column, row)].symbol()).collect::<String>();
+        (0..rows).map(|y| row(y).trim_end().to_owned()).collect()
+    }
+
+    fn joined(name: &str, zones: &[&str]) -> Event {
+        let zones = zones.iter().map(|zone| zone.to_string()).collect();
+        Event::StationJoined { station: name.into(), address: "10.0.0.1:5000".into(), zones }
+    }
+
+    fn view_after(events: impl IntoIterator<Item = Event>) -> View {
+        let mut view = View::new(true);
+        view.apply(&Event::Listening { address: "0.0.0.0:7766".into() });
+        events.into_iter().for_each(|event| view.apply(&event));
+        view
+    }
+
+    fn two_halls() -> Vec<Event> {
+        vec![joined("hall-1", &["ground", "gym"]), joined("hall-2", &[])]
+    }
+
+    fn sent(names: &[&str]) -> Vec<Event> {
+        vec![
+            Event::Recorded {
+                clip: CLIP.into(),
+                length_ms: 4000,
+                rate_hz: 48_000,
+                bytes: 1,
+                sha256: String::new(),
+                peak_db: -3.0,
+                input: "microphone".into(),
+            },
+            Event::Sending {
+                clip: CLIP.into(),
+                stations: names.iter().map(|name| name.to_string()).collect(),
+            },
+        ]
+    }
+
+    fn failed(name: &str) -> Event {
+        Event::Failed { clip: CLIP.into(), station: name.into(), reason: "no sound device".into() }
+    }
+
+    #[test]
+    fn stations_that_wait() {
+        assert_eq!(
+            screen(&view_after(two_halls()), 44, 6),
+            [
+                " bullhorn · 2 listening · 0.0.0.0:7766 ─────",
+                "  hall-1  waiting",
+                "  hall-2  waiting",
+                "ready: press Enter and speak",
+                "",
+                "Enter announces  Esc cancels  q leaves",
+            ]
+        );
+        assert_eq!(screen(&view_after(two_halls()), 60, 6)[1], "  hall-1  ground, gym  waiting");
+    }
+
+    #[test]
+    fn nobody_listens() {
+        let screen = screen(&view_after([]), 80, 5);
+        assert_eq!(screen[1], "  no station yet: run `bullhorn speaker THIS-COMPUTER` in a hallway");
+        assert_eq!(screen[2], "ready, but nobody is listening");
+    }
+
+    #[test]
+    fn a_recording_counts_down_and_shows_its_level() {
+        let recording = Event::Recording { length_ms: 5000, input: "microphone".into() };
+        let mut view = view_after(two_halls().into_iter().chain([recording]));
+        assert_eq!(screen(&view, 40, 6)[3], "● recording  5.0 s [···········]   -- dB");
+        view.apply(&Event::Level { remaining_ms: 4950, peak_db: -30.0 });
+        assert_eq!(screen(&view, 40, 6)[3..5], ["● recording  5.0 s [██████·····]  -30 dB", ""]);
+        view.apply(&Event::Level { remaining_ms: 3900, peak_db: 0.0 });
+        assert_eq!(screen(&view, 40, 6)[4], "too loud: it is cut off; step back a lit");
+        view.apply(&Event::Level { remaining_ms: 2800, peak_db: -70.0 });
+        assert_eq!(screen(&view, 40, 6)[4], "hearing nothing: is the microphone on?");
+        view.apply(&Event::Level { remaining_ms: 2700, peak_db: f32::NAN });
+        assert_eq!(screen(&view, 40, 6)[4], "hearing nothing: is the microphone on?");
+        view.apply(&Event::Cancelled);
+        assert_eq!(screen(&view, 40, 6)[3], "ready: press Enter and speak");
+    }
+
+    #[test]
+    fn an_announcement_moves_on_station_by_station() {
+        let mut view = view_after(two_halls().into_iter().chain(sent(&["hall-1", "hall-2"])));
+        view.apply(&Event::Verified { clip: CLIP.into(), station: "hall-1".into() });
+        let shown = screen(&view, 44, 6);
+        assert_eq!(shown[1..3], ["  hall-1  verified", "  hall-2  receiving"]);
+        assert_eq!(shown[3], "sending, 1 of 2 have it [█████████·········]");
+        view.apply(&Event::Verified { clip: CLIP.into(), station: "hall-2".into() });
+        view.apply(&Event::Playing { clip: CLIP.into(), station: "hall-1".into() });
+        view.tick(Duration::from_secs(1));
+        let shown = screen(&view, 44, 6);
+        assert_eq!(shown[1..3], ["  hall-1  playing", "  hall-2  verified"]);
+        assert_eq!(shown[3], "1 of 2 playing [█████·············] 1 of 4 s");
+        let played = Event::Played {
+            clip: CLIP.into(),
+            station: "hall-1".into(),
+            frames: 1,
+            late_ms: 0,
+            underruns: 0,
+        };
+        view.apply(&played);
+        let missing = vec![Missing { station: "hall-2".into(), reason: "connection lost".into() }];
+        view.apply(&Event::Done { clip: CLIP.into(), played: 1, expected: 2, missing });
+        let shown = screen(&view, 80, 6);
+        assert_eq!(shown[1], "  hall-1  ground, gym  played");
+        assert_eq!(shown[2], "  hall-2               failed: connection lost");
+        assert_eq!(shown[3], "ready: press Enter and speak");
+        assert_eq!(shown[4], "last: 1 of 2 stations played it; hall-2 did not: connection lost");
+    }
+
+    #[test]
+    fn many_stations_become_counts_and_those_in_trouble() {
+        let names: Vec<String> = (0..500).map(|n| format!("hall-{n:03}")).collect();
+        let refs: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut view = view_after(names.iter().map(|name| joined(name, &[])).chain(sent(&refs)));
+        view.apply(&failed("hall-007"));
+        view.apply(&Event::StationLeft { station: "hall-020".into(), reason: "connection lost".into() });
+        let shown = screen(&view, 60, 7);
+        assert_eq!(shown[1], "  500 stations: 1 lost, 1 failed, 498 receiving");
+        assert_eq!(shown[2..4], ["  hall-007 failed: no sound device", "  hall-020 lost: connection lost"]);
+        view.apply(&failed("hall-400"));
+        assert_eq!(screen(&view, 60, 7)[3], "  … and 2 more in trouble");
+    }
+
+    #[test]
+    fn every_size_is_drawn_without_a_panic() {
+        let names: Vec<String> = (0..9).map(|n| format!("hall-{n}")).collect();
+        let refs: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut view = view_after(names.iter().map(|name| joined(name, &["gym"])).chain(sent(&refs)));
+        view.apply(&failed("hall-3"));
+        let mut recording = view.clone();
+        recording.apply(&Event::Recording { length_ms: u64::MAX, input: String::new() });
+        recording.apply(&Event::Level { remaining_ms: u64::MAX, peak_db: f32::NEG_INFINITY });
+        for (columns, rows) in (1..70).flat_map(|columns| (1..16).map(move |rows| (columns, rows))) {
+            screen(&view, columns, rows);
+            screen(&recording, columns, rows);
+        }
+    }
+
+    #[test]
+    fn what_matters_most_stays_in_the_smallest_window() {
+        let view = view_after(two_halls());
+        assert_eq!(screen(&view, 40, 1), ["ready: press Enter and speak"]);
+        assert_eq!(wanted_rows(&view, 24), 6);
+        assert_eq!(wanted_rows(&view, 6), 4);
+        assert_eq!(wanted_rows(&view, 1), 1);
+        let many = view_after((0..500).map(|n| joined(&format!("hall-{n}"), &[])));
+        assert_eq!((wanted_rows(&many, 10), wanted_rows(&many, 40)), (7, 20));
+    }
+
+    #[test]
+    fn colour_is_only_an_addition() {
+        let mut view = view_after(two_halls().into_iter().chain(sent(&["hall-1"])).chain([failed("hall-1")]));
+        let colours = |view: &View| {
+            let mut terminal = Terminal::new(TestBackend::new(60, 6)).unwrap();
+            terminal.draw(|frame| draw(frame, view)).unwrap();
+            terminal.backend().buffer().content.iter().filter(|cell| cell.fg != Color::Reset).count()
+        };
+        assert!(colours(&view) > 0);
+        view.has_colour = false;
+        assert_eq!(colours(&view), 0);
+    }
+
+    #[test]
+    fn a_peers_name_cannot_steer_the_terminal() {
+        let view = view_after([joined("evil\u{1b}[2J\u{9b}", &["\u{202e}gym"])]);
+        let shown = screen(&view, 80, 5)[1].clone();
+        assert!(shown.contains(r"evil\u{1b}[2J"), "{shown}");
+        assert!(!shown.contains(crate::report::is_unprintable));
+    }
 }

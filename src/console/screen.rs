@@ -207,3 +207,31 @@ fn wrap(line: &str, width: usize) -> Vec<String> {
     lines.push(current);
     lines
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_keep_every_one() {
+        assert_eq!(wrap("", 40), [""]);
+        assert_eq!(wrap("hall-1 played it", 40), ["hall-1 played it"]);
+        assert_eq!(
+            wrap("the quick brown fox jumps over it", 24),
+            ["the quick brown fox", "    jumps over it"]
+        );
+        assert_eq!(wrap("ab cd ef", 5), ["ab cd", "ef"]);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_window() {
+        let line = format!("{} short 日本語日本語日本語 {}  end", "x".repeat(100), "y".repeat(30));
+        for width in 2..130 {
+            let lines = wrap(&line, width);
+            assert!(lines.iter().all(|line| Span::raw(line).width() <= width), "{width}: {lines:?}");
+            let kept = |text: &str| text.chars().filter(|c| *c != ' ').collect::<String>();
+            assert_eq!(kept(&lines.concat()), kept(&line), "{width}");
+        }
+    }
+}
