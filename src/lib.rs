@@ -17,7 +17,12 @@
 #![forbid(unsafe_code)]
 
 pub mod clip;
+pub mod clip_cipher;
 pub mod event;
+pub mod handshake;
+pub mod invite;
+pub mod keys;
 pub mod loudspeaker;
 pub mod microphone;
 pub mod sample;
+pub mod seal;
