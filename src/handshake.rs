@@ -134,7 +134,7 @@ impl Mode {
 #[derive(Debug, Clone, Copy)]
 pub enum Contact<'a> {
     /// The announcer pinned at an address.
-    Pinned(&'a NoisePublicKey),
+    Pinned(NoisePublicKey),
     /// The announcer that made an invite.
     Invite(&'a Invite),
 }
@@ -183,7 +183,7 @@ impl Initiator {
         ephemeral: Option<&[u8; 32]>,
     ) -> Result<(Self, [u8; MESSAGE1_BYTES]), HandshakeError> {
         let (mode, psk, expected) = match contact {
-            Contact::Pinned(key) => (Mode::Known, None, *key),
+            Contact::Pinned(key) => (Mode::Known, None, key),
             Contact::Invite(invite) => {
                 let secret = invite.secret();
                 (Mode::Invited(secret.id()), Some(secret.psk()), invite.announcer())
@@ -318,15 +318,18 @@ fn padding(mode: Mode) -> &'static [u8] {
 }
 
 fn write(noise: &mut HandshakeState, payload: &[u8], message: &mut [u8]) -> Result<(), HandshakeError> {
-    let room = message.len();
-    match noise.write_message(payload, message).map_err(HandshakeError::Noise)? {
-        written if written == room => Ok(()),
-        written => Err(HandshakeError::MessageSize(written)),
+    // The library asks for room for a tag even where it writes none.
+    let mut room = [0; MESSAGE2_BYTES + TAG_BYTES];
+    let written = noise.write_message(payload, &mut room).map_err(HandshakeError::Noise)?;
+    match room.get(..written) {
+        Some(written) if written.len() == message.len() => message.copy_from_slice(written),
+        _ => return Err(HandshakeError::MessageSize(written)),
     }
+    Ok(())
 }
 
 fn read(noise: &mut HandshakeState, message: &[u8]) -> Result<(), HandshakeError> {
-    let mut payload = [0; TAG_BYTES];
+    let mut payload = [0; MESSAGE2_BYTES];
     noise.read_message(message, &mut payload).map_err(HandshakeError::NotGenuine)?;
     Ok(())
 }

@@ -96,3 +96,17 @@ impl Opener {
         }
     }
 }
+
+#[cfg(test)]
+impl Sealer {
+    pub(super) fn next_for_test(&mut self, next: u64) {
+        self.next = next;
+    }
+}
+
+#[cfg(test)]
+impl Opener {
+    pub(super) fn next_for_test(&mut self, next: u64) {
+        self.next = next;
+    }
+}
