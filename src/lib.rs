@@ -19,16 +19,21 @@
 pub mod announcer;
 pub mod cli;
 pub mod clip;
+pub mod clip_cipher;
 pub mod clock;
 pub mod console;
 pub mod demo;
 pub mod devices;
 pub mod event;
+pub mod handshake;
+pub mod invite;
+pub mod keys;
 pub mod link;
 pub mod loudspeaker;
 pub mod microphone;
 pub mod report;
 pub mod sample;
+pub mod seal;
 pub mod speaker;
 pub mod stations;
 pub mod wire;
@@ -44,3 +49,5 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     }
     words
 }
+=======
+pub mod seal;
