@@ -49,5 +49,3 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     }
     words
 }
-=======
-pub mod seal;
