@@ -55,10 +55,11 @@ pub enum Role {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves.
-Without a terminal every line on standard input announces once; at its end bullhorn waits for the
-last verdict and leaves.
+Without a terminal: every line on standard input announces once; at its end
+bullhorn waits for the last verdict and leaves.
 
-Exit status: 0 if every station that should have played did, 1 if not, 2 for a wrong command line.
+Exit status: 0 if every station that should have played did, 1 if not,
+2 for a wrong command line.
 
 Examples:
   bullhorn announce                        speak for 5 seconds after pressing Enter
@@ -118,14 +119,14 @@ impl Announce {
 /// Be a station.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A station waits for its announcer for as long as it takes, and comes back by itself after a power cut
-or a network fault. Stop it with Ctrl-C.
+A station waits for its announcer for as long as it takes, and finds it again by
+itself after a power cut or a network fault. Stop it with Ctrl-C.
 
 Examples:
   bullhorn speaker office-pc               dial the announcer on the computer office-pc
   bullhorn speaker 192.168.1.20:7766 --name hall-2 --zone gym
   bullhorn speaker office-pc --output file:recordings
-                                           keep announcements as WAV files instead of playing them")]
+                                           keep WAV files instead of playing")]
 pub struct Speaker {
     /// The announcer's computer: a name or an address, with :PORT if it is not 7766
     #[arg(value_name = "HOST[:PORT]")]
