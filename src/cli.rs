@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(speaker.station_name(), "hall-1");
         assert_eq!(speaker.zones, ["gym", "all"]);
         assert_eq!(speaker.events, Some(EventFormat::Json));
-        assert!(matches!(speaker.output, Some(Output::Folder(_))));
+        assert!(matches!(speaker.output, Some(Output::File(_))));
         assert!(refusal("bullhorn speaker").contains("HOST"));
     }
 }

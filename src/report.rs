@@ -33,6 +33,9 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Two loudspeakers closer together than this sound as one (Haas, 1949).
+const WORTH_SAYING_MS: u64 = 10;
+
 /// An event in one line of prose; `None` for what is not worth a line.
 pub fn sentence(event: &Event) -> Option<String> {
     let sentence = match event {
@@ -62,7 +65,7 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),
         Event::Played { clip, station, late_ms, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
-            if *late_ms > 0 {
+            if *late_ms >= WORTH_SAYING_MS {
                 played += &format!(", {late_ms} ms late");
             }
             match underruns {
@@ -186,7 +189,7 @@ mod tests {
             Event::Verified { clip: clip(), station: station() },
             Event::Rejected { clip: clip(), station: station(), reason: "the SHA-256 does not match".into() },
             Event::Playing { clip: clip(), station: station() },
-            Event::Played { clip: clip(), station: station(), frames: 240_000, late_ms: 0, underruns: 0 },
+            Event::Played { clip: clip(), station: station(), frames: 240_000, late_ms: 0, start_error_us: -12, max_error_us: 30, underruns: 0 },
             Event::Failed { clip: clip(), station: station(), reason: "connection lost".into() },
             Event::Done {
                 clip: clip(),
@@ -273,7 +276,7 @@ mod tests {
     fn prose_says_lateness_and_dropouts() {
         let played = |late_ms, underruns| {
             let clip = "5f3a9c21-3".to_string();
-            sentence(&Event::Played { clip, station: "hall-1".into(), frames: 1, late_ms, underruns })
+            sentence(&Event::Played { clip, station: "hall-1".into(), frames: 1, late_ms, start_error_us: 0, max_error_us: 0, underruns })
                 .unwrap()
         };
         assert_eq!(played(0, 0), "hall-1 played 5f3a9c21-3");

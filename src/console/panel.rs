@@ -347,6 +347,8 @@ mod tests {
             station: "hall-1".into(),
             frames: 1,
             late_ms: 0,
+            start_error_us: 0,
+            max_error_us: 0,
             underruns: 0,
         };
         view.apply(&played);
