@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::announcer::DEFAULT_LENGTH;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
 
-pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, MAX_NAME_BYTES, Target, name};
+pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
 use self::values::{clip_length, keep, legal_name, listen_address};
-
-/// How long a clip from a microphone is unless `--seconds` says otherwise.
-pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
 
 /// Push-to-talk announcements for buildings, with proof that every hallway played them.
 ///

@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{clip, report};
+use crate::clip;
+use crate::wire::{self, is_illegal_in_name};
 
 /// The port that announcers listen on and stations dial unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7766;
 /// The longest that a clip may wait for a station: one day.
 pub const MAX_KEEP: Duration = Duration::from_secs(86_400);
-/// The longest name of a station or a zone, in bytes of UTF-8.
-pub const MAX_NAME_BYTES: usize = 64;
 
 /// A computer to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +55,9 @@ pub enum ArgumentError {
     Port,
     /// Not a name.
     #[error(
-        "a name has 1 to {MAX_NAME_BYTES} bytes, starts with neither . nor -, and holds no slash, \
-         backslash or control character"
+        "a name has 1 to {} bytes, starts with neither . nor -, and holds no slash, \
+         backslash or control character",
+        wire::MAX_NAME_BYTES
     )]
     Name,
 }
@@ -108,7 +108,7 @@ impl FromStr for Target {
             let address = host.split_once('%').map_or(host, |(address, _interface)| address);
             address.parse::<Ipv6Addr>().is_ok()
         };
-        let is_odd = |c: char| c.is_whitespace() || report::is_unprintable(c) || "/\\@".contains(c);
+        let is_odd = |c: char| c.is_whitespace() || wire::is_unprintable(c) || "/\\@".contains(c);
         if text.contains(is_odd) {
             return Err(ArgumentError::Host);
         }
@@ -141,27 +141,20 @@ impl FromStr for Target {
     }
 }
 
-fn is_illegal_in_name(c: char) -> bool {
-    report::is_unprintable(c) || matches!(c, '/' | '\\')
-}
-
 /// A station's or a zone's name, trimmed. It becomes part of a file's name.
 ///
 /// # Errors
 /// [`ArgumentError::Name`].
 pub fn name(text: &str) -> Result<String, ArgumentError> {
     let name = text.trim();
-    let legal = (1..=MAX_NAME_BYTES).contains(&name.len())
-        && !name.starts_with(['.', '-'])
-        && !name.contains(is_illegal_in_name);
-    if legal { Ok(name.into()) } else { Err(ArgumentError::Name) }
+    if wire::is_name(name) { Ok(name.into()) } else { Err(ArgumentError::Name) }
 }
 
 /// The nearest legal name, `station` where nothing is left.
 pub(super) fn legal_name(text: &str) -> String {
     let mut legal = String::new();
     for c in text.trim_start_matches(['.', '-', ' ']).chars() {
-        if legal.len() + c.len_utf8() > MAX_NAME_BYTES {
+        if legal.len() + c.len_utf8() > wire::MAX_NAME_BYTES {
             break;
         }
         legal.push(if is_illegal_in_name(c) { '-' } else { c });

@@ -419,6 +419,6 @@ mod tests {
         let view = view_after([joined("evil\u{1b}[2J\u{9b}", &["\u{202e}gym"])]);
         let shown = screen(&view, 80, 5)[1].clone();
         assert!(shown.contains(r"evil\u{1b}[2J"), "{shown}");
-        assert!(!shown.contains(crate::report::is_unprintable));
+        assert!(!shown.contains(crate::wire::is_unprintable));
     }
 }

@@ -368,7 +368,15 @@ mod tests {
         view.apply(&Event::Sending { clip: clip.clone(), stations: vec![station.clone()] });
         let (frames, late_ms, underruns) = (1, 0, 0);
         let (c, s) = (clip.clone(), station.clone());
-        view.apply(&Event::Played { clip: c, station: s, frames, late_ms, start_error_us: 0, max_error_us: 0, underruns });
+        view.apply(&Event::Played {
+            clip: c,
+            station: s,
+            frames,
+            late_ms,
+            start_error_us: 0,
+            max_error_us: 0,
+            underruns,
+        });
         view.apply(&Event::Playing { clip, station });
         assert_eq!(word(&view, "hall-1"), "played");
     }
