@@ -152,6 +152,11 @@ impl KnownStations {
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
             return Err(KeysError::BadName);
         }
+        self.refresh()?;
+        if self.roster.by_key.get(key).is_some_and(|station| station.name == name) {
+            self.saw(key, now_unix_s);
+            return Ok(Admitted::Back);
+        }
         let folder = self.folder.clone();
         let locked = folder.lock()?;
         self.refresh()?;
