@@ -15,7 +15,7 @@ pub mod pins;
 
 pub(crate) mod checked;
 
-pub use folder::StateFolder;
+pub use folder::{Claimed, StateFolder};
 pub use heard::{Heard, Mark};
 pub use identity::{AnnouncerId, AnnouncerKeys, Fingerprint, NoiseKeys, NoisePublicKey, StationKeys};
 pub use known::{Admitted, KnownStations, Station};
@@ -37,6 +37,9 @@ pub enum KeysError {
         /// The command that mends it.
         mend: String,
     },
+    /// Two announcers of one identity would number their clips alike.
+    #[error("an announcer runs with {} already: leave it, or choose another folder with --state", .0.display())]
+    InUse(PathBuf),
     /// Something else is where the folder should be.
     #[error("{} is not a folder: move it away or choose another with --state", .0.display())]
     NotAFolder(PathBuf),
@@ -113,7 +116,7 @@ pub enum KeysError {
         holder: Fingerprint,
     },
     /// A name that no station may have.
-    #[error("a station's name has 1 to {} bytes and no control characters", known::MAX_NAME_BYTES)]
+    #[error("a station's name has 1 to {} bytes and no control characters", crate::wire::MAX_NAME_BYTES)]
     BadName,
     /// No station of that name has joined.
     #[error("no station named {0} has joined: `bullhorn stations` lists those that have")]
@@ -176,12 +179,13 @@ pub fn introduce_locally(
     folder: &StateFolder,
     station: &StationKeys,
     name: &str,
+    zones: &[String],
     now_unix_s: u64,
 ) -> Result<Option<Pin>, KeysError> {
     let Some(announcer) = AnnouncerKeys::load(folder)? else {
         return Ok(None);
     };
-    KnownStations::open(folder)?.admit(&station.noise().public(), name, now_unix_s)?;
+    KnownStations::open(folder)?.admit(&station.noise().public(), name, zones, now_unix_s)?;
     Ok(Some(Pin { noise: announcer.noise().public(), announcer: announcer.id() }))
 }
 

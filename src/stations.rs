@@ -105,12 +105,14 @@ pub struct Stations {
     actions: Vec<Action>,
     max_stations: usize,
     keeps: bool,
+    lasting: bool,
 }
 
 impl Stations {
     /// An empty roster that takes so many stations. With `keeps`, a clip waits until it expires for
-    /// stations that are away; without, they have missed it.
-    pub fn new(max_stations: usize, keeps: bool) -> Self {
+    /// stations that are away; without, they have missed it. With `lasting`, a station stays on the
+    /// roster until it is removed; without, one that says goodbye is forgotten.
+    pub fn new(max_stations: usize, keeps: bool, lasting: bool) -> Self {
         Self {
             roster: BTreeMap::new(),
             names: HashMap::new(),
@@ -118,6 +120,7 @@ impl Stations {
             actions: Vec::new(),
             max_stations,
             keeps,
+            lasting,
         }
     }
 
@@ -134,6 +137,23 @@ impl Stations {
     /// Whether every announcement has its verdict.
     pub fn is_settled(&self) -> bool {
         self.announcements.values().all(|announcement| announcement.settled)
+    }
+
+    /// Puts a station on the roster that has joined earlier and is not here.
+    pub fn expect(&mut self, name: String, zones: Vec<String>) {
+        let reason = "it has not been here since the announcer started".to_owned();
+        self.roster.entry(name).or_insert(Station { zones, instance: 0, presence: Presence::Lost { reason } });
+    }
+
+    /// Takes a station off the roster, and ends its connection.
+    pub fn remove(&mut self, name: &str, reason: &str, now: Instant) {
+        self.order(name, Order::Drop);
+        self.forget(name, reason, now);
+    }
+
+    /// The names of the stations that are connected.
+    pub fn present_names(&self) -> impl Iterator<Item = &str> {
+        self.names.values().map(String::as_str)
     }
 
     /// A station said hello.
@@ -227,7 +247,7 @@ impl Stations {
                 self.goodbye(&name, now);
                 true
             }
-            FromStation::Hello { .. } | FromStation::Ping { .. } => false,
+            FromStation::Hello { .. } | FromStation::Ping { .. } | FromStation::AskTime { .. } => false,
         };
         if !in_turn {
             self.order(&name, Order::Drop);
@@ -451,9 +471,10 @@ impl Stations {
         true
     }
 
-    fn goodbye(&mut self, name: &str, now: Instant) {
-        let reason = "it was shut down by its user";
-        self.roster.remove(name);
+    fn forget(&mut self, name: &str, reason: &str, now: Instant) {
+        if self.roster.remove(name).is_none() {
+            return;
+        }
         self.names.retain(|_, other| other != name);
         let mut told = Vec::new();
         for (id, announcement) in &mut self.announcements {
@@ -468,6 +489,19 @@ impl Stations {
             self.tell(Event::Failed { clip, station, reason: reason.to_owned() });
         }
         self.settle(now);
+    }
+
+    /// A station that was shut down is not missed, unless it has joined for good.
+    fn goodbye(&mut self, name: &str, now: Instant) {
+        let reason = "it was shut down by its user";
+        if !self.lasting {
+            return self.forget(name, reason, now);
+        }
+        self.names.retain(|_, other| other != name);
+        if let Some(station) = self.roster.get_mut(name) {
+            station.presence = Presence::Lost { reason: reason.to_owned() };
+            self.lose(name, reason, now);
+        }
     }
 
     fn break_off(&mut self, name: &str, reason: &str, now: Instant) {

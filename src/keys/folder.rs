@@ -1,6 +1,6 @@
 //! The state folder: private, locked while it is written, every file replaced whole.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,12 @@ pub struct Locked<'a> {
 /// Tells one content of a file from the next: every write makes a new inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp(Option<(u64, i64, i64, u64)>);
+
+/// A folder that one announcer runs on. Let go with the value, or by the system should the process die.
+#[derive(Debug)]
+pub struct Claimed {
+    _lock: File,
+}
 
 impl StateFolder {
     /// Opens `chosen`, or else `$XDG_STATE_HOME/bullhorn` (`~/.local/state/bullhorn`), and makes it
@@ -105,6 +111,23 @@ impl StateFolder {
         let lock = options.open(&path).map_err(failed)?;
         lock.lock().map_err(failed)?;
         Ok(Locked { folder: self, _lock: lock })
+    }
+
+    /// Keeps the folder for one announcer, for as long as the value lives.
+    ///
+    /// # Errors
+    /// [`KeysError::InUse`] when another process has it, and those of the file system.
+    pub fn claim(&self) -> Result<Claimed, KeysError> {
+        let path = self.path.join("running");
+        let failed = |source| KeysError::io("lock", &path, source);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(&path).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Claimed { _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(KeysError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
     }
 
     /// A file's content, wiped from memory when dropped; `None` when there is no such file.

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::folder::{Locked, Stamp};
 use super::{KeysError, NoisePublicKey, StateFolder};
 
-/// The longest name of a station, in bytes.
-pub const MAX_NAME_BYTES: usize = 64;
 /// The most stations that can join one announcer.
 pub const MAX_STATIONS: usize = 65_536;
 
@@ -22,6 +20,8 @@ pub struct Station {
     pub name: String,
     /// What it shows in the handshake.
     pub key: NoisePublicKey,
+    /// The zones it declared last.
+    pub zones: Vec<String>,
     /// When it joined, in seconds since 1970 by the announcer's clock.
     pub joined_unix_s: u64,
     /// When it was last here, likewise.
@@ -85,6 +85,8 @@ struct Table {
 struct Row {
     name: String,
     noise_key: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    zones: Vec<String>,
     joined_unix: u64,
     last_seen_unix: u64,
 }
@@ -147,14 +149,15 @@ impl KnownStations {
         &mut self,
         key: &NoisePublicKey,
         name: &str,
+        zones: &[String],
         now_unix_s: u64,
     ) -> Result<Admitted, KeysError> {
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        if !crate::wire::is_name(name) {
             return Err(KeysError::BadName);
         }
         self.refresh()?;
         if self.roster.by_key.get(key).is_some_and(|station| station.name == name) {
-            self.saw(key, now_unix_s);
+            self.saw(name, now_unix_s);
             return Ok(Admitted::Back);
         }
         let folder = self.folder.clone();
@@ -165,10 +168,11 @@ impl KnownStations {
         }
         let was = self.roster.by_key.get(key).cloned();
         let admitted = match &was {
-            Some(was) if was.name == name => {
-                self.saw(key, now_unix_s);
+            Some(was) if was.name == name && was.zones == zones => {
+                self.saw(name, now_unix_s);
                 return Ok(Admitted::Back);
             }
+            Some(was) if was.name == name => Admitted::Back,
             Some(was) => Admitted::Renamed { from: was.name.clone() },
             None if self.roster.by_key.len() >= MAX_STATIONS => return Err(KeysError::TooManyStations),
             None => Admitted::Joined,
@@ -176,6 +180,7 @@ impl KnownStations {
         let station = Station {
             name: name.into(),
             key: *key,
+            zones: zones.to_vec(),
             joined_unix_s: was.as_ref().map_or(now_unix_s, |was| was.joined_unix_s),
             last_seen_unix_s: now_unix_s,
         };
@@ -188,10 +193,12 @@ impl KnownStations {
     }
 
     /// Notes that a station is here, in memory only: [`KnownStations::save_seen`] writes it.
-    pub fn saw(&mut self, key: &NoisePublicKey, now_unix_s: u64) {
-        if let Some(station) = self.roster.by_key.get_mut(key) {
+    pub fn saw(&mut self, name: &str, now_unix_s: u64) {
+        if let Some(key) = self.roster.keys.get(name).copied()
+            && let Some(station) = self.roster.by_key.get_mut(&key)
+        {
             station.last_seen_unix_s = now_unix_s;
-            self.seen.insert(*key, now_unix_s);
+            self.seen.insert(key, now_unix_s);
         }
     }
 
@@ -246,7 +253,7 @@ impl KnownStations {
         let text = std::str::from_utf8(&content).map_err(|_| damaged("it is not text".into()))?;
         let table: Table = toml::from_str(text).map_err(|error| damaged(error.message().into()))?;
         let mut roster = Roster::default();
-        for Row { name, noise_key, joined_unix, last_seen_unix } in table.stations {
+        for Row { name, noise_key, zones, joined_unix, last_seen_unix } in table.stations {
             let key = NoisePublicKey::from_hex(&noise_key)
                 .ok_or_else(|| damaged(format!("the key of {name} is not one")))?;
             if roster.keys.contains_key(&name) || roster.by_key.contains_key(&key) {
@@ -255,6 +262,7 @@ impl KnownStations {
             roster.insert(Station {
                 name,
                 key,
+                zones,
                 joined_unix_s: joined_unix,
                 last_seen_unix_s: last_seen_unix,
             });
@@ -266,6 +274,7 @@ impl KnownStations {
         let row = |station: &Station| Row {
             name: station.name.clone(),
             noise_key: station.key.to_hex(),
+            zones: station.zones.clone(),
             joined_unix: station.joined_unix_s,
             last_seen_unix: station.last_seen_unix_s,
         };
