@@ -473,6 +473,14 @@ impl ClipHeader {
         bytes
     }
 
+    /// Which clip a header is of, even if the rest of it is wrong; `None` when not even that can be read.
+    pub fn id_of(bytes: &[u8]) -> Option<ClipId> {
+        let mut rest = Fields(bytes);
+        let [HEADER_VERSION] = rest.take()? else { return None };
+        let (epoch, sequence) = (u64::from_be_bytes(rest.take()?), u64::from_be_bytes(rest.take()?));
+        Some(ClipId { epoch, sequence })
+    }
+
     /// Reads a header; its [`Format`] is not yet checked.
     ///
     /// # Errors

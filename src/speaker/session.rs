@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, End, clock_us};
-use crate::clip::{Clip, ClipError, Incoming};
+use crate::clip::{Clip, ClipError, Incoming, MAX_WAV_BYTES};
 use crate::clock::{Clock, Exchange};
 use crate::event::{Event, Events};
 use crate::link::{Frame, LinkError, PING_INTERVAL, StationLink};
@@ -28,7 +28,7 @@ const TRANSFER_MIN_RATE: u64 = 32 * 1024;
 const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
 /// The furthest instant: an earlier page of the greatest length, and a transfer.
 const MAX_AHEAD: Duration = Duration::from_secs(300);
-/// How long to wait for the announcer to write an outcome down.
+/// How long to wait for the announcer to write an outcome down, after the last block of a refused clip.
 const NOTE_DEADLINE: Duration = Duration::from_secs(3);
 /// Clips remembered, so that none is played twice.
 const REMEMBERED_CLIPS: usize = 64;
@@ -86,12 +86,18 @@ enum SessionError {
 /// Why a clip is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("its header is not valid")]
+    Header(#[source] WireError),
     #[error(transparent)]
     Clip(#[from] ClipError),
     #[error("it was played already")]
     Repeated,
     #[error("it is for other zones")]
     Zone,
+}
+
+fn transfer_deadline(wav_bytes: u32) -> Duration {
+    TRANSFER_DEADLINE + Duration::from_secs(u64::from(wav_bytes) / TRANSFER_MIN_RATE)
 }
 
 pub(super) struct Session<'a> {
@@ -136,12 +142,18 @@ impl<'a> Session<'a> {
     ) -> Result<(), SessionError> {
         self.join().await?;
         joined();
-        let header = match self.next_message(None).await? {
-            FromAnnouncer::Clip { header } => ClipHeader::decode(&header).map_err(LinkError::Wire)?,
-            _ => return Err(SessionError::OutOfTurn),
+        let FromAnnouncer::Clip { header } = self.next_message(None).await? else {
+            return Err(SessionError::OutOfTurn);
         };
-        let id = header.id;
-        match self.receive(&header).await? {
+        let (id, received) = match ClipHeader::decode(&header) {
+            Ok(header) => (header.id, self.receive(&header).await?),
+            Err(error) => {
+                // A header that does not even name its clip cannot be answered.
+                let id = ClipHeader::id_of(&header).ok_or(LinkError::Wire(error.clone()))?;
+                (id, Err(Refusal::Header(error)))
+            }
+        };
+        match received {
             Err(refusal) => {
                 let reason = crate::error_chain(&refusal);
                 self.tell(|clip, station| Event::Rejected { clip, station, reason: reason.clone() }, id);
@@ -149,13 +161,20 @@ impl<'a> Session<'a> {
             }
             Ok(clip) => self.play(id, &clip, loudspeaker).await?,
         }
+        self.noted(id).await
+    }
+
+    /// Waits until the outcome is written down. The rest of a refused clip may still be on its way: it is
+    /// skipped for as long as a whole one may take.
+    async fn noted(&mut self, id: ClipId) -> Result<(), SessionError> {
         self.link.0.expect_blocks(true);
-        let until = Instant::now() + NOTE_DEADLINE;
+        let last = Instant::now() + transfer_deadline(MAX_WAV_BYTES as u32);
+        let mut until = Instant::now() + NOTE_DEADLINE;
         loop {
-            // The rest of a refused clip may still be on its way.
             match self.turn_until(until, NOTE_DEADLINE).await? {
                 Turn::Message(FromAnnouncer::Noted { clip }) if clip == id => return Ok(()),
-                Turn::Message(FromAnnouncer::PlayAt { .. }) | Turn::Block(_) => (),
+                Turn::Message(FromAnnouncer::PlayAt { .. }) => (),
+                Turn::Block(_) => until = last.min(Instant::now() + NOTE_DEADLINE),
                 _ => return Err(SessionError::OutOfTurn),
             }
         }
@@ -197,8 +216,7 @@ impl<'a> Session<'a> {
             Ok(incoming) => incoming,
             Err(error) => return Ok(Err(error.into())),
         };
-        let allowed =
-            TRANSFER_DEADLINE + Duration::from_secs(u64::from(header.format.wav_bytes) / TRANSFER_MIN_RATE);
+        let allowed = transfer_deadline(header.format.wav_bytes);
         let until = Instant::now() + allowed;
         self.link.0.expect_blocks(true);
         while incoming.missing_bytes() > 0 {
