@@ -277,7 +277,20 @@ fn names_are_held_to_their_bounds() {
     let too_long = format!("{longest}x");
     let too_many_bytes = "é".repeat(33);
     let illegal = [
-        "", " a", "a ", "\u{a0}a", "a\nb", "a\0", "\u{7f}", "a\u{85}b", "a/b", "..", ".a", "-a", "a\\b", &too_long,
+        "",
+        " a",
+        "a ",
+        "\u{a0}a",
+        "a\nb",
+        "a\0",
+        "\u{7f}",
+        "a\u{85}b",
+        "a/b",
+        "..",
+        ".a",
+        "-a",
+        "a\\b",
+        &too_long,
         &too_many_bytes,
     ];
     for illegal in illegal {
@@ -351,7 +364,12 @@ fn golden_vectors() {
     let receipt = Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1 };
     let from_station: [(FromStation, &[u8]); 8] = [
         (
-            FromStation::Hello { name: "é".into(), zones: vec!["z".into()], instance: 127, last: Some(receipt) },
+            FromStation::Hello {
+                name: "é".into(),
+                zones: vec!["z".into()],
+                instance: 127,
+                last: Some(receipt),
+            },
             &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1],
         ),
         (FromStation::Ping { t1_us: 16_384 }, &[1, 0x80, 0x80, 1]),
