@@ -95,12 +95,14 @@ pub async fn run(
     let closing = CancellationToken::new();
     tasks.spawn(accept(listener, clock, reports, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
+    let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let desk = Desk {
         stations: Stations::new(MAX_STATIONS, !config.keep.is_zero()),
         config,
         events,
-        start_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        start_unix,
         start: clock.base,
+        epoch: new_epoch(start_unix)?,
         last_sequence: 0,
         orders: HashMap::new(),
         strangers: HashSet::new(),
@@ -117,6 +119,13 @@ pub async fn run(
     // A connection that does not end in time has lost nothing: every verdict is given.
     let _ = tokio::time::timeout(LEAVE_DEADLINE, tasks.wait()).await;
     Ok(summary)
+}
+
+/// Seconds since 1970 and random bits: later runs have greater numbers, and two within one second
+/// different ones.
+fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
+    let random = getrandom::u32().map_err(AnnouncerError::Random)?;
+    Ok(start_unix.as_secs() << 32 | u64::from(random))
 }
 
 async fn accept(
@@ -172,6 +181,7 @@ struct Desk {
     events: Events,
     start_unix: Duration,
     start: Instant,
+    epoch: u64,
     last_sequence: u64,
     orders: HashMap<ConnectionId, mpsc::Sender<Order>>,
     strangers: HashSet<IpAddr>,
@@ -319,7 +329,7 @@ impl Desk {
         let now = Instant::now();
         self.announced += 1;
         self.last_sequence += 1;
-        let id = ClipId { epoch: self.start_unix.as_secs(), sequence: self.last_sequence };
+        let id = ClipId { epoch: self.epoch, sequence: self.last_sequence };
         let format = clip.format();
         // Wall time at the start and monotonic time since: a clock that jumps changes nothing.
         let created = self.start_unix + (now - self.start);
