@@ -69,7 +69,10 @@ pub fn missing(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) ->
     }
     let mut gains: Vec<f64> = levels.iter().flatten().copied().collect();
     gains.sort_by(f64::total_cmp);
-    assert!(gains.len() * 2 > levels.len(), "the reference is silent for most of its length: nothing to judge by");
+    assert!(
+        gains.len() * 2 > levels.len(),
+        "the reference is silent for most of its length: nothing to judge by"
+    );
     let bound = gains[gains.len() / 2] * MISSING_BELOW;
     let lost: Vec<bool> = levels.iter().map(|level| level.is_some_and(|level| level < bound)).collect();
     let mut missing = Missing::default();
@@ -141,7 +144,8 @@ fn decimate(samples: &[f32]) -> Vec<f64> {
 /// The lag of the highest normalised cross-correlation.
 fn best_lag(reference: &[f32], heard: &[f32]) -> isize {
     let correlate = |lag: isize| (correlation_at(reference, heard, lag), lag);
-    let best = |lags: Vec<isize>| lags.into_iter().map(correlate).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap().1;
+    let best =
+        |lags: Vec<isize>| lags.into_iter().map(correlate).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap().1;
     // Sound with a pitch has peaks a period apart, which the coarse search ranks only roughly.
     let candidates = coarse_lags(&decimate(reference), &decimate(heard));
     let step = COARSE as isize;

@@ -153,6 +153,14 @@ impl Program {
         }
     }
 
+    /// How many events of a name came and were not taken yet.
+    pub fn untaken(&mut self, event: &str) -> usize {
+        while let Ok(event) = self.next_event(Instant::now()) {
+            self.waiting.push_back(event);
+        }
+        self.waiting.iter().filter(|waiting| waiting["event"] == event).count()
+    }
+
     /// Everything it printed, once it ended or closed its output.
     pub fn rest(&mut self) -> Vec<String> {
         let give_up = Instant::now() + DEADLINE;
@@ -310,7 +318,8 @@ pub fn file(path: &std::path::Path) -> OsString {
 /// The WAVs in a folder, by name.
 pub fn wavs(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "wav")).collect();
+    let mut paths: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|kind| kind == "wav")).collect();
     paths.sort();
     paths
 }

@@ -55,7 +55,14 @@ impl PulseRig {
         .unwrap();
         let log = std::fs::File::create(folder.path().join("server.log")).unwrap();
         let server = Command::new("pulseaudio")
-            .args(["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--log-target=stderr", "-F"])
+            .args([
+                "-n",
+                "--daemonize=no",
+                "--exit-idle-time=-1",
+                "--use-pid-file=no",
+                "--log-target=stderr",
+                "-F",
+            ])
             .arg(&path)
             .envs(environment(folder.path()))
             .stdin(Stdio::null())
@@ -180,7 +187,9 @@ impl Recording {
         bytes
             .chunks_exact(2 * self.channels)
             .skip(from)
-            .map(|frame| f32::from(i16::from_le_bytes([frame[2 * channel], frame[2 * channel + 1]])) / 32_768.0)
+            .map(|frame| {
+                f32::from(i16::from_le_bytes([frame[2 * channel], frame[2 * channel + 1]])) / 32_768.0
+            })
             .collect()
     }
 
@@ -243,7 +252,7 @@ fn channel_map(channels: usize) -> String {
 fn script(halls: usize) -> String {
     let channels = halls + 1;
     let mut script = format!(
-        "load-module module-null-sink sink_name=all rate={RATE_HZ} format=s16le channels={channels} channel_map={}\n",
+        "load-module module-null-sink sink_name=all rate={RATE_HZ} format=s16le channels={channels} channel_map={} norewinds=1\n",
         channel_map(channels)
     );
     let names = std::iter::once(MOUTH.to_owned()).chain((1..=halls).map(|hall| format!("hall-{hall}")));
