@@ -18,18 +18,25 @@ struct Desk {
     _rig: PulseRig,
 }
 
+/// Starts an announcer at the terminal; the address that its console shows.
+fn announce(terminal: &Terminal, options: &str) -> String {
+    terminal.type_line(&format!("clear; {BULLHORN} announce --listen 127.0.0.1:0 {options}; echo left=$?"));
+    let shown = |screen: &str| -> Option<String> {
+        let (_, after) = screen.split_once("listening · ")?;
+        let (address, _) = after.split_once(' ')?;
+        (!address.ends_with(":0")).then(|| address.to_owned())
+    };
+    shown(&terminal.wait_until("the console", |screen| shown(screen).is_some())).unwrap()
+}
+
 impl Desk {
     /// Clips of so many seconds, on a terminal of so many columns and rows.
     fn open(seconds: &str, columns: u16, rows: u16) -> Self {
         let rig = PulseRig::start(1);
         let voice = rig.play(MOUTH, &speech(rig.folder(), 60, RATE_HZ));
         let terminal = Terminal::open(columns, rows, &rig.environment());
-        // Free now, and asked for at once: a console shows the port, but a test need not read it there.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
         let output = tempfile::tempdir().unwrap();
-        terminal
-            .type_line(&format!("{BULLHORN} announce --listen {address} --seconds {seconds}; echo left=$?"));
+        let address = announce(&terminal, &format!("--seconds {seconds}"));
         let mut station = start_station(&address, "hall-1", &file(output.path()), &rig.environment());
         station.wait_for("connected");
         terminal.wait_for("hall-1");
@@ -50,13 +57,20 @@ impl Desk {
     }
 }
 
+/// What the meter says, while it is seen.
+fn level_db(screen: &str) -> Option<f64> {
+    let line = screen.lines().find(|line| line.contains("recording") && line.trim_end().ends_with("dB"))?;
+    line.trim_end().trim_end_matches("dB").split_whitespace().last()?.parse().ok()
+}
+
 #[test]
 fn enter_announces_and_the_verdict_appears() {
     let mut desk = Desk::open("2", 100, 30);
     desk.terminal.press("Enter");
     // The countdown: both of its seconds are seen, and a level that is not silence.
-    desk.terminal.wait_until("a second left", |screen| screen.contains("1."));
-    desk.terminal.wait_for("dB");
+    desk.terminal.wait_for("recording  1.");
+    desk.terminal.wait_until("a level", |screen| level_db(screen).is_some_and(|level| level > -60.0));
+    desk.terminal.wait_for("recording  0.");
     // Enter during a recording does nothing.
     desk.terminal.press("Enter");
     desk.terminal.wait_for("1 of 1 stations played it");
@@ -104,14 +118,9 @@ fn a_file_is_announced_from_the_console() {
     let fixtures = tempfile::tempdir().unwrap();
     let output = tempfile::tempdir().unwrap();
     let wav = Spec::mono(16, 8_000).write(fixtures.path(), 800);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let mut station = start_station(&address, "hall-1", &file(output.path()), &[]);
-    station.wait_for("waiting");
     let terminal = Terminal::open(80, 24, &[]);
-    let input = file(&wav).into_string().unwrap();
-    terminal.type_line(&format!("{BULLHORN} announce --listen {address} --input {input}; echo left=$?"));
-    station.wait_for("connected");
+    let address = announce(&terminal, &format!("--input {}", file(&wav).display()));
+    let _station = start_station(&address, "hall-1", &file(output.path()), &[]);
     terminal.wait_for("hall-1");
     terminal.press("Enter");
     terminal.wait_for("1 of 1 stations played it");
