@@ -153,7 +153,9 @@ fn no_microphone_at_all_is_said() {
 fn a_port_in_use_is_said() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    run(&["announce", "--listen", &address]).expect_failure(&[&address, "in use"]);
+    let folder = tempfile::tempdir().unwrap();
+    let page = file(&Spec::mono(16, 8_000).write(folder.path(), 800)).into_string().unwrap();
+    run(&["announce", "--listen", &address, "--input", &page]).expect_failure(&[&address, "in use"]);
 }
 
 #[test]
@@ -369,10 +371,9 @@ fn a_station_does_not_read_its_input() {
     hallway.stations[0].wait_for("connected");
 }
 
-/// Every path to a WAV that a text holds.
-fn wav_paths(text: &str) -> Vec<PathBuf> {
-    let words = text.split(|letter: char| letter.is_whitespace() || "'\"()`,".contains(letter));
-    words.filter(|word| word.ends_with(".wav")).map(PathBuf::from).collect()
+/// Every WAV that a demo says a station wrote.
+fn written(output: &[String]) -> Vec<PathBuf> {
+    output.iter().filter_map(|line| line.strip_prefix("played into ")).map(PathBuf::from).collect()
 }
 
 #[test]
@@ -383,7 +384,7 @@ fn the_demo_without_sound_or_terminal_announces_once_and_prints_what_it_wrote() 
     let text = ended.output.join("\n");
     assert!(text.contains("2 of 2 stations played it"), "{text}");
     assert!(text.to_lowercase().contains("no microphone"), "it says what is missing: {text}");
-    let written = wav_paths(&text);
+    let written = written(&ended.output);
     assert_eq!(written.len(), 2, "{text}");
     let (first, second) = (read_i16(&written[0]).0, read_i16(&written[1]).0);
     assert!(first == second && first.iter().any(|&sample| sample.unsigned_abs() > 5_000));
@@ -399,5 +400,5 @@ fn the_demo_uses_the_sound_that_is_there() {
     ended.expect(0, &[]);
     let text = ended.output.join("\n");
     assert!(text.contains("2 of 2 stations played it"), "{text}");
-    assert_eq!(wav_paths(&text), Vec::<PathBuf>::new(), "{text}");
+    assert_eq!(written(&ended.output), Vec::<PathBuf>::new(), "{text}");
 }

@@ -182,7 +182,9 @@ impl Program {
     pub fn exit_code(&mut self) -> i32 {
         let give_up = Instant::now() + DEADLINE;
         // Its output closes when it ends; waiting there needs no polling.
-        while self.next_line(give_up).is_ok() {}
+        while let Ok(line) = self.next_line(give_up) {
+            self.waiting.extend(serde_json::from_str(&line).ok().filter(Value::is_object));
+        }
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or_else(|| panic!("{}: {status}", self.name));
