@@ -25,7 +25,9 @@ pub const MAX_RATE_HZ: u32 = 48_000;
 pub const WAV_HEADER_BYTES: usize = 44;
 /// The largest clip: header, and [`MAX_LENGTH`] of 16-bit samples at [`MAX_RATE_HZ`].
 pub const MAX_WAV_BYTES: usize = WAV_HEADER_BYTES + MAX_LENGTH.as_secs() as usize * MAX_RATE_HZ as usize * 2;
-/// Below this peak a clip counts as silent: one step of 16-bit sound.
+/// The peak of pure silence, in dB below full scale.
+pub const SILENCE_DB: f32 = -100.0;
+/// Below this peak sound counts as silent: one step of 16-bit sound.
 const SILENCE: f32 = 1.0 / 32_768.0;
 
 /// What can be wrong with a clip or a sound file.
@@ -332,8 +334,8 @@ pub fn read_file(path: &Path) -> Result<Sound, ClipError> {
     Ok(Sound { rate_hz: spec.sample_rate, samples: sample::to_mono(&interleaved, spec.channels.into()) })
 }
 
-/// The loudest sample in dB below full scale; −100 for silence.
+/// The loudest sample in dB below full scale; [`SILENCE_DB`] for silence.
 pub fn peak_db(samples: &[f32]) -> f32 {
     let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
-    if peak < SILENCE { -100.0 } else { 20.0 * peak.log10() }
+    if peak < SILENCE { SILENCE_DB } else { 20.0 * peak.log10() }
 }

@@ -101,6 +101,11 @@ pub enum Event {
         frames: u64,
         /// How much later than the agreed instant it began, in milliseconds; 0 when in step.
         late_ms: u64,
+        /// How far its first sample was from the instant it was given, in µs, as the station
+        /// measured it; later is positive.
+        start_error_us: i64,
+        /// The largest distance from step while it played, in µs, as the station measured it.
+        max_error_us: u64,
         /// Times the sound device ran dry while playing.
         underruns: u32,
     },
@@ -150,6 +155,17 @@ pub struct Missing {
     pub station: String,
     /// Why, in words.
     pub reason: String,
+}
+
+/// What the operator asks of the announcer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Record a clip and send it.
+    Announce,
+    /// Drop the recording that runs.
+    Cancel,
+    /// Wait for the last verdict and end.
+    Leave,
 }
 
 /// The most events that wait for a slow reader; beyond it new ones are dropped.

@@ -16,8 +16,31 @@
 //! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.
 #![forbid(unsafe_code)]
 
+pub mod announcer;
+pub mod cli;
 pub mod clip;
+pub mod clock;
+pub mod console;
+pub mod demo;
+pub mod devices;
 pub mod event;
+pub mod link;
 pub mod loudspeaker;
 pub mod microphone;
+pub mod report;
 pub mod sample;
+pub mod speaker;
+pub mod stations;
+pub mod wire;
+
+/// An error and what caused it, in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words.push_str(": ");
+        words.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    words
+}

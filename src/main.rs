@@ -1,2 +1,184 @@
-//! The `bullhorn` program.
-fn main() {}
+//! The `bullhorn` program: parse, dispatch, print the error chain, exit status.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use bullhorn::announcer::{self, Summary};
+use bullhorn::cli::{self, Cli, Role};
+use bullhorn::console::{self, Mode};
+use bullhorn::demo::Demo;
+use bullhorn::devices;
+use bullhorn::event::{Command, Events};
+use bullhorn::loudspeaker::{Loudspeaker, Output};
+use bullhorn::microphone::{Input, Microphone};
+use bullhorn::report;
+use bullhorn::speaker;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// The status after a second Ctrl-C, as a shell has it for the signal.
+const INTERRUPTED: i32 = 130;
+/// The status after a fault of bullhorn's own, as Rust has it.
+const PANICKED: i32 = 101;
+/// Commands that may wait for the announcer.
+const MAX_WAITING_COMMANDS: usize = 16;
+
+type Failure = Box<dyn Error>;
+
+/// The announcer cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: is another announcer running? choose another --listen")]
+struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    end_on_panic();
+    let result = match cli.role {
+        Role::Announce(options) => announce(options),
+        Role::Speaker(options) => speak(options),
+        Role::Devices => list_devices(),
+        Role::Demo(options) => demonstrate(&options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // Nobody is left to be told when standard error is closed.
+            let _ = writeln!(io::stderr(), "bullhorn: {}", bullhorn::error_chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Warnings and errors, or what `RUST_LOG` asks for, to standard error.
+fn start_log() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(console::log).with_target(false).init();
+}
+
+/// A panic in a task is a fault of our own. It ends the process, so that whoever supervises it starts
+/// it again, rather than leave a station that is silently deaf.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(PANICKED);
+    }));
+}
+
+fn announce(options: cli::Announce) -> Result<bool, Failure> {
+    let runtime = Runtime::new()?;
+    let _guard = runtime.enter();
+    let microphone = Microphone::open(options.input.as_ref().unwrap_or(&Input::Default))?;
+    let once = options.once.then(|| options.stations_to_wait_for());
+    let mode = Mode::choose(options.events.is_some(), !options.once);
+    let config = announcer::Config {
+        length: options.length(),
+        zones: options.zones,
+        keep: options.keep,
+        once,
+        lines: mode != Mode::Terminal,
+    };
+    let address = options.listen;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
+        let shutdown = on_signals()?;
+        let (events, shown) = Events::channel();
+        let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let reader = once.is_none().then(|| commands.clone());
+        let console = tokio::spawn(console::run(shown, reader, mode));
+        let summary = announcer::run(listener, microphone, config, asked, events, shutdown).await?;
+        drop(commands);
+        console.await??;
+        Ok(summary.all_heard)
+    })
+}
+
+fn speak(options: cli::Speaker) -> Result<bool, Failure> {
+    // One thread is enough for a station, and a third of the memory.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _guard = runtime.enter();
+    let loudspeaker = Loudspeaker::open(options.output.as_ref().unwrap_or(&Output::Default))?;
+    let config = speaker::Config {
+        name: options.station_name(),
+        host: options.announcer.host,
+        port: options.announcer.port,
+        zones: options.zones,
+    };
+    let mode = Mode::choose(options.events.is_some(), false);
+    runtime.block_on(async {
+        let shutdown = on_signals()?;
+        let (events, shown) = Events::channel();
+        let console = tokio::spawn(console::run(shown, None, mode));
+        speaker::run(config, loudspeaker, events, shutdown).await?;
+        console.await??;
+        Ok(true)
+    })
+}
+
+fn list_devices() -> Result<bool, Failure> {
+    io::stdout().write_all(report::devices(&devices::list()?).as_bytes())?;
+    Ok(true)
+}
+
+fn demonstrate(options: &cli::Demo) -> Result<bool, Failure> {
+    let runtime = Runtime::new()?;
+    let _guard = runtime.enter();
+    let demo = Demo::find()?;
+    let mode = Mode::choose(options.events.is_some(), !options.once);
+    let say = |line: &str| match mode {
+        Mode::Json => writeln!(io::stderr(), "{line}"),
+        Mode::Terminal | Mode::Prose => writeln!(io::stdout(), "{line}"),
+    };
+    for finding in &demo.findings {
+        say(finding)?;
+    }
+    let folder = demo.folder().to_owned();
+    let once = options.once || mode != Mode::Terminal;
+    let summary: Summary = runtime.block_on(async {
+        let shutdown = on_signals()?;
+        let (events, shown) = Events::channel();
+        let (commands, asked) = mpsc::channel::<Command>(MAX_WAITING_COMMANDS);
+        let reader = (!once).then(|| commands.clone());
+        let console = tokio::spawn(console::run(shown, reader, mode));
+        let summary = demo.run(once, asked, events, shutdown).await?;
+        drop(commands);
+        console.await??;
+        Ok::<_, Failure>(summary)
+    })?;
+    for path in Demo::written(&folder) {
+        say(&format!("played into {}", path.display()))?;
+    }
+    Ok(summary.all_heard)
+}
+
+/// The first SIGINT or SIGTERM asks to leave, the second leaves at once.
+fn on_signals() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = CancellationToken::new();
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+            if asked.is_cancelled() {
+                std::process::exit(INTERRUPTED);
+            }
+            asked.cancel();
+        }
+    });
+    Ok(shutdown)
+}

@@ -1,1 +1,190 @@
 //! The microphone seam: a real device or a file gives a clip's worth of sound.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clip::{self, ClipError, peak_db};
+use crate::devices::DevicesError;
+use crate::sample::Sound;
+
+mod device;
+
+/// Where clips come from: `--input`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Input {
+    /// The default device.
+    #[default]
+    Default,
+    /// The device of that id or name.
+    Device(String),
+    /// A WAV file: `file:PATH`.
+    File(PathBuf),
+}
+
+impl FromStr for Input {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.strip_prefix("file:") {
+            Some(path) => Self::File(path.into()),
+            None if text.is_empty() || text == "default" => Self::Default,
+            None => Self::Device(text.into()),
+        })
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::Device(device) => formatter.write_str(device),
+            Self::File(path) => write!(formatter, "file:{}", path.display()),
+        }
+    }
+}
+
+/// What can go wrong with a microphone.
+#[derive(Debug, thiserror::Error)]
+pub enum MicrophoneError {
+    /// The device is not there, or does not work; it is opened again when the next clip is recorded.
+    #[error("the microphone cannot record")]
+    Device(#[source] Arc<DevicesError>),
+    /// The device is open and gives no sound.
+    #[error("the microphone gives no sound: check the sound server and the device")]
+    Stalled,
+    /// Sound was lost because it was not taken in time.
+    #[error("sound was lost while recording, because this machine is too busy: record again")]
+    Overrun,
+    /// The sound file cannot be used.
+    #[error("the sound file cannot be used")]
+    File(#[from] ClipError),
+}
+
+/// How a recording goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// How much is recorded.
+    pub recorded: Duration,
+    /// The loudest sample since the last report, in dB below full scale, −100 at least.
+    pub peak_db: f32,
+}
+
+/// A microphone that is open.
+#[derive(Debug)]
+pub struct Microphone(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Device(device::DeviceMicrophone),
+    File { name: String, sound: Sound },
+}
+
+impl Microphone {
+    /// Opens a device, which runs from now on, or reads a file. Blocks until it is open, 8 s at most.
+    ///
+    /// # Errors
+    /// An unknown, missing or broken device; a file that is no usable WAV.
+    pub fn open(input: &Input) -> Result<Self, MicrophoneError> {
+        Ok(Self(match input {
+            Input::Default => Kind::Device(device::DeviceMicrophone::open(None)?),
+            Input::Device(wanted) => Kind::Device(device::DeviceMicrophone::open(Some(wanted.clone()))?),
+            Input::File(path) => Self::read(path)?,
+        }))
+    }
+
+    fn read(path: &Path) -> Result<Kind, MicrophoneError> {
+        Ok(Kind::File { name: format!("file:{}", path.display()), sound: clip::read_file(path)? })
+    }
+
+    /// What a person calls it.
+    pub fn name(&self) -> &str {
+        match &self.0 {
+            Kind::Device(device) => device.name(),
+            Kind::File { name, .. } => name,
+        }
+    }
+
+    /// How long a file sounds; `None` for a device, which never ends.
+    pub fn whole_length(&self) -> Option<Duration> {
+        match &self.0 {
+            Kind::Device(_) => None,
+            Kind::File { sound, .. } => Some(sound.length()),
+        }
+    }
+
+    /// Records exactly `length`, rounded to a sample, at the device's own rate; the first sample is the first
+    /// that the device captured after the call. `on_level` is called some 20 times a second. Dropping the
+    /// future ends the recording. A file is cut or padded with silence, and is there at once.
+    ///
+    /// # Errors
+    /// A device that is lost, or samples that are.
+    pub async fn record(
+        &mut self,
+        length: Duration,
+        mut on_level: impl FnMut(Level),
+    ) -> Result<Sound, MicrophoneError> {
+        match &mut self.0 {
+            Kind::Device(device) => device.record(length, on_level).await,
+            Kind::File { sound, .. } => {
+                let mut sound = sound.clone();
+                sound.samples.resize(frames_of(length, sound.rate_hz), 0.0);
+                on_level(Level { recorded: sound.length(), peak_db: peak_db(&sound.samples) });
+                Ok(sound)
+            }
+        }
+    }
+}
+
+/// The whole number of frames nearest to a length.
+fn frames_of(length: Duration, rate_hz: u32) -> usize {
+    (length.as_secs_f64() * f64::from(rate_hz)).round() as usize
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::clip::Clip;
+
+    #[tokio::test]
+    async fn a_file_is_cut_or_padded_to_the_length_and_never_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("one-second-8kHz.wav");
+        let clip = Clip::encode(&Sound { rate_hz: 8_000, samples: vec![0.5; 8_000] }).expect("a clip");
+        std::fs::write(&path, clip.wav()).expect("written");
+        let mut microphone = Microphone::open(&Input::File(path.clone())).expect("open");
+        assert_eq!(microphone.name(), format!("file:{}", path.display()));
+        assert_eq!(microphone.whole_length(), Some(Duration::from_secs(1)));
+        for (length_ms, frames, heard) in [(250, 2_000, 2_000), (1_000, 8_000, 8_000), (1_500, 12_000, 8_000)]
+        {
+            let mut levels = Vec::new();
+            let length = Duration::from_millis(length_ms);
+            let sound = microphone.record(length, |level| levels.push(level)).await.expect("recorded");
+            assert_eq!(sound.samples.len(), frames);
+            assert_eq!(sound.samples.iter().filter(|&&sample| sample == 0.5).count(), heard);
+            assert_eq!(levels.last().expect("a level").recorded, length);
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Microphone::open(&Input::File("/nowhere/speech.wav".into())).expect_err("no file");
+        let source = std::error::Error::source(&error).expect("a source");
+        assert!(source.to_string().contains("/nowhere/speech.wav"), "{source}");
+    }
+
+    #[test]
+    fn inputs_read_as_they_are_written() {
+        for (text, input) in [
+            ("default", Input::Default),
+            ("micsrc", Input::Device("micsrc".into())),
+            ("file:speech.wav", Input::File("speech.wav".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(input.clone()));
+            assert_eq!(input.to_string(), text);
+        }
+    }
+}

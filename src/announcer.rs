@@ -1,0 +1,400 @@
+//! The announcer: a key press → record → send → collect receipts → verdict.
+
+mod connection;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clip::{self, Clip, ClipError};
+use crate::event::{Command, Event, Events};
+use crate::link::LinkError;
+use crate::microphone::{Microphone, MicrophoneError};
+use crate::sample::Sound;
+use crate::stations::{Action, ConnectionId, Delivery, Order, Stations};
+use crate::wire::{self, ClipHeader, ClipId, WireError};
+use connection::{AnnouncerClock, Report};
+
+/// The clip's length where neither the user nor a file gives one.
+pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
+/// The most stations on one roster.
+pub const MAX_STATIONS: usize = 10_000;
+/// Reports that may wait for the desk; connections wait when there are more.
+const MAX_WAITING_REPORTS: usize = 1_024;
+/// A clip lives at least this long, so that it reaches those who are here.
+const MIN_LIFE: Duration = Duration::from_secs(10);
+/// How long to wait after the system refused a connection (no file descriptors, no memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections have to end when the announcer leaves.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
+/// The most addresses of strangers remembered, so that each is logged once.
+const MAX_STRANGERS: usize = 1_024;
+
+/// Why the announcer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnouncerError {
+    /// The listening socket cannot be asked for its address.
+    #[error("cannot tell which address the announcer listens on")]
+    Listener(#[source] io::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random(#[source] getrandom::Error),
+}
+
+/// How to announce.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The clip's length; without it a file's own, or [`DEFAULT_LENGTH`].
+    pub length: Option<Duration>,
+    /// The zones announcements are for; none means all stations.
+    pub zones: Vec<String>,
+    /// How long a clip is kept for stations that are away; zero for not at all.
+    pub keep: Duration,
+    /// Wait for so many stations, announce once and leave.
+    pub once: Option<usize>,
+    /// Commands are lines: each announces, one after the other. Otherwise a command to announce
+    /// while recording does nothing.
+    pub lines: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Every announcement was played by every station that should have, and with
+    /// [`Config::once`] by one at least.
+    pub all_heard: bool,
+}
+
+/// Runs the announcer until it is told to leave, its commands end, or it has announced once.
+/// A recording in progress is dropped when `shutdown` is cancelled; announcements on their way are
+/// seen through to their verdict.
+///
+/// # Errors
+/// [`AnnouncerError`]; a failing microphone or station never ends it.
+pub async fn run(
+    listener: TcpListener,
+    microphone: Microphone,
+    config: Config,
+    commands: mpsc::Receiver<Command>,
+    events: Events,
+    shutdown: CancellationToken,
+) -> Result<Summary, AnnouncerError> {
+    let address = listener.local_addr().map_err(AnnouncerError::Listener)?;
+    let clock =
+        AnnouncerClock { base: Instant::now(), id: getrandom::u64().map_err(AnnouncerError::Random)? };
+    let (reports, inbox) = mpsc::channel(MAX_WAITING_REPORTS);
+    let tasks = TaskTracker::new();
+    let closing = CancellationToken::new();
+    tasks.spawn(accept(listener, clock, reports, tasks.clone(), closing.clone()));
+    events.tell(Event::Listening { address: address.to_string() });
+    let desk = Desk {
+        stations: Stations::new(MAX_STATIONS, !config.keep.is_zero()),
+        config,
+        events,
+        start_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        start: clock.base,
+        last_sequence: 0,
+        orders: HashMap::new(),
+        strangers: HashSet::new(),
+        microphone: Some(microphone),
+        recording: None,
+        cancel: CancellationToken::new(),
+        leaving: false,
+        announced: 0,
+        all_heard: true,
+    };
+    let summary = desk.run(inbox, commands, shutdown).await;
+    closing.cancel();
+    tasks.close();
+    // A connection that does not end in time has lost nothing: every verdict is given.
+    let _ = tokio::time::timeout(LEAVE_DEADLINE, tasks.wait()).await;
+    Ok(summary)
+}
+
+async fn accept(
+    listener: TcpListener,
+    clock: AnnouncerClock,
+    reports: mpsc::Sender<Report>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+) {
+    let mut connection: ConnectionId = 0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                connection += 1;
+                let serve = connection::serve(stream, address, connection, clock, reports.clone());
+                let closing = closing.clone();
+                tasks.spawn(async move {
+                    tokio::select! { () = serve => (), () = closing.cancelled() => () }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a station just now");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+type Recording = JoinHandle<(Microphone, Option<Result<Sealed, RecordError>>)>;
+
+/// A recording, encoded.
+struct Sealed {
+    clip: Clip,
+    peak_db: f32,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RecordError {
+    #[error("the microphone failed")]
+    Microphone(#[from] MicrophoneError),
+    #[error("the recording cannot be made a clip")]
+    Clip(#[from] ClipError),
+}
+
+/// Where everything comes together: one task that owns the roster and the microphone.
+struct Desk {
+    stations: Stations,
+    config: Config,
+    events: Events,
+    start_unix: Duration,
+    start: Instant,
+    last_sequence: u64,
+    orders: HashMap<ConnectionId, mpsc::Sender<Order>>,
+    strangers: HashSet<IpAddr>,
+    microphone: Option<Microphone>,
+    recording: Option<Recording>,
+    cancel: CancellationToken,
+    leaving: bool,
+    announced: usize,
+    all_heard: bool,
+}
+
+impl Desk {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Report>,
+        mut commands: mpsc::Receiver<Command>,
+        shutdown: CancellationToken,
+    ) -> Summary {
+        let mut tick: Option<Instant> = None;
+        let mut told_to_leave = false;
+        loop {
+            self.carry_out();
+            let due = self.stations.next_tick(Instant::now());
+            tick = match (tick, due) {
+                (Some(set), Some(due)) => Some(set.min(due)),
+                (_, due) => due,
+            };
+            self.announce_once_when_ready();
+            if self.leaving && self.recording.is_none() && self.stations.is_settled() {
+                let enough = self.config.once.is_none() || self.announced > 0;
+                return Summary { all_heard: self.all_heard && enough };
+            }
+            let listens = !self.leaving && !(self.config.lines && self.recording.is_some());
+            tokio::select! {
+                Some(report) = inbox.recv() => self.report(report),
+                command = commands.recv(), if listens => match command {
+                    Some(Command::Announce) => self.record(),
+                    Some(Command::Cancel) => self.cancel.cancel(),
+                    Some(Command::Leave) | None => self.leave(),
+                },
+                finished = finished(&mut self.recording) => self.recorded(finished),
+                () = at(tick) => {
+                    tick = None;
+                    self.stations.tick(Instant::now());
+                }
+                () = shutdown.cancelled(), if !told_to_leave => {
+                    told_to_leave = true;
+                    self.cancel.cancel();
+                    self.leaving = true;
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.leaving = true;
+        if !self.config.lines {
+            self.cancel.cancel();
+        }
+    }
+
+    fn announce_once_when_ready(&mut self) {
+        if let Some(wanted) = self.config.once
+            && !self.leaving
+            && self.stations.present() >= wanted
+        {
+            self.record();
+            self.leaving = true;
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let now = Instant::now();
+        match report {
+            Report::Joined { connection, hello, orders, answer } => {
+                let verdict = self.stations.join(connection, hello, now);
+                if verdict.is_ok() {
+                    self.orders.insert(connection, orders);
+                }
+                // A connection that is gone meanwhile reports its end by itself.
+                let _ = answer.send(verdict);
+            }
+            Report::Heard { connection, message } => self.stations.heard(connection, message, now),
+            Report::Left { connection, reason } => {
+                self.orders.remove(&connection);
+                self.stations.left(connection, &reason, now);
+            }
+            Report::Stranger { address, error } => self.stranger(address.ip(), &error),
+        }
+    }
+
+    /// Logs a peer that does not speak our protocol or version, once an address.
+    fn stranger(&mut self, address: IpAddr, error: &LinkError) {
+        let telling = matches!(
+            error,
+            LinkError::OtherVersion { .. } | LinkError::OtherMode | LinkError::Wire(WireError::NotBullhorn)
+        );
+        if telling && self.strangers.len() < MAX_STRANGERS && self.strangers.insert(address) {
+            tracing::warn!(%address, "refused a peer: {error}");
+        }
+    }
+
+    fn record(&mut self) {
+        let Some(mut microphone) = self.microphone.take() else { return };
+        let length = self.config.length.or(microphone.whole_length()).unwrap_or(DEFAULT_LENGTH);
+        let input = microphone.name().to_owned();
+        self.events.tell(Event::Recording { length_ms: length.as_millis() as u64, input });
+        self.cancel = CancellationToken::new();
+        let (cancel, events) = (self.cancel.clone(), self.events.clone());
+        self.recording = Some(tokio::spawn(async move {
+            let recorded = tokio::select! {
+                sound = microphone.record(length, |level| {
+                    let remaining = length.saturating_sub(level.recorded);
+                    let remaining_ms = remaining.as_millis() as u64;
+                    events.tell(Event::Level { remaining_ms, peak_db: level.peak_db });
+                }) => sound,
+                () = cancel.cancelled() => return (microphone, None),
+            };
+            let sealed = match recorded {
+                Ok(sound) => tokio::task::spawn_blocking(move || seal(&sound))
+                    .await
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
+                Err(error) => Err(error.into()),
+            };
+            (microphone, Some(sealed))
+        }));
+    }
+
+    fn recorded(&mut self, finished: (Microphone, Option<Result<Sealed, RecordError>>)) {
+        let (microphone, sealed) = finished;
+        let input = microphone.name().to_owned();
+        self.microphone = Some(microphone);
+        match sealed {
+            None => self.events.tell(Event::Cancelled),
+            Some(Ok(sealed)) => self.announce(sealed, input),
+            Some(Err(error)) => {
+                self.all_heard = false;
+                let message = format!("nothing was recorded from {input}: {}", crate::error_chain(&error));
+                self.events.tell(Event::Warning { message });
+            }
+        }
+    }
+
+    fn announce(&mut self, Sealed { clip, peak_db }: Sealed, input: String) {
+        let now = Instant::now();
+        self.announced += 1;
+        self.last_sequence += 1;
+        let id = ClipId { epoch: self.start_unix.as_secs(), sequence: self.last_sequence };
+        let format = clip.format();
+        // Wall time at the start and monotonic time since: a clock that jumps changes nothing.
+        let created = self.start_unix + (now - self.start);
+        let life = self.config.keep.max(MIN_LIFE);
+        let header = ClipHeader {
+            id,
+            created_unix_ms: created.as_millis() as u64,
+            expires_unix_ms: (created + life).as_millis() as u64,
+            format,
+            sha256: *clip.sha256(),
+            zones: self.config.zones.clone(),
+        };
+        if peak_db <= clip::SILENCE_DB {
+            let message = format!(
+                "the recording is pure silence: is {input} muted, or the wrong microphone? It is sent all the same"
+            );
+            self.events.tell(Event::Warning { message });
+        }
+        self.events.tell(Event::Recorded {
+            clip: id.to_string(),
+            length_ms: format.length().as_millis() as u64,
+            rate_hz: format.rate_hz,
+            bytes: format.wav_bytes.into(),
+            sha256: clip::hex(clip.sha256()),
+            peak_db,
+            input,
+        });
+        let delivery = Delivery {
+            id,
+            header: header.encode(),
+            frames: wire::block_frames(clip.wav()),
+            length: format.length(),
+            zones: header.zones,
+        };
+        self.stations.announce(delivery, now + life, now);
+    }
+
+    /// Passes on what the roster wants done.
+    fn carry_out(&mut self) {
+        for action in self.stations.take_actions() {
+            match action {
+                Action::Order(connection, order) => {
+                    // A connection whose mailbox is full or gone is over: dropping the mailbox ends it.
+                    let sent =
+                        self.orders.get(&connection).is_some_and(|orders| orders.try_send(order).is_ok());
+                    if !sent {
+                        self.orders.remove(&connection);
+                    }
+                }
+                Action::Tell(event) => {
+                    if let Event::Done { played, expected, .. } = &event {
+                        self.all_heard &= played == expected && (self.config.once.is_none() || *expected > 0);
+                    }
+                    self.events.tell(event);
+                }
+            }
+        }
+    }
+}
+
+fn seal(sound: &Sound) -> Result<Sealed, RecordError> {
+    let peak_db = clip::peak_db(&sound.samples);
+    Ok(Sealed { clip: Clip::encode(sound)?, peak_db })
+}
+
+async fn finished(recording: &mut Option<Recording>) -> (Microphone, Option<Result<Sealed, RecordError>>) {
+    let Some(running) = recording else { return std::future::pending().await };
+    let result = running.await;
+    *recording = None;
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

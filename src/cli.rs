@@ -1,0 +1,266 @@
+//! The command line: what can be asked for, in words, and its conversion to the roles' types.
+
+mod values;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::loudspeaker::Output;
+use crate::microphone::Input;
+
+pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, MAX_NAME_BYTES, Target, name};
+use self::values::{clip_length, keep, legal_name, listen_address};
+
+/// How long a clip from a microphone is unless `--seconds` says otherwise.
+pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
+
+/// Push-to-talk announcements for buildings, with proof that every hallway played them.
+///
+/// One computer is the announcer: it has the microphone. Every hallway has a station: a
+/// computer with a loudspeaker. Start the announcer first, then a station in each hallway.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  bullhorn announce                        on the office computer
+  bullhorn speaker office-pc --name hall-1 on the computer in the first hallway
+  bullhorn devices                         which microphones and loudspeakers there are
+  bullhorn demo                            try it out on this computer alone
+
+`bullhorn announce --help` and `bullhorn speaker --help` tell more."
+)]
+pub struct Cli {
+    /// What to be.
+    #[command(subcommand)]
+    pub role: Role,
+}
+
+/// What this computer is to be.
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Record announcements and send them to every listening station
+    Announce(Announce),
+    /// Be a station: play every announcement on this computer's loudspeaker
+    Speaker(Speaker),
+    /// List the microphones and loudspeakers of this computer
+    Devices,
+    /// Try it out: an announcer and two stations, hall-1 and hall-2, on this computer
+    Demo(Demo),
+}
+
+/// Record announcements and send them to every listening station.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves.
+Without a terminal every line on standard input announces once; at its end bullhorn waits for the
+last verdict and leaves.
+
+Exit status: 0 if every station that should have played did, 1 if not, 2 for a wrong command line.
+
+Examples:
+  bullhorn announce                        speak for 5 seconds after pressing Enter
+  bullhorn announce --seconds 12           speak for 12 seconds
+  bullhorn announce --zone gym             only stations that were started with --zone gym
+  bullhorn announce --input file:bell.wav --once --wait-for 3
+                                           play bell.wav in 3 hallways and leave")]
+pub struct Announce {
+    /// Where stations can reach this announcer: ADDR:PORT, or a PORT alone for every network
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7766", value_parser = listen_address)]
+    pub listen: SocketAddr,
+
+    /// How long to record, in seconds: over 0, at most 120 [default: 5, or the whole file]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clip_length)]
+    pub seconds: Option<Duration>,
+
+    /// The microphone, as `bullhorn devices` names it, or file:PATH for a WAV file [default: the system's]
+    #[arg(long, value_name = "DEVICE|file:PATH")]
+    pub input: Option<Input>,
+
+    /// Announce only to stations of this zone; may be given several times [default: every station]
+    #[arg(long = "zone", value_name = "ZONE", value_parser = name)]
+    pub zones: Vec<String>,
+
+    /// How long an announcement waits for a station that is away, in seconds: 0 to 86400
+    #[arg(long, value_name = "SECONDS", default_value = "60", allow_negative_numbers = true, value_parser = keep)]
+    pub keep: Duration,
+
+    /// Announce once and leave
+    #[arg(long)]
+    pub once: bool,
+
+    /// With --once: announce as soon as this many stations listen
+    #[arg(long, value_name = "N", requires = "once", value_parser = clap::value_parser!(u32).range(1..))]
+    pub wait_for: Option<u32>,
+
+    /// Print what happens as JSON, one object a line, for scripts
+    #[arg(long, value_name = "FORMAT")]
+    pub events: Option<EventFormat>,
+}
+
+impl Announce {
+    /// How long a clip is to be; `None` means as long as the file is.
+    pub fn length(&self) -> Option<Duration> {
+        match (self.seconds, &self.input) {
+            (None, Some(Input::File(_))) => None,
+            (seconds, _) => Some(seconds.unwrap_or(DEFAULT_LENGTH)),
+        }
+    }
+
+    /// How many stations to wait for before the one announcement of `--once`.
+    pub fn stations_to_wait_for(&self) -> usize {
+        self.wait_for.unwrap_or(0) as usize
+    }
+}
+
+/// Be a station.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A station waits for its announcer for as long as it takes, and comes back by itself after a power cut
+or a network fault. Stop it with Ctrl-C.
+
+Examples:
+  bullhorn speaker office-pc               dial the announcer on the computer office-pc
+  bullhorn speaker 192.168.1.20:7766 --name hall-2 --zone gym
+  bullhorn speaker office-pc --output file:recordings
+                                           keep announcements as WAV files instead of playing them")]
+pub struct Speaker {
+    /// The announcer's computer: a name or an address, with :PORT if it is not 7766
+    #[arg(value_name = "HOST[:PORT]")]
+    pub announcer: Target,
+
+    /// What this station is called in the announcer's list [default: this computer's name]
+    #[arg(long, value_parser = name)]
+    pub name: Option<String>,
+
+    /// A zone that this station belongs to; may be given several times
+    #[arg(long = "zone", value_name = "ZONE", value_parser = name)]
+    pub zones: Vec<String>,
+
+    /// The loudspeaker, as `bullhorn devices` names it, or file:DIR for WAV files [default: the system's]
+    #[arg(long, value_name = "DEVICE|file:DIR")]
+    pub output: Option<Output>,
+
+    /// Print what happens as JSON, one object a line, for scripts
+    #[arg(long, value_name = "FORMAT")]
+    pub events: Option<EventFormat>,
+}
+
+impl Speaker {
+    /// The name given, or else this computer's, made legal where it is not.
+    pub fn station_name(&self) -> String {
+        match &self.name {
+            Some(name) => name.clone(),
+            None => legal_name(&gethostname::gethostname().to_string_lossy()),
+        }
+    }
+}
+
+/// An announcer and two stations in one process.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Announce once and leave
+    #[arg(long)]
+    pub once: bool,
+
+    /// Print what happens as JSON, one object a line, for scripts
+    #[arg(long, value_name = "FORMAT")]
+    pub events: Option<EventFormat>,
+}
+
+/// How events are printed for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EventFormat {
+    /// One JSON object a line
+    Json,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::clip;
+
+    fn parse(line: &str) -> Result<Role, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.role)
+    }
+
+    fn announce(line: &str) -> Announce {
+        match parse(&format!("bullhorn announce {line}").trim_end().replace("  ", " ")) {
+            Ok(Role::Announce(announce)) => announce,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(line: &str) -> String {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definition() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn announce_has_the_documented_defaults() {
+        let plain = announce("");
+        assert_eq!(plain.listen, "0.0.0.0:7766".parse().unwrap());
+        assert_eq!(plain.length(), Some(DEFAULT_LENGTH));
+        assert_eq!(plain.keep, Duration::from_secs(60));
+        assert_eq!((plain.input, plain.zones.len(), plain.once, plain.events), (None, 0, false, None));
+    }
+
+    #[test]
+    fn a_file_is_sent_whole_unless_seconds_are_given() {
+        assert_eq!(announce("--input file:a.wav").length(), None);
+        assert_eq!(announce("--input file:a.wav --seconds 2.5").length(), Some(Duration::from_millis(2500)));
+        assert_eq!(announce("--seconds 120").length(), Some(clip::MAX_LENGTH));
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused_in_words() {
+        for text in ["0", "-3", "-0.5", "nan", "inf", "120.01", "1e400", "1e-30"] {
+            let message = refusal(&format!("bullhorn announce --seconds {text}"));
+            assert!(message.contains("more than 0 and at most 120 seconds"), "{text}: {message}");
+        }
+        for text in ["five", "2,5", "5s", ""] {
+            let message = refusal(&format!("bullhorn announce --seconds {text}"));
+            assert!(message.contains("such as 5 or 2.5"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn keep_is_a_day_at_most() {
+        assert_eq!(announce("--keep 0").keep, Duration::ZERO);
+        assert_eq!(announce("--keep 86400").keep, MAX_KEEP);
+        for text in ["-1", "86401", "nan"] {
+            assert!(refusal(&format!("bullhorn announce --keep {text}")).contains("0 to 86400"));
+        }
+    }
+
+    #[test]
+    fn wait_for_needs_once() {
+        assert!(refusal("bullhorn announce --wait-for 2").contains("--once"));
+        assert_eq!(announce("--once --wait-for 2").stations_to_wait_for(), 2);
+        assert_eq!(announce("--once").stations_to_wait_for(), 0);
+    }
+
+    #[test]
+    fn a_speaker_takes_zones_a_name_and_an_output() {
+        let Ok(Role::Speaker(speaker)) = parse(
+            "bullhorn speaker office --name hall-1 --zone gym --zone all --output file:d --events json",
+        ) else {
+            panic!("refused");
+        };
+        assert_eq!(speaker.station_name(), "hall-1");
+        assert_eq!(speaker.zones, ["gym", "all"]);
+        assert_eq!(speaker.events, Some(EventFormat::Json));
+        assert!(matches!(speaker.output, Some(Output::Folder(_))));
+        assert!(refusal("bullhorn speaker").contains("HOST"));
+    }
+}

@@ -1,0 +1,139 @@
+//! Where a station's clock stands against its announcer's. Pure arithmetic on microseconds.
+//!
+//! From four timestamps of a ping (Mills, "Internet Time Synchronization: the Network Time Protocol",
+//! RFC 1129): with t1 and t4 read on the station's clock when the ping left and the pong came, t2 and
+//! t3 on the announcer's when the ping came and the pong left,
+//! offset = ((t2 − t1) + (t3 − t4)) / 2 and round trip = (t4 − t1) − (t3 − t2); the offset is wrong by
+//! half the round trip at most. The exchange with the shortest round trip is the one to trust.
+
+use std::collections::VecDeque;
+
+/// Exchanges kept; at one a second, about a minute.
+const WINDOW: usize = 64;
+/// The most that two clocks drift apart: quartz within ±100 ppm on either side, with room to spare.
+const MAX_DRIFT: f64 = 500e-6;
+/// Least time between the first and last trusted exchange before a rate is fitted, in µs.
+const MIN_FIT_SPAN_US: f64 = 8e6;
+/// An exchange that disagrees by more than both uncertainties and this is of another clock, in µs.
+const STEP_US: f64 = 1_000.0;
+
+/// One ping and its answer, in µs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// Station's clock, ping sent.
+    pub t1_us: u64,
+    /// Announcer's clock, ping received.
+    pub t2_us: u64,
+    /// Announcer's clock, pong sent.
+    pub t3_us: u64,
+    /// Station's clock, pong received.
+    pub t4_us: u64,
+}
+
+impl Exchange {
+    /// Announcer's clock minus the station's, in µs.
+    fn offset_us(&self) -> f64 {
+        let gone = self.t2_us as f64 - self.t1_us as f64;
+        let back = self.t3_us as f64 - self.t4_us as f64;
+        (gone + back) / 2.0
+    }
+
+    /// Time on the way, there and back, in µs; never negative.
+    fn round_trip_us(&self) -> f64 {
+        let away = self.t4_us as f64 - self.t1_us as f64;
+        let inside = self.t3_us as f64 - self.t2_us as f64;
+        (away - inside).max(0.0)
+    }
+
+    /// The station's clock in the middle of the exchange.
+    fn middle_us(&self) -> f64 {
+        (self.t1_us as f64 + self.t4_us as f64) / 2.0
+    }
+}
+
+/// The announcer's clock as seen from a station.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    exchanges: VecDeque<Exchange>,
+    line: Option<Line>,
+}
+
+/// offset(t) = offset + rate · (t − at), t on the station's clock.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    at_us: f64,
+    offset_us: f64,
+    rate: f64,
+    uncertainty_us: f64,
+}
+
+impl Clock {
+    /// Learns from one more exchange. One that cannot be of the clock known so far starts anew.
+    /// Impossible timestamps (an answer before its question) are ignored.
+    pub fn learn(&mut self, exchange: Exchange) {
+        if exchange.t4_us < exchange.t1_us || exchange.t3_us < exchange.t2_us {
+            return;
+        }
+        if let Some(line) = self.line {
+            let now = exchange.middle_us();
+            let expected = line.offset_us + line.rate * (now - line.at_us);
+            let apart = (exchange.offset_us() - expected).abs();
+            let doubt = line.uncertainty_us
+                + exchange.round_trip_us() / 2.0
+                + MAX_DRIFT * (now - line.at_us).abs()
+                + STEP_US;
+            if apart > doubt {
+                self.exchanges.clear();
+            }
+        }
+        if self.exchanges.len() == WINDOW {
+            self.exchanges.pop_front();
+        }
+        self.exchanges.push_back(exchange);
+        self.line = self.fit();
+    }
+
+    /// The announcer's instant on the station's clock, in µs. `None` before the first exchange.
+    pub fn to_station_us(&self, announcer_us: u64) -> Option<f64> {
+        let line = self.line?;
+        // announcer = station + offset + rate · (station − at), solved for station.
+        let from = announcer_us as f64 - line.offset_us - line.at_us;
+        Some(line.at_us + from / (1.0 + line.rate))
+    }
+
+    /// How far [`Self::to_station_us`] may be off, in µs: half the shortest round trip.
+    pub fn uncertainty_us(&self) -> Option<f64> {
+        self.line.map(|line| line.uncertainty_us)
+    }
+
+    /// The longest round trip among the latest eight exchanges, in µs: how early word must be given.
+    pub fn round_trip_us(&self) -> Option<f64> {
+        self.exchanges.iter().rev().take(8).map(Exchange::round_trip_us).reduce(f64::max)
+    }
+
+    fn fit(&self) -> Option<Line> {
+        let best = self.exchanges.iter().min_by(|a, b| a.round_trip_us().total_cmp(&b.round_trip_us()))?;
+        let uncertainty_us = best.round_trip_us() / 2.0;
+        let fallback =
+            Line { at_us: best.middle_us(), offset_us: best.offset_us(), rate: 0.0, uncertainty_us };
+        // Only exchanges about as quick as the quickest bear on the rate.
+        let limit = best.round_trip_us() * 1.5 + 50.0;
+        let trusted: Vec<(f64, f64)> = self
+            .exchanges
+            .iter()
+            .filter(|exchange| exchange.round_trip_us() <= limit)
+            .map(|exchange| (exchange.middle_us(), exchange.offset_us()))
+            .collect();
+        let (Some(first), Some(last)) = (trusted.first(), trusted.last()) else { return Some(fallback) };
+        if trusted.len() < 4 || last.0 - first.0 < MIN_FIT_SPAN_US {
+            return Some(fallback);
+        }
+        let count = trusted.len() as f64;
+        let mean_t = trusted.iter().map(|(t, _)| t).sum::<f64>() / count;
+        let mean_o = trusted.iter().map(|(_, o)| o).sum::<f64>() / count;
+        let covariance = trusted.iter().map(|(t, o)| (t - mean_t) * (o - mean_o)).sum::<f64>();
+        let variance = trusted.iter().map(|(t, _)| (t - mean_t).powi(2)).sum::<f64>();
+        let rate = (covariance / variance).clamp(-MAX_DRIFT, MAX_DRIFT);
+        Some(Line { at_us: mean_t, offset_us: mean_o, rate, uncertainty_us })
+    }
+}

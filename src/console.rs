@@ -1,0 +1,244 @@
+//! What the operator sees and asks: a console at a terminal, prose or JSON lines without one.
+//!
+//! At a terminal a panel stays at the bottom and the history scrolls above it in the normal screen,
+//! so that it remains in the terminal's scrollback. The panel is drawn by a thread of its own, keys are read
+//! by another: neither a slow terminal nor a held key delays an announcement.
+
+mod input;
+mod panel;
+mod screen;
+mod view;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError, mpsc as std_mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use self::input::Keys;
+use self::screen::Screen;
+use self::view::View;
+use crate::event::{Command, Event};
+use crate::report;
+
+/// The name of the thread that prints or draws.
+const THREAD: &str = "console";
+/// How often the panel looks at the clock and at the window's size.
+const TICK: Duration = Duration::from_millis(100);
+/// The most events that are taken in before the panel is drawn again.
+const MAX_BATCH: usize = 256;
+
+/// What can go wrong between bullhorn and its operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The terminal cannot be used as a console.
+    #[error("cannot use this terminal: add `| cat` to the command to do without the console")]
+    Terminal(#[source] io::Error),
+    /// Nobody takes the events; they went on without being printed.
+    #[error("cannot write events to standard output")]
+    Output(#[source] io::Error),
+    /// No thread for the console.
+    #[error("cannot start the console's threads")]
+    Thread(#[source] io::Error),
+    /// A fault of bullhorn's own.
+    #[error("the console stopped by a fault of its own: please report it")]
+    Panicked,
+}
+
+/// How events are shown and commands are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The console: a panel, and keys.
+    Terminal,
+    /// A line of prose an event on standard output; lines on standard input.
+    Prose,
+    /// A JSON object an event on standard output, prose on standard error; lines on standard input.
+    Json,
+}
+
+impl Mode {
+    /// JSON where it is asked for; else the console where there is an operator at a terminal; else prose.
+    pub fn choose(is_json: bool, has_operator: bool) -> Self {
+        match (is_json, has_operator && is_terminal()) {
+            (true, _) => Self::Json,
+            (false, true) => Self::Terminal,
+            (false, false) => Self::Prose,
+        }
+    }
+}
+
+/// Whether standard input and output are a terminal that can place its cursor.
+pub fn is_terminal() -> bool {
+    io::stdin().is_terminal()
+        && io::stdout().is_terminal()
+        && std::env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
+/// Shows events until there are no more, and sends what the operator asks for.
+///
+/// Without `commands` nothing is read, neither keys nor standard input, and [`Mode::Terminal`] is as
+/// [`Mode::Prose`]. In [`Mode::Terminal`] Ctrl-C is a key, not a signal: the first asks to leave, the
+/// second restores the terminal and ends the process with status 130.
+///
+/// # Errors
+/// [`ConsoleError`]. When standard output is closed, events are still taken to their end.
+pub async fn run(
+    events: mpsc::Receiver<Event>,
+    commands: Option<mpsc::Sender<Command>>,
+    mode: Mode,
+) -> Result<(), ConsoleError> {
+    let runtime = Handle::current();
+    let (done, result) = oneshot::channel();
+    let work = move || {
+        let _ = done.send(match (mode, commands) {
+            (Mode::Terminal, Some(commands)) => show_console(&runtime, events, commands),
+            (mode, commands) => print_lines(events, commands, mode == Mode::Json),
+        });
+    };
+    // Not one of tokio's threads: a runtime waits for those at its end, and this one may hang in a
+    // write for as long as nobody reads.
+    std::thread::Builder::new().name(THREAD.into()).spawn(work).map_err(ConsoleError::Thread)?;
+    result.await.unwrap_or(Err(ConsoleError::Panicked))
+}
+
+fn print_lines(
+    mut events: mpsc::Receiver<Event>,
+    commands: Option<mpsc::Sender<Command>>,
+    is_json: bool,
+) -> Result<(), ConsoleError> {
+    if let Some(commands) = commands {
+        input::start_lines(commands).map_err(ConsoleError::Thread)?;
+    }
+    let mut result = Ok(());
+    while let Some(event) = events.blocking_recv() {
+        let prose = report::sentence(&event);
+        let line = if is_json {
+            if let Some(prose) = prose {
+                let _ = writeln!(io::stderr(), "{prose}");
+            }
+            report::json(&event, unix_ms())
+        } else {
+            prose
+        };
+        if let (Some(line), Ok(())) = (line, &result) {
+            let mut stdout = io::stdout();
+            result = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+            if let Err(error) = &result {
+                tracing::warn!("events are no longer printed, announcements go on: {error}");
+            }
+        }
+    }
+    result.map_err(ConsoleError::Output)
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn show_console(
+    runtime: &Handle,
+    mut events: mpsc::Receiver<Event>,
+    commands: mpsc::Sender<Command>,
+) -> Result<(), ConsoleError> {
+    let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut view = View::new(has_colour);
+    let logs = Logs::divert();
+    let mut screen = Screen::open(&view).map_err(ConsoleError::Terminal)?;
+    let keys = Keys::start(commands).map_err(ConsoleError::Thread)?;
+    let mut ticked = Instant::now();
+    let mut history = Vec::new();
+    let mut is_over = false;
+    let mut is_stale = true;
+    while !is_over {
+        if let Ok(first) = runtime.block_on(async { tokio::time::timeout(TICK, events.recv()).await }) {
+            is_over = first.is_none();
+            let more = std::iter::from_fn(|| events.try_recv().ok());
+            for event in first.into_iter().chain(more.take(MAX_BATCH)) {
+                view.apply(&event);
+                if !is_told_by_the_panel(&event) {
+                    history.extend(report::sentence(&event));
+                }
+                is_stale = true;
+            }
+        }
+        keys.leave_if_asked();
+        history.extend(logs.lines());
+        let is_leaving = keys.shared.is_leaving.load(Ordering::SeqCst);
+        is_stale |= is_leaving != std::mem::replace(&mut view.is_leaving, is_leaving);
+        let now = Instant::now();
+        view.tick(now.duration_since(std::mem::replace(&mut ticked, now)));
+        keys.shared.is_recording.store(view.recording.is_some(), Ordering::SeqCst);
+        let may_draw = screen.is_still() || is_over;
+        is_stale |= view.is_moving() || !history.is_empty() || screen.is_resized();
+        if is_stale && may_draw {
+            screen.show(&history, &view).map_err(ConsoleError::Terminal)?;
+            history.clear();
+            is_stale = false;
+        }
+    }
+    Ok(())
+}
+
+/// What the panel shows station by station is not worth a line of history at each.
+fn is_told_by_the_panel(event: &Event) -> bool {
+    matches!(event, Event::Verified { .. } | Event::Playing { .. })
+}
+
+/// Where log lines go while the console has the terminal: into its history.
+static DIVERTED: Mutex<Option<std_mpsc::Sender<String>>> = Mutex::new(None);
+
+/// Log lines for the history. Dropping sends them to standard error again.
+struct Logs(std_mpsc::Receiver<String>);
+
+impl Logs {
+    /// Diverts the log, unless standard error goes elsewhere than to a terminal.
+    fn divert() -> Self {
+        let (sender, receiver) = std_mpsc::channel();
+        if io::stderr().is_terminal() {
+            *DIVERTED.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        }
+        Self(receiver)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.try_iter()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        *DIVERTED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        for line in self.0.try_iter() {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+/// Sends lines into the console's history; `false` where there is none.
+fn divert(text: &str) -> bool {
+    let diverted = DIVERTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(history) = diverted.as_ref() else { return false };
+    text.lines().all(|line| history.send(report::escaped(line).into_owned()).is_ok())
+}
+
+/// Standard error for a log, as `tracing_subscriber::fmt().with_writer(console::log)` takes it: while
+/// the console has the terminal, lines go into its history instead of across its panel.
+pub fn log() -> Log {
+    Log
+}
+
+/// See [`log`].
+#[derive(Debug, Clone, Copy)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if divert(&String::from_utf8_lossy(bytes)) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

@@ -1,0 +1,379 @@
+//! What the operator sees, as a model: built from events alone, drawn by the panel.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::event::Event;
+use crate::report;
+
+/// Below this peak, in dB below full scale, nobody is speaking into a working microphone.
+const QUIET_DB: f32 = -60.0;
+/// At this peak and above, samples are cut off at full scale.
+const CLIPPING_DB: f32 = -0.1;
+/// How long a recording is quiet before the operator is warned, and how long a warning of clipping stays.
+const WARNING_MS: u64 = 1_000;
+/// A recording that says nothing for this long after its end is over, whatever became of it.
+const RECORDING_GRACE: Duration = Duration::from_secs(2);
+/// The most lost stations that are remembered, so that ever new names cannot fill the memory.
+const MAX_LOST: usize = 200;
+
+/// A station that has been seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Station {
+    /// The zones it declared.
+    pub zones: Vec<String>,
+    /// Why it is gone, and how many were lost before it.
+    lost: Option<(String, u64)>,
+}
+
+/// How far the announcement has come at one station.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stage {
+    /// The clip is on its way.
+    Receiving,
+    /// It has the clip whole.
+    Verified,
+    /// Its loudspeaker has begun.
+    Playing,
+    /// It played the clip to the end.
+    Played,
+    /// It refused the clip or did not play it to the end, and why.
+    Failed(String),
+}
+
+/// A station's state, as shown.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State<'a> {
+    /// It listens, and has no part in the latest announcement.
+    Waiting,
+    /// It has a part in the latest announcement.
+    Announced(&'a Stage),
+    /// It is gone, and why.
+    Lost(&'a str),
+}
+
+impl State<'_> {
+    /// One word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Announced(Stage::Receiving) => "receiving",
+            Self::Announced(Stage::Verified) => "verified",
+            Self::Announced(Stage::Playing) => "playing",
+            Self::Announced(Stage::Played) => "played",
+            Self::Announced(Stage::Failed(_)) => "failed",
+            Self::Lost(_) => "lost",
+        }
+    }
+
+    /// What went wrong, if something did.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Announced(Stage::Failed(reason)) => Some(reason),
+            Self::Lost(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// The recording that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    /// Time still to record, in milliseconds.
+    pub remaining_ms: u64,
+    /// The loudest sample lately, in dB below full scale; `None` before the first.
+    pub peak_db: Option<f32>,
+    heard_at_ms: u64,
+    clipped_at_ms: Option<u64>,
+    silent_for: Duration,
+}
+
+impl Recording {
+    /// Whether the sound was cut off at full scale within the last second.
+    pub fn is_clipping(&self) -> bool {
+        self.clipped_at_ms.is_some_and(|at_ms| at_ms.saturating_sub(self.remaining_ms) < WARNING_MS)
+    }
+
+    /// Whether nothing has been heard for a second.
+    pub fn is_quiet(&self) -> bool {
+        self.heard_at_ms.saturating_sub(self.remaining_ms) >= WARNING_MS
+    }
+}
+
+/// The latest announcement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    clip: String,
+    /// The clip's length; zero when it was not told.
+    pub length: Duration,
+    /// How far it has come at each station.
+    pub stages: BTreeMap<String, Stage>,
+    /// How long it has been playing anywhere.
+    pub playing_for: Duration,
+    /// Whether the verdict is known.
+    pub is_done: bool,
+}
+
+impl Page {
+    /// Stations that are at least as far as playing (`playing`), and those that have the clip (`arrived`).
+    pub fn counts(&self) -> (usize, usize) {
+        let playing = self.stages.values().filter(|stage| matches!(stage, Stage::Playing | Stage::Played));
+        let verified = self.stages.values().filter(|stage| **stage == Stage::Verified);
+        let playing = playing.count();
+        (playing, playing + verified.count())
+    }
+}
+
+/// The last verdict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// In words.
+    pub sentence: String,
+    /// Whether every station that should have played did, and there was one.
+    pub is_good: bool,
+}
+
+/// Everything the panel shows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// The address that the announcer listens on.
+    pub address: Option<String>,
+    /// Every station that was seen, by name.
+    pub stations: BTreeMap<String, Station>,
+    /// The recording that runs.
+    pub recording: Option<Recording>,
+    /// The latest announcement.
+    pub page: Option<Page>,
+    /// The last verdict.
+    pub verdict: Option<Verdict>,
+    /// Whether the operator has asked to leave.
+    pub is_leaving: bool,
+    /// Whether colour may be used.
+    pub has_colour: bool,
+    recorded: Option<(String, Duration)>,
+    times_lost: u64,
+}
+
+impl View {
+    /// Nothing has happened yet.
+    pub fn new(has_colour: bool) -> Self {
+        Self { has_colour, ..Self::default() }
+    }
+
+    /// Takes in one event. Any order of events is taken.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Listening { address } => self.address = Some(address.clone()),
+            Event::StationJoined { station, zones, .. } => {
+                self.stations.insert(station.clone(), Station { zones: zones.clone(), lost: None });
+            }
+            Event::StationLeft { station, reason } => self.lose(station, reason),
+            Event::Recording { length_ms, .. } => {
+                self.recording = Some(Recording {
+                    remaining_ms: *length_ms,
+                    peak_db: None,
+                    heard_at_ms: *length_ms,
+                    clipped_at_ms: None,
+                    silent_for: Duration::ZERO,
+                });
+            }
+            Event::Level { remaining_ms, peak_db } => self.measure(*remaining_ms, *peak_db),
+            Event::Cancelled => self.recording = None,
+            Event::Recorded { clip, length_ms, .. } => {
+                self.recording = None;
+                self.recorded = Some((clip.clone(), Duration::from_millis(*length_ms)));
+            }
+            Event::Sending { clip, stations } => {
+                for station in stations {
+                    self.page(clip).stages.entry(station.clone()).or_insert(Stage::Receiving);
+                }
+            }
+            Event::Verified { clip, station } => self.advance(clip, station, Stage::Verified),
+            Event::Playing { clip, station } => self.advance(clip, station, Stage::Playing),
+            Event::Played { clip, station, .. } => self.advance(clip, station, Stage::Played),
+            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason } => {
+                self.advance(clip, station, Stage::Failed(reason.clone()));
+            }
+            Event::Done { clip, played, expected, missing } => {
+                self.verdict = Some(Verdict {
+                    sentence: report::verdict(*played, *expected, missing),
+                    is_good: *expected > 0 && played >= expected,
+                });
+                if let Some(page) = self.page.as_mut().filter(|page| page.clip == *clip) {
+                    page.is_done = true;
+                    for missing in missing {
+                        page.stages.insert(missing.station.clone(), Stage::Failed(missing.reason.clone()));
+                    }
+                }
+            }
+            Event::Connected { .. } | Event::Waiting { .. } | Event::Warning { .. } => {}
+        }
+    }
+
+    /// Lets time pass: moves the progress of what is playing.
+    pub fn tick(&mut self, elapsed: Duration) {
+        if let Some(page) = &mut self.page
+            && page.stages.values().any(|stage| *stage == Stage::Playing)
+        {
+            page.playing_for = (page.playing_for + elapsed).min(page.length);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.silent_for += elapsed;
+            let end = Duration::from_millis(recording.remaining_ms) + RECORDING_GRACE;
+            if recording.silent_for > end {
+                self.recording = None;
+            }
+        }
+    }
+
+    /// Whether the panel changes by time alone.
+    pub fn is_moving(&self) -> bool {
+        self.recording.is_some()
+            || self
+                .page
+                .as_ref()
+                .is_some_and(|page| page.stages.values().any(|stage| *stage == Stage::Playing))
+    }
+
+    /// What a station is doing.
+    pub fn state<'a>(&'a self, name: &str, station: &'a Station) -> State<'a> {
+        if let Some((reason, _)) = &station.lost {
+            return State::Lost(reason);
+        }
+        match self.page.as_ref().and_then(|page| page.stages.get(name)) {
+            Some(stage) => State::Announced(stage),
+            None => State::Waiting,
+        }
+    }
+
+    /// Stations that listen.
+    pub fn listening(&self) -> usize {
+        self.stations.values().filter(|station| station.lost.is_none()).count()
+    }
+
+    fn lose(&mut self, name: &str, reason: &str) {
+        self.times_lost += 1;
+        let lost = Some((reason.to_owned(), self.times_lost));
+        match self.stations.get_mut(name) {
+            Some(station) => station.lost = lost,
+            None => {
+                self.stations.insert(name.to_owned(), Station { zones: Vec::new(), lost });
+            }
+        }
+        if self.stations.len() - self.listening() > MAX_LOST {
+            let lost =
+                self.stations.iter().filter_map(|(name, station)| Some((station.lost.as_ref()?.1, name)));
+            if let Some(name) = lost.min().map(|(_, name)| name.clone()) {
+                self.stations.remove(&name);
+            }
+        }
+    }
+
+    fn measure(&mut self, remaining_ms: u64, peak_db: f32) {
+        let Some(recording) = &mut self.recording else { return };
+        recording.remaining_ms = remaining_ms;
+        recording.peak_db = Some(peak_db);
+        recording.silent_for = Duration::ZERO;
+        if peak_db > QUIET_DB {
+            recording.heard_at_ms = remaining_ms;
+        }
+        if peak_db >= CLIPPING_DB {
+            recording.clipped_at_ms = Some(remaining_ms);
+        }
+    }
+
+    /// The page of a clip, which replaces that of an earlier one.
+    fn page(&mut self, clip: &str) -> &mut Page {
+        if self.page.as_ref().is_some_and(|page| page.clip != clip) {
+            self.page = None;
+        }
+        let recorded = self.recorded.as_ref().filter(|(recorded, _)| recorded == clip);
+        let length = recorded.map_or(Duration::ZERO, |&(_, length)| length);
+        self.page.get_or_insert_with(|| Page {
+            clip: clip.to_owned(),
+            length,
+            stages: BTreeMap::new(),
+            playing_for: Duration::ZERO,
+            is_done: false,
+        })
+    }
+
+    /// Moves a station on; what comes of an earlier clip is in the history only.
+    fn advance(&mut self, clip: &str, station: &str, stage: Stage) {
+        if let Some(page) = self.page.as_mut().filter(|page| page.clip == clip) {
+            page.stages.insert(station.to_owned(), stage);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn left(name: &str) -> Event {
+        Event::StationLeft { station: name.into(), reason: "connection lost".into() }
+    }
+
+    fn joined(name: &str) -> Event {
+        Event::StationJoined { station: name.into(), address: String::new(), zones: Vec::new() }
+    }
+
+    fn word(view: &View, name: &str) -> &'static str {
+        view.state(name, &view.stations[name]).word()
+    }
+
+    #[test]
+    fn a_lost_station_is_shown_until_it_comes_back() {
+        let mut view = View::default();
+        view.apply(&joined("hall-1"));
+        view.apply(&left("hall-1"));
+        assert_eq!((word(&view, "hall-1"), view.listening()), ("lost", 0));
+        view.apply(&joined("hall-1"));
+        assert_eq!((word(&view, "hall-1"), view.listening()), ("waiting", 1));
+    }
+
+    #[test]
+    fn ever_new_names_do_not_fill_the_memory() {
+        let mut view = View::default();
+        view.apply(&joined("faithful"));
+        for n in 0..3 * MAX_LOST {
+            view.apply(&joined(&format!("hall-{n}")));
+            view.apply(&left(&format!("hall-{n}")));
+        }
+        assert_eq!(view.stations.len(), MAX_LOST + 1);
+        assert_eq!(word(&view, "faithful"), "waiting");
+        assert!(view.stations.contains_key(&format!("hall-{}", 3 * MAX_LOST - 1)));
+    }
+
+    #[test]
+    fn receipts_of_an_earlier_clip_do_not_touch_the_latest() {
+        let mut view = View::default();
+        view.apply(&joined("hall-1"));
+        view.apply(&Event::Sending { clip: "a-1".into(), stations: vec!["hall-1".into()] });
+        view.apply(&Event::Sending { clip: "a-2".into(), stations: vec!["hall-1".into()] });
+        view.apply(&Event::Verified { clip: "a-1".into(), station: "hall-1".into() });
+        assert_eq!(word(&view, "hall-1"), "receiving");
+        view.apply(&Event::Verified { clip: "a-2".into(), station: "hall-1".into() });
+        assert_eq!(word(&view, "hall-1"), "verified");
+    }
+
+    #[test]
+    fn a_recording_that_falls_silent_does_not_stay_for_ever() {
+        let mut view = View::default();
+        view.apply(&Event::Recording { length_ms: 5000, input: String::new() });
+        view.tick(Duration::from_secs(6));
+        assert!(view.recording.is_some());
+        view.tick(Duration::from_secs(2));
+        assert!(view.recording.is_none() && !view.is_moving());
+    }
+
+    #[test]
+    fn a_verdict_with_nobody_listening_is_not_good() {
+        let mut view = View::default();
+        view.apply(&Event::Done { clip: "a-1".into(), played: 0, expected: 0, missing: Vec::new() });
+        let verdict = view.verdict.unwrap();
+        assert_eq!(verdict.sentence, "0 of 0 stations played it: nobody is listening");
+        assert!(!verdict.is_good);
+    }
+}

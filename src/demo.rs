@@ -1,0 +1,171 @@
+//! The demo: an announcer and two stations in one process, with what sound this machine has.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::announcer::{self, AnnouncerError, Summary};
+use crate::event::{Command, Events};
+use crate::loudspeaker::{Loudspeaker, LoudspeakerError, Output};
+use crate::microphone::{Input, Microphone, MicrophoneError};
+use crate::speaker::{self, SpeakerError};
+
+/// The stations' names.
+pub const STATIONS: [&str; 2] = ["hall-1", "hall-2"];
+/// What is announced where there is no microphone.
+const SPEECH: &[u8] = include_bytes!("../assets/speech.wav");
+
+/// Why there is no demo.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// No folder for what the stations play.
+    #[error("cannot write the demo's files to {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The shipped speech cannot be used as a microphone.
+    #[error("cannot use the demo's speech")]
+    Microphone(#[from] MicrophoneError),
+    /// A file loudspeaker cannot be opened.
+    #[error("cannot use the demo's folder as a loudspeaker")]
+    Loudspeaker(#[from] LoudspeakerError),
+    /// No port on this machine.
+    #[error("cannot listen on this machine")]
+    Listen(#[source] io::Error),
+    /// The announcer failed.
+    #[error(transparent)]
+    Announcer(#[from] AnnouncerError),
+    /// A station failed.
+    #[error(transparent)]
+    Speaker(#[from] SpeakerError),
+}
+
+/// The parts of a demo, found on this machine.
+pub struct Demo {
+    microphone: Microphone,
+    loudspeakers: Vec<Loudspeaker>,
+    /// What was found and what stands in for what was not; for the user, a sentence a line.
+    pub findings: Vec<String>,
+    folder: PathBuf,
+}
+
+impl Demo {
+    /// Looks for a microphone and a loudspeaker; the shipped speech and files in a new folder stand
+    /// in for them.
+    ///
+    /// # Errors
+    /// [`DemoError`] when not even files can be used.
+    pub fn find() -> Result<Self, DemoError> {
+        let folder = std::env::temp_dir().join(format!("bullhorn-demo-{}", std::process::id()));
+        let mut findings = Vec::new();
+        let microphone = match Microphone::open(&Input::Default) {
+            Ok(microphone) => {
+                findings.push(format!("microphone: {}", microphone.name()));
+                microphone
+            }
+            Err(error) => {
+                tracing::info!("{}", crate::error_chain(&error));
+                findings.push("no microphone was found: a spoken clip stands in for it".to_owned());
+                let speech = folder.join("speech.wav");
+                write(&folder, &speech, SPEECH)?;
+                Microphone::open(&Input::File(speech))?
+            }
+        };
+        let mut loudspeakers = Vec::new();
+        for station in STATIONS {
+            let loudspeaker = match Loudspeaker::open(&Output::Default) {
+                Ok(loudspeaker) => {
+                    findings.push(format!("{station} plays on {}", loudspeaker.name()));
+                    loudspeaker
+                }
+                Err(error) => {
+                    tracing::info!("{}", crate::error_chain(&error));
+                    let to = folder.display();
+                    findings.push(format!(
+                        "no loudspeaker was found for {station}: what it plays is written to {to}"
+                    ));
+                    create(&folder)?;
+                    Loudspeaker::open(&Output::File(folder.clone()))?
+                }
+            };
+            loudspeakers.push(loudspeaker);
+        }
+        Ok(Self { microphone, loudspeakers, findings, folder })
+    }
+
+    /// Runs until it is told to leave; with `once`, announces once when both stations are here.
+    ///
+    /// # Errors
+    /// [`DemoError`].
+    pub async fn run(
+        self,
+        once: bool,
+        commands: mpsc::Receiver<Command>,
+        events: Events,
+        shutdown: CancellationToken,
+    ) -> Result<Summary, DemoError> {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = TcpListener::bind(any_port).await.map_err(DemoError::Listen)?;
+        let address = listener.local_addr().map_err(DemoError::Listen)?;
+        let leaving = CancellationToken::new();
+        let mut stations = tokio::task::JoinSet::new();
+        for (name, loudspeaker) in STATIONS.into_iter().zip(self.loudspeakers) {
+            let config = speaker::Config {
+                host: address.ip().to_string(),
+                port: address.port(),
+                name: name.to_owned(),
+                zones: Vec::new(),
+            };
+            // The announcer tells everything that matters here; nobody listens to the stations' side.
+            let (events, _) = Events::channel();
+            stations.spawn(speaker::run(config, loudspeaker, events, leaving.clone()));
+        }
+        let config = announcer::Config {
+            length: None,
+            zones: Vec::new(),
+            keep: Duration::from_secs(60),
+            once: once.then_some(STATIONS.len()),
+            lines: false,
+        };
+        let summary = announcer::run(listener, self.microphone, config, commands, events, shutdown).await?;
+        leaving.cancel();
+        while let Some(ended) = stations.join_next().await {
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        }
+        Ok(summary)
+    }
+
+    /// The WAVs that stations have written into the demo's folder so far, in order of their names.
+    pub fn written(folder: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        let is_played = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            STATIONS.iter().any(|station| name.starts_with(station)) && name.ends_with(".wav")
+        };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_played).collect();
+        paths.sort();
+        paths
+    }
+
+    /// Where the stations write, if they do.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn create(folder: &Path) -> Result<(), DemoError> {
+    std::fs::create_dir_all(folder).map_err(|source| DemoError::Folder { path: folder.into(), source })
+}
+
+fn write(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
+    create(folder)?;
+    std::fs::write(path, bytes).map_err(|source| DemoError::Folder { path: path.into(), source })
+}

@@ -1,0 +1,307 @@
+//! One connection between a station and an announcer: opening, frames, deadlines. The only reads and
+//! writes of a socket.
+//!
+//! A [`Receiver`] and a [`Sender`] exist only after both prefaces have been exchanged, so nothing can
+//! be sent to a peer that has not shown that it speaks this protocol and version.
+
+use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::wire::{
+    self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode,
+    PREFACE_BYTES, Preface, Status, VERSION, WireError,
+};
+
+/// From the connection to the exchanged prefaces.
+pub const OPENING_DEADLINE: Duration = Duration::from_secs(3);
+/// A link on which no whole frame arrives for this long is lost. With a sign of life a second, two may
+/// be late.
+pub const SILENCE_DEADLINE: Duration = Duration::from_secs(3);
+/// How often a station gives a sign of life.
+pub const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// A peer that does not take [`WRITE_BYTES`] for this long is lost.
+const STALL_DEADLINE: Duration = Duration::from_secs(3);
+/// How much of a clip is handed to the socket at once.
+const WRITE_BYTES: usize = 64 * 1024;
+/// The least room for a read while only messages are due; a Ping is 6 to 13 bytes.
+const MESSAGE_READ_BYTES: usize = 256;
+/// The room for a read while blocks are due.
+const BLOCK_READ_BYTES: usize = 64 * 1024;
+/// How long a refused peer has to read why before the socket is closed.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a link could not be opened or is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The socket failed.
+    #[error("the connection broke")]
+    Io(#[from] io::Error),
+    /// Nothing, or no whole frame, for too long.
+    #[error("nothing was heard of it for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The peer does not take what is sent to it.
+    #[error("it does not take what is sent to it")]
+    Stalled,
+    /// The connection ended inside a frame.
+    #[error("the connection ended in the middle of a frame")]
+    CutShort,
+    /// The peer's bytes are not what they should be.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The peer speaks another version.
+    #[error(
+        "it speaks version {theirs} of the protocol, here version {VERSION} is spoken: update the older one"
+    )]
+    OtherVersion {
+        /// The version in its preface.
+        theirs: u16,
+    },
+    /// The peer wants another mode.
+    #[error("the two sides are not set up alike: one of them runs open, the other secured")]
+    OtherMode,
+    /// The announcer has too many connections.
+    #[error("the announcer has as many connections as it can bear")]
+    Busy,
+}
+
+/// Sets what every socket of ours has: no delay for small messages.
+///
+/// # Errors
+/// What the system says.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SILENCE_DEADLINE))?;
+    let _ = socket;
+    Ok(())
+}
+
+/// What a station holds of an open link.
+pub type StationLink<S> = (Receiver<ReadHalf<S>, FromAnnouncer>, Sender<WriteHalf<S>, FromStation>);
+/// What the announcer holds of an open link.
+pub type AnnouncerLink<S> = (Receiver<ReadHalf<S>, FromStation>, Sender<WriteHalf<S>, FromAnnouncer>);
+
+/// Opens a link as a station, on a connection it dialled.
+///
+/// # Errors
+/// Any [`LinkError`]; after it the connection is of no use.
+pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mode: Mode,
+) -> Result<StationLink<S>, LinkError> {
+    let answer = within_opening(async {
+        stream.write_all(&Preface::of_station(mode).encode()).await?;
+        read_preface(&mut stream).await
+    })
+    .await?;
+    let is = |status: Status| answer.status == status as u8;
+    if is(Status::Busy) {
+        return Err(LinkError::Busy);
+    }
+    if is(Status::NotBullhorn) {
+        return Err(WireError::NotBullhorn.into());
+    }
+    if answer.version != VERSION {
+        return Err(LinkError::OtherVersion { theirs: answer.version });
+    }
+    if answer.mode != mode as u8 || !is(Status::Ready) {
+        return Err(LinkError::OtherMode);
+    }
+    Ok(halves(stream))
+}
+
+/// Opens a link as the announcer, on a connection it accepted. A peer that cannot be served is told
+/// why in the preface.
+///
+/// # Errors
+/// Any [`LinkError`]; after it the connection is of no use.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mode: Mode,
+) -> Result<AnnouncerLink<S>, LinkError> {
+    let (status, refusal) = match within_opening(read_preface(&mut stream)).await {
+        Ok(preface) if preface.version != VERSION => {
+            (Status::OtherVersion, Some(LinkError::OtherVersion { theirs: preface.version }))
+        }
+        Ok(preface) if preface.known_mode() != Some(mode) => (Status::OtherMode, Some(LinkError::OtherMode)),
+        Ok(_) => (Status::Ready, None),
+        Err(LinkError::Wire(error)) => (Status::NotBullhorn, Some(error.into())),
+        Err(error) => return Err(error),
+    };
+    let answer = Preface::of_announcer(mode, status).encode();
+    within_opening(async { Ok(stream.write_all(&answer).await?) }).await?;
+    match refusal {
+        None => Ok(halves(stream)),
+        Some(error) => {
+            linger(&mut stream).await;
+            Err(error)
+        }
+    }
+}
+
+/// Lets the peer read what was written last. A socket closed with unread bytes in it is reset, and a
+/// reset may overtake them.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut sink = [0; 512];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // It is only a courtesy: a peer that neither reads nor closes has had its time.
+    let _ = timeout(LINGER, drain).await;
+}
+
+async fn within_opening<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    timeout(OPENING_DEADLINE, work).await.unwrap_or(Err(LinkError::Silent(OPENING_DEADLINE)))
+}
+
+async fn read_preface<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Preface, LinkError> {
+    let mut bytes = [0; PREFACE_BYTES];
+    let mut have = 0;
+    while have < PREFACE_BYTES {
+        match stream.read(&mut bytes[have..]).await? {
+            0 => return Err(LinkError::CutShort),
+            more => have += more,
+        }
+        // The first wrong byte is enough: a stranger that sends fewer than twelve is answered too.
+        let magic = have.min(wire::MAGIC.len());
+        if bytes[..magic] != wire::MAGIC[..magic] {
+            return Err(WireError::NotBullhorn.into());
+        }
+    }
+    Ok(Preface::decode(&bytes)?)
+}
+
+fn halves<S, In: Message, Out: Message>(stream: S) -> (Receiver<ReadHalf<S>, In>, Sender<WriteHalf<S>, Out>)
+where
+    S: AsyncRead + AsyncWrite,
+{
+    let (read, write) = tokio::io::split(stream);
+    let receiver = Receiver {
+        io: read,
+        buffer: BytesMut::new(),
+        blocks_due: false,
+        deadline: Instant::now() + SILENCE_DEADLINE,
+        messages: PhantomData,
+    };
+    (receiver, Sender { io: write, messages: PhantomData })
+}
+
+/// One frame from the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame<M> {
+    /// A message, within its bounds.
+    Message(M),
+    /// The next block of the clip that is due.
+    Block(Bytes),
+}
+
+/// The incoming half of a link.
+#[derive(Debug)]
+pub struct Receiver<R, M> {
+    io: R,
+    buffer: BytesMut,
+    blocks_due: bool,
+    deadline: Instant,
+    messages: PhantomData<M>,
+}
+
+impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
+    /// The next whole frame; `None` when the peer closed between frames. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// [`LinkError::Silent`] when [`SILENCE_DEADLINE`] passes without a whole frame, however many
+    /// bytes trickle in; [`LinkError::Wire`], [`LinkError::CutShort`], [`LinkError::Io`].
+    pub async fn next(&mut self) -> Result<Option<Frame<M>>, LinkError> {
+        loop {
+            if let Some(frame) = self.take_frame()? {
+                self.deadline = Instant::now() + SILENCE_DEADLINE;
+                return Ok(Some(frame));
+            }
+            let room = if self.blocks_due { BLOCK_READ_BYTES } else { MESSAGE_READ_BYTES };
+            self.buffer.reserve(room);
+            let read = timeout_at(self.deadline, self.io.read_buf(&mut self.buffer))
+                .await
+                .map_err(|_| LinkError::Silent(SILENCE_DEADLINE))??;
+            if read == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(LinkError::CutShort) };
+            }
+        }
+    }
+
+    /// Says whether block frames are allowed from now on: after a clip's header, until its last block.
+    pub fn expect_blocks(&mut self, due: bool) {
+        self.blocks_due = due;
+    }
+
+    fn take_frame(&mut self) -> Result<Option<Frame<M>>, LinkError> {
+        let Some(&header) = self.buffer.first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+        let header = FrameHeader::decode(header)?;
+        if header.kind == FrameKind::Block && !self.blocks_due {
+            return Err(WireError::FrameKind(header.kind as u8).into());
+        }
+        let length = usize::from(header.length);
+        if self.buffer.len() < FRAME_HEADER_BYTES + length {
+            return Ok(None);
+        }
+        self.buffer.advance(FRAME_HEADER_BYTES);
+        let payload = self.buffer.split_to(length);
+        Ok(Some(match header.kind {
+            FrameKind::Message => Frame::Message(wire::decode(&payload)?),
+            FrameKind::Block => Frame::Block(payload.freeze()),
+        }))
+    }
+}
+
+/// The outgoing half of a link. A send that is cancelled or fails leaves the link of no use.
+#[derive(Debug)]
+pub struct Sender<W, M> {
+    io: W,
+    messages: PhantomData<M>,
+}
+
+impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`LinkError::Stalled`], [`LinkError::Io`]; [`LinkError::Wire`] for a message over its bounds.
+    pub async fn send(&mut self, message: &M) -> Result<(), LinkError> {
+        let payload = wire::encode(message)?;
+        let header = FrameHeader { kind: FrameKind::Message, length: payload.len() as u16 };
+        let frame = [&header.encode()[..], &payload].concat();
+        self.write(&frame).await
+    }
+
+    /// Sends block frames that [`wire::block_frames`] made.
+    ///
+    /// # Errors
+    /// [`LinkError::Stalled`], [`LinkError::Io`].
+    pub async fn send_blocks(&mut self, frames: &[u8]) -> Result<(), LinkError> {
+        for piece in frames.chunks(WRITE_BYTES) {
+            self.write(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the outgoing half; the peer reads everything that was sent, then the end.
+    ///
+    /// # Errors
+    /// [`LinkError::Stalled`], [`LinkError::Io`].
+    pub async fn close(&mut self) -> Result<(), LinkError> {
+        timeout(STALL_DEADLINE, self.io.shutdown()).await.map_err(|_| LinkError::Stalled)??;
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        timeout(STALL_DEADLINE, self.io.write_all(bytes)).await.map_err(|_| LinkError::Stalled)??;
+        Ok(())
+    }
+}

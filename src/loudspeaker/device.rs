@@ -1,0 +1,296 @@
+//! A real loudspeaker: its stream is opened once and kept open, playing silence until there is a clip.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cpal::traits::DeviceTrait;
+use cpal::{FromSample, SizedSample, StreamConfig};
+
+use super::line::{Line, Stamp, median};
+use super::playout::{Command, Course, Job, Playout, Progress};
+use super::stamps::Stamps;
+use super::{LoudspeakerError, PlayReport};
+use crate::clip::Clip;
+use crate::devices::format::{Format, with_sample_type};
+use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT};
+use crate::devices::{Direction, Found};
+use crate::sample;
+
+/// Sound a callback takes. Twice that lies in the device's buffer, which is what a busy machine may be late
+/// by; PulseAudio was measured to grant it to the sample.
+const PERIOD: Duration = Duration::from_millis(20);
+/// Beyond latency and one callback, for the scheduler.
+const LEAD_MARGIN: Duration = Duration::from_millis(10);
+/// Waited beyond the moment when the last sample plays by the timestamps.
+const TAIL_MARGIN: Duration = Duration::from_millis(10);
+/// The longest that a stream may take to its first timestamps.
+const WARM_UP: Duration = Duration::from_secs(4);
+/// How often a clip is looked after while it plays, and around its start.
+const STEERING_INTERVAL: Duration = Duration::from_millis(100);
+const STARTING_INTERVAL: Duration = Duration::from_millis(10);
+/// A stream interrupted for longer than this ran dry.
+const UNDERRUN_NS: f64 = 2e6;
+/// The first timestamps of a stream are wrong: the device does not run yet.
+const IGNORED_STAMPS: u64 = 4;
+/// Orders and jobs that may wait for the callback.
+const QUEUE: usize = 16;
+/// The largest sample below full scale: cpal's 24-bit formats wrap at full scale itself.
+const LOUDEST: f32 = 1.0 - f32::EPSILON / 2.0;
+
+/// The loudspeaker and its keeper.
+#[derive(Debug)]
+pub(super) struct DeviceLoudspeaker {
+    keeper: Keeper<Link>,
+}
+
+/// How to reach the callback of an open stream.
+#[derive(Debug)]
+pub(super) struct Link {
+    rate_hz: u32,
+    epoch: Instant,
+    stamps: Arc<Stamps>,
+    health: Arc<Health>,
+    /// Never locked by the callback, which has the other end of each ring; here the loudspeaker alone does.
+    orders: Mutex<Orders>,
+}
+
+#[derive(Debug)]
+struct Orders {
+    commands: rtrb::Producer<Command>,
+    finished: rtrb::Consumer<Job>,
+}
+
+struct Opener;
+
+impl Open for Opener {
+    type Link = Link;
+    const DIRECTION: Direction = Direction::Output;
+    const PERIOD: Duration = PERIOD;
+
+    fn open(
+        &self,
+        found: &Found,
+        format: Format,
+        health: Arc<Health>,
+    ) -> Result<(cpal::Stream, Link), cpal::Error> {
+        let (commands, taken) = rtrb::RingBuffer::new(QUEUE);
+        let (given, finished) = rtrb::RingBuffer::new(QUEUE);
+        let source = Source {
+            playout: Playout::new(taken, given),
+            stamps: Arc::new(Stamps::new()),
+            health: health.clone(),
+            epoch: Instant::now(),
+        };
+        let link = Link {
+            rate_hz: format.config.sample_rate,
+            epoch: source.epoch,
+            stamps: source.stamps.clone(),
+            health,
+            orders: Mutex::new(Orders { commands, finished }),
+        };
+        let stream = with_sample_type!(format.sample, build(found, format.config, source))?;
+        Ok((stream, link))
+    }
+}
+
+/// What the callback owns.
+struct Source {
+    playout: Playout,
+    stamps: Arc<Stamps>,
+    health: Arc<Health>,
+    epoch: Instant,
+}
+
+fn build<T: SizedSample + FromSample<f32>>(
+    found: &Found,
+    config: StreamConfig,
+    mut source: Source,
+) -> Result<cpal::Stream, cpal::Error> {
+    let channels = usize::from(config.channels.max(1));
+    let health = source.health.clone();
+    found.device.build_output_stream::<T, _, _>(
+        config,
+        move |data, info| {
+            let told_ns = source.epoch.elapsed().as_nanos() as u64;
+            let told = info.timestamp();
+            let latency_ns = told.playback.duration_since(told.callback).as_nanos() as u64;
+            let frame = source.playout.frame();
+            if source.health.called() >= IGNORED_STAMPS {
+                source.stamps.push(Stamp { frame, plays_ns: told_ns + latency_ns, told_ns });
+            }
+            let mut frames = data.chunks_exact_mut(channels);
+            source.playout.fill(frames.len(), |_, sample| {
+                if let Some(frame) = frames.next() {
+                    frame.fill(T::from_sample(sample.clamp(-1.0, LOUDEST)));
+                }
+            });
+        },
+        move |error| health.report(error),
+        Some(STREAM_TIMEOUT),
+    )
+}
+
+impl Link {
+    fn line(&self) -> Option<Line> {
+        Line::fit(&self.stamps.read(), self.rate_hz)
+    }
+
+    fn ns(&self, instant: Instant) -> f64 {
+        match instant.checked_duration_since(self.epoch) {
+            Some(since) => since.as_nanos() as f64,
+            None => -(self.epoch.duration_since(instant).as_nanos() as f64),
+        }
+    }
+
+    fn instant(&self, ns: f64) -> tokio::time::Instant {
+        (self.epoch + Duration::from_nanos(ns.max(0.0) as u64)).into()
+    }
+
+    /// Plays the first sample at a time.
+    fn course(&self, line: &Line, at_ns: f64) -> Course {
+        Course { frame: line.frame(at_ns), position: 0.0, ratio: f64::from(self.rate_hz) / line.rate_hz() }
+    }
+
+    /// False when the callback takes nothing any more.
+    fn order(&self, command: Command) -> bool {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        while orders.finished.pop().is_ok() {}
+        orders.commands.push(command).is_ok()
+    }
+}
+
+/// Silences the sound when the future that plays it is dropped.
+struct Playing(Arc<Progress>);
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl DeviceLoudspeaker {
+    pub(super) fn open(wanted: Option<String>) -> Result<Self, LoudspeakerError> {
+        let keeper =
+            Keeper::open(Opener, wanted).map_err(|error| LoudspeakerError::Device(Arc::new(error)))?;
+        Ok(Self { keeper })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.keeper.name()
+    }
+
+    pub(super) fn lead(&self) -> Duration {
+        let stamps = self.keeper.current().map(|link| link.stamps.read()).unwrap_or_default();
+        let mut latencies: Vec<f64> =
+            stamps.iter().map(|stamp| stamp.plays_ns.saturating_sub(stamp.told_ns) as f64).collect();
+        let latency = median(&mut latencies).map_or(PERIOD, |ns| Duration::from_nanos(ns as u64));
+        latency + PERIOD + LEAD_MARGIN
+    }
+
+    pub(super) async fn play(
+        &mut self,
+        clip: &Clip,
+        at: tokio::time::Instant,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        let link = self.keeper.link().await.map_err(LoudspeakerError::Device)?;
+        let sound = clip.sound();
+        let samples = match sample::resample(&sound, link.rate_hz)? {
+            std::borrow::Cow::Borrowed(_) => sound.samples,
+            std::borrow::Cow::Owned(resampled) => resampled.samples,
+        };
+        tokio::select! {
+            report = play(&link, samples, at.into_std(), on_start) => {
+                let (progress, started_ns, underruns) = report?;
+                Ok(PlayReport {
+                    frames: u64::from(clip.format().frames()),
+                    start_error_us: ((started_ns - link.ns(at.into_std())) / 1e3).round() as i64,
+                    max_error_us: (f64::from(progress.worst_error()) * 1e6 / f64::from(link.rate_hz)).round() as u64,
+                    underruns,
+                })
+            }
+            error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
+        }
+    }
+}
+
+/// The line of a running stream, waited for while the stream is new.
+async fn warm_line(link: &Link) -> Result<Line, LoudspeakerError> {
+    let warm = async {
+        loop {
+            if let Some(line) = link.line() {
+                return line;
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+    };
+    tokio::time::timeout(WARM_UP, warm).await.map_err(|_| LoudspeakerError::Stalled)
+}
+
+/// Plays to the last sample; its progress, when it began, and how often the device ran dry.
+async fn play(
+    link: &Link,
+    samples: Vec<f32>,
+    at: Instant,
+    on_start: impl FnOnce(),
+) -> Result<(Arc<Progress>, f64, u32), LoudspeakerError> {
+    let xruns_before = link.health.xruns();
+    let at_ns = link.ns(at);
+    let mut line = warm_line(link).await?;
+    let progress = Arc::new(Progress::default());
+    let playing = Playing(progress.clone());
+    let job = Job { samples, course: link.course(&line, at_ns), progress: progress.clone() };
+    if !link.order(Command::Play(job)) {
+        return Err(LoudspeakerError::Stalled);
+    }
+    let (mut on_start, mut started_ns, mut breaks) = (Some(on_start), None, 0);
+    let ended = loop {
+        let before_start = link.instant(at_ns).duration_since(tokio::time::Instant::now());
+        let pause = match started_ns {
+            Some(_) => STEERING_INTERVAL,
+            None => (before_start / 2).clamp(STARTING_INTERVAL, STEERING_INTERVAL),
+        };
+        tokio::time::sleep(pause).await;
+        if let Some(newer) = link.line() {
+            let frame = newer.frame(link.ns(Instant::now()));
+            breaks += u32::from(newer.time_ns(frame) - line.time_ns(frame) > UNDERRUN_NS);
+            line = newer;
+            link.order(Command::Steer(link.course(&line, at_ns)));
+        }
+        if let (None, Some(frame)) = (started_ns, progress.started()) {
+            started_ns = Some(line.time_ns(frame));
+        }
+        let begun = started_ns.is_some_and(|ns| link.ns(Instant::now()) >= ns);
+        if let Some(on_start) = on_start.take_if(|_| begun) {
+            on_start();
+        }
+        if let Some(frame) = progress.ended() {
+            break frame;
+        }
+    };
+    tokio::time::sleep_until(link.instant(line.time_ns(ended)) + TAIL_MARGIN).await;
+    if let Some(on_start) = on_start {
+        on_start();
+    }
+    drop(playing);
+    let underruns = breaks.max(link.health.xruns() - xruns_before);
+    Ok((progress, started_ns.unwrap_or(at_ns), underruns))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use cpal::Sample;
+
+    use super::*;
+
+    #[test]
+    fn full_scale_fits_every_format() {
+        assert_eq!(i16::from_sample(LOUDEST), i16::MAX);
+        assert_eq!(i16::from_sample(-1.0_f32), i16::MIN);
+        assert_eq!(cpal::I24::from_sample(LOUDEST).inner(), 8_388_607);
+        assert_eq!(cpal::U24::from_sample(LOUDEST).inner(), 16_777_215);
+        assert_eq!(u8::from_sample(0.0_f32), 128);
+        assert_eq!(u16::from_sample(LOUDEST), u16::MAX);
+    }
+}

@@ -1,0 +1,142 @@
+//! A folder as the loudspeaker: each clip becomes a WAV file there, and takes as long as it sounds.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{LoudspeakerError, PlayReport};
+use crate::clip::Clip;
+
+/// The folder.
+#[derive(Debug)]
+pub(super) struct FolderLoudspeaker {
+    folder: PathBuf,
+    name: String,
+}
+
+impl FolderLoudspeaker {
+    /// Makes the folder if need be, and tries to write in it.
+    pub(super) fn open(folder: &Path) -> Result<Self, LoudspeakerError> {
+        let failed = |source| LoudspeakerError::Folder { folder: folder.into(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let probe = Temporary(folder.join(format!(".bullhorn-{}.part", std::process::id())));
+        std::fs::File::create(&probe.0).map_err(failed)?;
+        Ok(Self { folder: folder.into(), name: format!("file:{}", folder.display()) })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) async fn play(
+        &mut self,
+        clip: &Clip,
+        label: &str,
+        at: tokio::time::Instant,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        tokio::time::sleep_until(at).await;
+        let begun = tokio::time::Instant::now();
+        on_start();
+        let stem = stem(label);
+        let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
+        let (wav, path) = (clip.wav().clone(), part.0.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = std::fs::File::create(path)?;
+            file.write_all(&wav)?;
+            file.sync_all()
+        });
+        let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
+        written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(failed)?;
+        tokio::time::sleep_until(begun + clip.format().length()).await;
+        std::fs::rename(&part.0, self.folder.join(format!("{stem}.wav"))).map_err(failed)?;
+        Ok(PlayReport {
+            frames: clip.format().frames().into(),
+            start_error_us: begun.saturating_duration_since(at).as_micros() as i64,
+            max_error_us: 0,
+            underruns: 0,
+        })
+    }
+}
+
+/// A file that is removed again, unless it was renamed.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It is gone already if it was renamed, and was never there if it could not be written.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A label as a file name: nothing in it leads to another folder or hides the file.
+fn stem(label: &str) -> String {
+    let kept = |symbol: char| if symbol.is_control() || "/\\".contains(symbol) { '_' } else { symbol };
+    let stem: String = label.trim_start_matches('.').chars().map(kept).take(100).collect();
+    if stem.is_empty() { "clip".into() } else { stem }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::sample::Sound;
+
+    fn clip() -> Clip {
+        Clip::encode(&Sound { rate_hz: 8_000, samples: vec![0.25; 16_000] }).expect("a clip")
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("the folder");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clip_is_there_to_the_bit_when_it_has_sounded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clip = clip();
+        let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
+        let at = Instant::now() + Duration::from_secs(1);
+        let mut begun = None;
+        let report = loudspeaker
+            .play(&clip, "hall-1-5f3a-1", at, || begun = Some(Instant::now()))
+            .await
+            .expect("played");
+        assert_eq!(report.frames, 16_000);
+        assert!(begun.expect("begun") - at <= Duration::from_millis(2));
+        assert!(Instant::now() - at >= Duration::from_secs(2));
+        assert_eq!(files(folder.path()), ["hall-1-5f3a-1.wav"]);
+        let written = std::fs::read(folder.path().join("hall-1-5f3a-1.wav")).expect("read");
+        assert_eq!(written, clip.wav()[..]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clip_cut_short_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clip = clip();
+        let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
+        let play = loudspeaker.play(&clip, "hall-1", Instant::now(), || ());
+        assert!(tokio::time::timeout(Duration::from_secs(1), play).await.is_err());
+        assert!(files(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn labels_stay_in_the_folder() {
+        assert_eq!(stem("hall-1-5f3a9c21-3"), "hall-1-5f3a9c21-3");
+        assert_eq!(stem("../../etc/passwd"), "_.._etc_passwd");
+        assert_eq!(stem("..."), "clip");
+        assert_eq!(stem("a\u{0}b\nc"), "a_b_c");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_found_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let error = FolderLoudspeaker::open(&file.join("sub")).expect_err("no folder");
+        assert!(error.to_string().contains("file/sub"), "{error}");
+    }
+}

@@ -1,0 +1,205 @@
+//! When a sound card plays which frame: a straight line through many timestamps. Pure arithmetic.
+//!
+//! One timestamp is off by anything up to a buffer (measured: ±60 µs as a rule, milliseconds now and then),
+//! and a card's clock is off by up to a per mille; so rate and offset are both fitted, without outliers.
+
+/// When one frame plays, as a callback was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The frame's index since the stream was opened.
+    pub frame: u64,
+    /// When it plays, in nanoseconds since the stream's epoch.
+    pub plays_ns: u64,
+    /// When the callback was told so, in nanoseconds since the stream's epoch.
+    pub told_ns: u64,
+}
+
+/// Frame and time of a running stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    frame: f64,
+    time_ns: f64,
+    ns_per_frame: f64,
+}
+
+/// Fewer timestamps than this say nothing about what the device will do.
+pub const MIN_STAMPS: usize = 8;
+/// When the medians of timestamps before and after differ by this, the stream was interrupted.
+const STEP_NS: f64 = 2e6;
+/// The medians are of so many; three outliers among them do no harm.
+const STEP_STAMPS: usize = 7;
+/// Residuals within this are never outliers.
+const NOISE_FLOOR_NS: f64 = 20e3;
+/// How far clocks of sound cards stray, as the expectation that few timestamps must overcome.
+const CLOCK_SPREAD: f64 = 5e-4;
+/// The noise of one timestamp, for the same purpose.
+const STAMP_NOISE_NS: f64 = 50e3;
+
+impl Line {
+    /// Fits `stamps`, oldest first, of a stream of `rate_hz`. `None` for fewer than [`MIN_STAMPS`], also
+    /// after an interruption of the stream: what was before it does not count.
+    pub fn fit(stamps: &[Stamp], rate_hz: u32) -> Option<Self> {
+        if stamps.len() < MIN_STAMPS {
+            return None;
+        }
+        let origin = *stamps.last()?;
+        let nominal_ns = 1e9 / f64::from(rate_hz);
+        // From here on: frames and nanoseconds since the last stamp, and time less the nominal time.
+        let points: Vec<(f64, f64)> = stamps
+            .iter()
+            .map(|stamp| {
+                let frames = stamp.frame as f64 - origin.frame as f64;
+                (frames, stamp.plays_ns as f64 - origin.plays_ns as f64 - frames * nominal_ns)
+            })
+            .collect();
+        let points = &points[after_last_step(&points)..];
+        if points.len() < MIN_STAMPS {
+            return None;
+        }
+        let rough = Rough::through(points);
+        let (frame, lag_ns, drift) = least_squares(&rough.inliers(points), nominal_ns)?;
+        Some(Self {
+            frame: origin.frame as f64 + frame,
+            time_ns: origin.plays_ns as f64 + frame * nominal_ns + lag_ns,
+            ns_per_frame: nominal_ns + drift,
+        })
+    }
+
+    /// When a frame plays, in nanoseconds since the stream's epoch.
+    pub fn time_ns(&self, frame: f64) -> f64 {
+        self.time_ns + (frame - self.frame) * self.ns_per_frame
+    }
+
+    /// Which frame plays at a time.
+    pub fn frame(&self, time_ns: f64) -> f64 {
+        self.frame + (time_ns - self.time_ns) / self.ns_per_frame
+    }
+
+    /// Frames a second by the system's clock.
+    pub fn rate_hz(&self) -> f64 {
+        1e9 / self.ns_per_frame
+    }
+}
+
+/// The first point after the last interruption.
+fn after_last_step(points: &[(f64, f64)]) -> usize {
+    let level = |window: &[(f64, f64)]| median(&mut window.iter().map(|point| point.1).collect::<Vec<_>>());
+    let windows: Vec<f64> = points.windows(STEP_STAMPS).filter_map(level).collect();
+    let mut step = windows.iter().zip(windows.iter().skip(STEP_STAMPS));
+    step.rposition(|(before, after)| (after - before).abs() > STEP_NS).map_or(0, |index| index + STEP_STAMPS)
+}
+
+/// A line that a third of bad points cannot pull away: the median of slopes over half the span.
+struct Rough {
+    slope: f64,
+    level: f64,
+    spread: f64,
+}
+
+impl Rough {
+    fn through(points: &[(f64, f64)]) -> Self {
+        let half = points.len() / 2;
+        let mut slopes: Vec<f64> = points
+            .iter()
+            .zip(&points[half..])
+            .filter(|(early, late)| late.0 > early.0)
+            .map(|(early, late)| (late.1 - early.1) / (late.0 - early.0))
+            .collect();
+        let slope = median(&mut slopes).unwrap_or(0.0);
+        let mut levels: Vec<f64> = points.iter().map(|(frame, lag)| lag - slope * frame).collect();
+        let level = median(&mut levels).unwrap_or(0.0);
+        let mut distances: Vec<f64> = levels.iter().map(|lag| (lag - level).abs()).collect();
+        let spread = median(&mut distances).unwrap_or(0.0);
+        Self { slope, level, spread }
+    }
+
+    fn residual(&self, point: (f64, f64)) -> f64 {
+        point.1 - self.level - self.slope * point.0
+    }
+
+    /// Three standard deviations, by the median distance of normally distributed points.
+    fn inliers(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let limit = (3.0 * 1.4826 * self.spread).max(NOISE_FLOOR_NS);
+        points.iter().copied().filter(|&point| self.residual(point).abs() <= limit).collect()
+    }
+}
+
+/// Mean frame, mean lag and slope of the best line, the slope drawn towards 0 while the points span little:
+/// ridge regression, its weight being the ratio of the two expected variances.
+fn least_squares(points: &[(f64, f64)], nominal_ns: f64) -> Option<(f64, f64, f64)> {
+    if points.is_empty() {
+        return None;
+    }
+    let count = points.len() as f64;
+    let mean_frame = points.iter().map(|point| point.0).sum::<f64>() / count;
+    let mean_lag = points.iter().map(|point| point.1).sum::<f64>() / count;
+    let covariance: f64 = points.iter().map(|point| (point.0 - mean_frame) * (point.1 - mean_lag)).sum();
+    let variance: f64 = points.iter().map(|point| (point.0 - mean_frame).powi(2)).sum();
+    let expectation = (STAMP_NOISE_NS / (CLOCK_SPREAD * nominal_ns)).powi(2);
+    Some((mean_frame, mean_lag, covariance / (variance + expectation)))
+}
+
+/// The middle of a list, which is reordered.
+pub fn median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A card of 48 kHz whose clock is off by `clock`, stamped every 960 frames with an error in nanoseconds.
+    fn card(clock: f64, errors: &[f64]) -> Vec<Stamp> {
+        let stamp = |(index, error): (usize, &f64)| {
+            let frame = index as u64 * 960;
+            let plays_ns = (1e9 + frame as f64 * 1e9 / (48_000.0 * (1.0 + clock)) + error) as u64;
+            Stamp { frame, plays_ns, told_ns: plays_ns.saturating_sub(20_000_000) }
+        };
+        errors.iter().enumerate().map(stamp).collect()
+    }
+
+    fn true_time_ns(clock: f64, frame: f64) -> f64 {
+        1e9 + frame * 1e9 / (48_000.0 * (1.0 + clock))
+    }
+
+    #[test]
+    fn few_stamps_give_no_line() {
+        assert_eq!(Line::fit(&card(0.0, &[0.0; MIN_STAMPS - 1]), 48_000), None);
+        assert_eq!(Line::fit(&[], 48_000), None);
+    }
+
+    #[test]
+    fn an_interruption_makes_a_new_start() {
+        let mut errors = vec![0.0; 60];
+        errors[45..].fill(20e6);
+        let line = Line::fit(&card(0.001, &errors), 48_000).expect("a line");
+        let frame = 60.0 * 960.0;
+        let error = line.time_ns(frame) - true_time_ns(0.001, frame) - 20e6;
+        assert!(error.abs() < 40e3, "off by {error} ns");
+    }
+
+    proptest! {
+        /// A second of timestamps is enough to say within 0.04 ms when a frame half a second later plays,
+        /// whatever the clock within 0.1 %, and though some timestamps are useless.
+        #[test]
+        fn the_line_foretells_a_drifting_jittering_card(
+            clock in -0.001..0.001,
+            jitter in prop::collection::vec(-40e3..40e3, 50),
+            bad in prop::collection::vec((0_usize..50, -5e6..20e6), 3),
+        ) {
+            let mut errors = jitter;
+            for (index, error) in bad {
+                errors[index] = error;
+            }
+            let line = Line::fit(&card(clock, &errors), 48_000).expect("a line");
+            let frame = 75.0 * 960.0;
+            let error = line.time_ns(frame) - true_time_ns(clock, frame);
+            prop_assert!(error.abs() < 40e3, "off by {error} ns");
+            prop_assert!((line.frame(line.time_ns(frame)) - frame).abs() < 1e-3);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A real microphone: its stream is opened once and kept running; sound is dropped until it is asked for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cpal::traits::DeviceTrait;
+use cpal::{FromSample, Sample, SizedSample, StreamConfig};
+
+use super::{Level, MicrophoneError, frames_of};
+use crate::clip::peak_db;
+use crate::devices::format::{Format, with_sample_type};
+use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT};
+use crate::devices::{Direction, Found};
+use crate::sample::Sound;
+
+/// Sound a callback brings: adds to the delay, so it is short.
+const PERIOD: Duration = Duration::from_millis(10);
+/// How often the level is told.
+const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the last samples are looked for.
+const FINAL_INTERVAL: Duration = Duration::from_millis(3);
+/// Sound that may wait between callback and recorder.
+const RING: Duration = Duration::from_secs(4);
+/// A capture timestamp farther back than this is not believed.
+const MAX_LATENCY: Duration = Duration::from_millis(200);
+/// Recordings that may wait for the callback.
+const QUEUE: usize = 4;
+
+/// The microphone and its keeper.
+#[derive(Debug)]
+pub(super) struct DeviceMicrophone {
+    keeper: Keeper<Link>,
+}
+
+/// How to reach the callback of an open stream.
+#[derive(Debug)]
+pub(super) struct Link {
+    rate_hz: u32,
+    epoch: Instant,
+    /// Never locked by the callback, which has the other end of each ring; here the microphone alone does.
+    orders: Mutex<Orders>,
+}
+
+#[derive(Debug)]
+struct Orders {
+    captures: rtrb::Producer<Capture>,
+    finished: rtrb::Consumer<Capture>,
+}
+
+/// One recording, as the callback has it.
+#[derive(Debug)]
+struct Capture {
+    ring: rtrb::Producer<f32>,
+    not_before_ns: u64,
+    missing: usize,
+}
+
+struct Opener;
+
+impl Open for Opener {
+    type Link = Link;
+    const DIRECTION: Direction = Direction::Input;
+    const PERIOD: Duration = PERIOD;
+
+    fn open(
+        &self,
+        found: &Found,
+        format: Format,
+        health: Arc<Health>,
+    ) -> Result<(cpal::Stream, Link), cpal::Error> {
+        let (captures, taken) = rtrb::RingBuffer::new(QUEUE);
+        let (given, finished) = rtrb::RingBuffer::new(QUEUE);
+        let rate_hz = format.config.sample_rate;
+        let epoch = Instant::now();
+        let sink = Sink { rate_hz, epoch, captures: taken, finished: given, current: None };
+        let stream = with_sample_type!(format.sample, build(found, format.config, sink, health))?;
+        Ok((stream, Link { rate_hz, epoch, orders: Mutex::new(Orders { captures, finished }) }))
+    }
+}
+
+fn build<T: SizedSample>(
+    found: &Found,
+    config: StreamConfig,
+    mut sink: Sink,
+    health: Arc<Health>,
+) -> Result<cpal::Stream, cpal::Error>
+where
+    f32: FromSample<T>,
+{
+    let channels = usize::from(config.channels.max(1));
+    let errors = health.clone();
+    found.device.build_input_stream::<T, _, _>(
+        config,
+        move |data, info| {
+            health.called();
+            let now_ns = sink.epoch.elapsed().as_nanos() as u64;
+            let told = info.timestamp();
+            let latency = told.callback.duration_since(told.capture).min(MAX_LATENCY);
+            let captured_ns = now_ns.saturating_sub(latency.as_nanos() as u64);
+            let mono = |frame: &[T]| {
+                frame.iter().map(|&sample| f32::from_sample(sample)).sum::<f32>() / channels as f32
+            };
+            sink.take(captured_ns, data.chunks_exact(channels).map(mono));
+        },
+        move |error| errors.report(error),
+        Some(STREAM_TIMEOUT),
+    )
+}
+
+/// What the callback owns. Nothing here allocates, frees, locks or waits.
+struct Sink {
+    rate_hz: u32,
+    epoch: Instant,
+    captures: rtrb::Consumer<Capture>,
+    finished: rtrb::Producer<Capture>,
+    current: Option<Capture>,
+}
+
+impl Sink {
+    /// Takes a block whose first sample was captured at a time.
+    fn take(&mut self, captured_ns: u64, samples: impl Iterator<Item = f32>) {
+        if self.current.as_ref().is_some_and(|capture| capture.missing == 0 || capture.ring.is_abandoned()) {
+            self.retire();
+        }
+        if self.captures.peek().is_ok() && self.retire() {
+            self.current = self.captures.pop().ok();
+        }
+        let Some(capture) = &mut self.current else { return };
+        let early_ns = capture.not_before_ns.saturating_sub(captured_ns);
+        let early = (early_ns as f64 * f64::from(self.rate_hz) / 1e9).ceil() as usize;
+        for sample in samples.skip(early).take(capture.missing) {
+            // A full ring shows to the recorder: it lacks samples for ever.
+            if capture.ring.push(sample).is_ok() {
+                capture.missing -= 1;
+            }
+        }
+    }
+
+    /// Hands the recording back to be freed; false while there is no room for it.
+    fn retire(&mut self) -> bool {
+        let Some(capture) = self.current.take() else { return true };
+        match self.finished.push(capture) {
+            Ok(()) => true,
+            Err(rtrb::PushError::Full(capture)) => {
+                self.current = Some(capture);
+                false
+            }
+        }
+    }
+}
+
+impl DeviceMicrophone {
+    pub(super) fn open(wanted: Option<String>) -> Result<Self, MicrophoneError> {
+        let keeper =
+            Keeper::open(Opener, wanted).map_err(|error| MicrophoneError::Device(Arc::new(error)))?;
+        Ok(Self { keeper })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.keeper.name()
+    }
+
+    pub(super) async fn record(
+        &mut self,
+        length: Duration,
+        on_level: impl FnMut(Level),
+    ) -> Result<Sound, MicrophoneError> {
+        let now = Instant::now();
+        let link = self.keeper.link().await.map_err(MicrophoneError::Device)?;
+        tokio::select! {
+            sound = record(&link, now, length, on_level) => sound,
+            error = self.keeper.lost() => Err(MicrophoneError::Device(error)),
+        }
+    }
+}
+
+async fn record(
+    link: &Link,
+    not_before: Instant,
+    length: Duration,
+    mut on_level: impl FnMut(Level),
+) -> Result<Sound, MicrophoneError> {
+    let rate_hz = link.rate_hz;
+    let frames = frames_of(length, rate_hz);
+    let (ring, mut captured) = rtrb::RingBuffer::new(frames.min(frames_of(RING, rate_hz)).max(1));
+    let not_before_ns = not_before.saturating_duration_since(link.epoch).as_nanos() as u64;
+    {
+        let mut orders = link.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        while orders.finished.pop().is_ok() {}
+        let capture = Capture { ring, not_before_ns, missing: frames };
+        orders.captures.push(capture).map_err(|_| MicrophoneError::Stalled)?;
+    }
+    let mut samples = Vec::with_capacity(frames);
+    let mut told = 0;
+    let mut next_level = tokio::time::Instant::now() + LEVEL_INTERVAL;
+    while samples.len() < frames {
+        let missing = Duration::from_secs_f64((frames - samples.len()) as f64 / f64::from(rate_hz));
+        tokio::time::sleep(missing.clamp(FINAL_INTERVAL, LEVEL_INTERVAL)).await;
+        let waiting = captured.slots();
+        if let Ok(chunk) = captured.read_chunk(waiting) {
+            samples.extend(chunk);
+        }
+        if waiting >= captured.buffer().capacity() && samples.len() < frames {
+            return Err(MicrophoneError::Overrun);
+        }
+        if tokio::time::Instant::now() >= next_level || samples.len() == frames {
+            let recorded = Duration::from_secs_f64(samples.len() as f64 / f64::from(rate_hz));
+            on_level(Level { recorded, peak_db: peak_db(&samples[told..]) });
+            told = samples.len();
+            next_level += LEVEL_INTERVAL;
+        }
+    }
+    Ok(Sound { rate_hz, samples })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    struct Rig {
+        captures: rtrb::Producer<Capture>,
+        finished: rtrb::Consumer<Capture>,
+        sink: Sink,
+    }
+
+    fn rig() -> Rig {
+        let (captures, taken) = rtrb::RingBuffer::new(2);
+        let (given, finished) = rtrb::RingBuffer::new(2);
+        let sink =
+            Sink { rate_hz: 1_000, epoch: Instant::now(), captures: taken, finished: given, current: None };
+        Rig { captures, finished, sink }
+    }
+
+    fn block(first: usize) -> impl Iterator<Item = f32> {
+        (first..first + 10).map(|index| index as f32)
+    }
+
+    #[test]
+    fn a_recording_begins_after_the_call_and_has_its_exact_length() {
+        let mut rig = rig();
+        rig.sink.take(0, block(0));
+        let (ring, mut captured) = rtrb::RingBuffer::new(100);
+        rig.captures.push(Capture { ring, not_before_ns: 14_500_000, missing: 13 }).expect("room");
+        for index in 1..5 {
+            rig.sink.take(index * 10_000_000, block(index as usize * 10));
+        }
+        let heard: Vec<f32> = std::iter::from_fn(|| captured.pop().ok()).collect();
+        assert_eq!(heard, (15..28).map(|index| index as f32).collect::<Vec<_>>());
+        assert_eq!(rig.finished.pop().expect("given back").missing, 0);
+    }
+
+    #[test]
+    fn an_abandoned_recording_is_given_back_and_the_next_one_taken() {
+        let mut rig = rig();
+        let (ring, captured) = rtrb::RingBuffer::new(100);
+        rig.captures.push(Capture { ring, not_before_ns: 0, missing: 1_000 }).expect("room");
+        rig.sink.take(0, block(0));
+        drop(captured);
+        let (ring, mut captured) = rtrb::RingBuffer::new(100);
+        rig.captures.push(Capture { ring, not_before_ns: 0, missing: 5 }).expect("room");
+        rig.sink.take(0, block(70));
+        assert_eq!(captured.pop(), Ok(70.0));
+        assert!(rig.finished.pop().is_ok());
+    }
+}

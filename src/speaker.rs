@@ -1,0 +1,136 @@
+//! The speaker station: dial → verify → play → receipt → reconnect.
+
+mod session;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{Event, Events};
+use crate::link::{self, LinkError};
+use crate::loudspeaker::Loudspeaker;
+use crate::wire::Mode;
+use session::{Memory, Session};
+
+/// The first pause after a connection that failed.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause; each is twice the one before.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long a connection may take to be made.
+const DIAL_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Why a station cannot go on. What can pass by itself is not among them.
+#[derive(Debug, thiserror::Error)]
+pub enum SpeakerError {
+    /// The name of the announcer's machine is not known when the station starts.
+    #[error("cannot find the announcer's machine {host}: check the name, or give its IP address")]
+    Resolve {
+        /// The name that was given.
+        host: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random(#[source] getrandom::Error),
+}
+
+/// Which station to be.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The announcer's machine, by name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The station's name; see [`crate::wire::is_name`].
+    pub name: String,
+    /// Its zones.
+    pub zones: Vec<String>,
+}
+
+/// How one connection ended.
+enum End {
+    /// As agreed, after a clip.
+    Served,
+    /// Against plan.
+    Lost(String),
+    /// The station is told to leave.
+    Shutdown,
+}
+
+/// Runs a station until `shutdown` is cancelled.
+///
+/// # Errors
+/// [`SpeakerError`], only at the start: a running station waits for its announcer for ever.
+pub async fn run(
+    config: Config,
+    mut loudspeaker: Loudspeaker,
+    events: Events,
+    shutdown: CancellationToken,
+) -> Result<(), SpeakerError> {
+    let announcer = if config.host.contains(':') {
+        format!("[{}]:{}", config.host, config.port)
+    } else {
+        format!("{}:{}", config.host, config.port)
+    };
+    let resolved = tokio::net::lookup_host((config.host.as_str(), config.port)).await.map(drop);
+    resolved.map_err(|source| SpeakerError::Resolve { host: config.host.clone(), source })?;
+    let mut memory = Memory::new(getrandom::u64().map_err(SpeakerError::Random)?);
+    let mut pause = MIN_PAUSE;
+    let mut outage = true;
+    let mut told = false;
+    loop {
+        let joined = |outage: &mut bool, told: &mut bool, pause: &mut Duration| {
+            if std::mem::take(outage) {
+                events.tell(Event::Connected { announcer: announcer.clone() });
+            }
+            *told = false;
+            *pause = MIN_PAUSE;
+        };
+        let end = tokio::select! {
+            connected = dial(&config) => match connected {
+                Err(error) => End::Lost(crate::error_chain(&error)),
+                Ok(link) => {
+                    let session = Session::new(link, &config, &mut memory, &events, &shutdown);
+                    session.run(&mut loudspeaker, || joined(&mut outage, &mut told, &mut pause)).await
+                }
+            },
+            () = shutdown.cancelled() => End::Shutdown,
+        };
+        match end {
+            End::Served => continue,
+            End::Shutdown => return Ok(()),
+            End::Lost(reason) => {
+                outage = true;
+                if !std::mem::replace(&mut told, true) {
+                    events.tell(Event::Waiting { announcer: announcer.clone(), reason });
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(jittered(pause)) => pause = (pause * 2).min(MAX_PAUSE),
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn dial(config: &Config) -> Result<link::StationLink<TcpStream>, LinkError> {
+    let connect = TcpStream::connect((config.host.as_str(), config.port));
+    let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))??;
+    link::prepare(&stream)?;
+    link::dial(stream, Mode::Open).await
+}
+
+/// Between half of a pause and the whole of it, so that a thousand stations do not dial at once.
+fn jittered(pause: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}
+
+/// A station's clock starts when the station does.
+fn clock_us(base: Instant, instant: Instant) -> u64 {
+    u64::try_from(instant.saturating_duration_since(base).as_micros()).unwrap_or(u64::MAX)
+}

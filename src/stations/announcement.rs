@@ -1,0 +1,199 @@
+//! One announcement: the clip, and how far each station is with it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::event::Missing;
+use crate::wire::ClipId;
+
+/// A clip ready for the wire, made once and shared by every connection that sends it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Which clip.
+    pub id: ClipId,
+    /// Its encoded header.
+    pub header: Vec<u8>,
+    /// Its block frames.
+    pub frames: Vec<u8>,
+    /// How long it sounds.
+    pub length: Duration,
+    /// The zones it is for; none means all.
+    pub zones: Vec<String>,
+}
+
+impl Delivery {
+    /// Whether a station in these zones should play it.
+    pub fn is_for(&self, zones: &[String]) -> bool {
+        self.zones.is_empty() || self.zones.iter().any(|zone| zones.contains(zone))
+    }
+
+    /// Whether some station may be meant by both.
+    fn may_meet(&self, other: &Self) -> bool {
+        self.zones.is_empty() || other.zones.is_empty() || self.is_for(&other.zones)
+    }
+}
+
+/// How far one station is with one clip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The station is not connected; the verdict waits for it until the instant.
+    Away { held_until: Instant },
+    /// The station is connected or about to be, and has not been sent the clip.
+    Owed,
+    /// The clip is on its way; given up at the instant.
+    Sent { until: Instant },
+    /// The station has the clip and waits for the instant.
+    Verified,
+    /// The station was told to play; a receipt is due by `until`.
+    Told { at: Instant, until: Instant },
+    /// The last word, with the reason where it was not played.
+    Ended(Result<(), String>),
+}
+
+/// How many stations are how far.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub away: usize,
+    pub awaited: usize,
+    pub verified: usize,
+    pub told: usize,
+    pub played: usize,
+    pub failed: usize,
+}
+
+impl Tally {
+    fn slot(&mut self, progress: &Progress) -> &mut usize {
+        match progress {
+            Progress::Away { .. } => &mut self.away,
+            Progress::Owed | Progress::Sent { .. } => &mut self.awaited,
+            Progress::Verified => &mut self.verified,
+            Progress::Told { .. } => &mut self.told,
+            Progress::Ended(Ok(())) => &mut self.played,
+            Progress::Ended(Err(_)) => &mut self.failed,
+        }
+    }
+}
+
+/// One station's part in an announcement.
+#[derive(Debug)]
+pub(super) struct Recipient {
+    pub progress: Progress,
+    /// How often it refused the clip.
+    pub refusals: u32,
+    /// What went wrong last, for the verdict.
+    pub trouble: Option<String>,
+    /// How long before an instant it must be told.
+    pub lead: Duration,
+}
+
+/// A clip on its way to everybody who should play it.
+#[derive(Debug)]
+pub(super) struct Announcement {
+    pub delivery: Arc<Delivery>,
+    pub expires: Instant,
+    pub recipients: HashMap<String, Recipient>,
+    pub tally: Tally,
+    /// When the first of them plays.
+    pub agreed: Option<Instant>,
+    /// Since when half of those that are awaited have verified.
+    pub half_since: Option<Instant>,
+    /// The verdict was given.
+    pub settled: bool,
+}
+
+impl Announcement {
+    pub fn new(delivery: Arc<Delivery>, expires: Instant) -> Self {
+        Self {
+            delivery,
+            expires,
+            recipients: HashMap::new(),
+            tally: Tally::default(),
+            agreed: None,
+            half_since: None,
+            settled: false,
+        }
+    }
+
+    pub fn add(&mut self, station: String, progress: Progress, trouble: Option<String>) {
+        *self.tally.slot(&progress) += 1;
+        let recipient = Recipient { progress, refusals: 0, trouble, lead: Duration::ZERO };
+        self.recipients.insert(station, recipient);
+    }
+
+    pub fn progress(&self, station: &str) -> Option<&Progress> {
+        self.recipients.get(station).map(|recipient| &recipient.progress)
+    }
+
+    /// Every change of a progress goes through here, so that the tally is always right.
+    pub fn set(&mut self, station: &str, progress: Progress) {
+        if let Some(recipient) = self.recipients.get_mut(station) {
+            *self.tally.slot(&recipient.progress) -= 1;
+            *self.tally.slot(&progress) += 1;
+            recipient.progress = progress;
+        }
+    }
+
+    pub fn trouble(&mut self, station: &str, words: &str) {
+        if let Some(recipient) = self.recipients.get_mut(station) {
+            recipient.trouble = Some(words.to_owned());
+        }
+    }
+
+    pub fn is_open(&self, station: &str) -> bool {
+        self.progress(station).is_some_and(|progress| !matches!(progress, Progress::Ended(_)))
+    }
+
+    /// The names whose progress passes the test; in no order.
+    pub fn names(&self, test: impl Fn(&Progress) -> bool) -> Vec<String> {
+        self.recipients
+            .iter()
+            .filter(|(_, recipient)| test(&recipient.progress))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Whether the verdict still waits for a station that is away.
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.recipients
+            .values()
+            .any(|r| matches!(r.progress, Progress::Away { held_until } if now < held_until))
+    }
+
+    /// The longest lead of those who wait for the instant.
+    pub fn lead(&self) -> Duration {
+        self.recipients
+            .values()
+            .filter(|recipient| recipient.progress == Progress::Verified)
+            .map(|recipient| recipient.lead)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// When it stops sounding, if another clip could sound at the same place.
+    pub fn sounds_until(&self, other: &Delivery) -> Option<Instant> {
+        let until = self.agreed? + self.delivery.length;
+        self.delivery.may_meet(other).then_some(until)
+    }
+
+    /// Those who have not played it, and why; sorted by name.
+    pub fn missing(&self) -> Vec<Missing> {
+        let mut missing: Vec<Missing> = self
+            .recipients
+            .iter()
+            .filter(|(_, recipient)| recipient.progress != Progress::Ended(Ok(())))
+            .map(|(station, recipient)| Missing {
+                station: station.clone(),
+                reason: match (&recipient.progress, &recipient.trouble) {
+                    (Progress::Ended(Err(reason)), _) => reason.clone(),
+                    (_, Some(trouble)) => trouble.clone(),
+                    (_, None) => "it gave no answer".to_owned(),
+                },
+            })
+            .collect();
+        missing.sort_by(|a, b| a.station.cmp(&b.station));
+        missing
+    }
+}
