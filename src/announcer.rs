@@ -204,7 +204,7 @@ impl Desk {
                 let enough = self.config.once.is_none() || self.announced > 0;
                 return Summary { all_heard: self.all_heard && enough };
             }
-            let listens = !self.leaving && !(self.config.lines && self.recording.is_some());
+            let listens = !(self.leaving || self.config.lines && self.recording.is_some());
             tokio::select! {
                 Some(report) = inbox.recv() => self.report(report),
                 command = commands.recv(), if listens => match command {

@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::announcer::DEFAULT_LENGTH;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
 
-pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, MAX_NAME_BYTES, Target, name};
+pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
 use self::values::{clip_length, keep, legal_name, listen_address};
-
-/// How long a clip from a microphone is unless `--seconds` says otherwise.
-pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
 
 /// Push-to-talk announcements for buildings, with proof that every hallway played them.
 ///
@@ -27,7 +25,7 @@ pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
 Examples:
   bullhorn announce                        on the office computer
   bullhorn speaker office-pc --name hall-1 on the computer in the first hallway
-  bullhorn devices                         which microphones and loudspeakers there are
+  bullhorn devices                         list microphones and loudspeakers
   bullhorn demo                            try it out on this computer alone
 
 `bullhorn announce --help` and `bullhorn speaker --help` tell more."
@@ -55,15 +53,16 @@ pub enum Role {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves.
-Without a terminal every line on standard input announces once; at its end bullhorn waits for the
-last verdict and leaves.
+Without a terminal: every line on standard input announces once; at its end
+bullhorn waits for the last verdict and leaves.
 
-Exit status: 0 if every station that should have played did, 1 if not, 2 for a wrong command line.
+Exit status: 0 if every station that should have played did, 1 if not,
+2 for a wrong command line.
 
 Examples:
-  bullhorn announce                        speak for 5 seconds after pressing Enter
-  bullhorn announce --seconds 12           speak for 12 seconds
-  bullhorn announce --zone gym             only stations that were started with --zone gym
+  bullhorn announce                        press Enter, speak for 5 seconds
+  bullhorn announce --seconds 12           record 12 seconds
+  bullhorn announce --zone gym             only stations with --zone gym
   bullhorn announce --input file:bell.wav --once --wait-for 3
                                            play bell.wav in 3 hallways and leave")]
 pub struct Announce {
@@ -118,14 +117,14 @@ impl Announce {
 /// Be a station.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A station waits for its announcer for as long as it takes, and comes back by itself after a power cut
-or a network fault. Stop it with Ctrl-C.
+A station waits for its announcer for as long as it takes, and finds it again by
+itself after a power cut or a network fault. Stop it with Ctrl-C.
 
 Examples:
-  bullhorn speaker office-pc               dial the announcer on the computer office-pc
+  bullhorn speaker office-pc               the announcer is office-pc
   bullhorn speaker 192.168.1.20:7766 --name hall-2 --zone gym
   bullhorn speaker office-pc --output file:recordings
-                                           keep announcements as WAV files instead of playing them")]
+                                           keep WAV files instead of playing")]
 pub struct Speaker {
     /// The announcer's computer: a name or an address, with :PORT if it is not 7766
     #[arg(value_name = "HOST[:PORT]")]
@@ -260,7 +259,7 @@ mod tests {
         assert_eq!(speaker.station_name(), "hall-1");
         assert_eq!(speaker.zones, ["gym", "all"]);
         assert_eq!(speaker.events, Some(EventFormat::Json));
-        assert!(matches!(speaker.output, Some(Output::Folder(_))));
+        assert!(matches!(speaker.output, Some(Output::File(_))));
         assert!(refusal("bullhorn speaker").contains("HOST"));
     }
 }

@@ -66,7 +66,12 @@ fn main() -> ExitCode {
 /// Warnings and errors, or what `RUST_LOG` asks for, to standard error.
 fn start_log() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(console::log).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(console::log)
+        .with_target(false)
+        .init();
 }
 
 /// A panic in a task is a fault of our own. It ends the process, so that whoever supervises it starts

@@ -5,17 +5,10 @@ use std::fmt::Write;
 
 use crate::devices::{Device, Direction};
 use crate::event::{Event, Missing};
+use crate::wire::is_unprintable;
 
 /// Missing stations that a verdict names before it only counts them.
 const MAX_NAMED_MISSING: usize = 20;
-
-/// Whether a character could steer a terminal or disguise the text around it: control characters
-/// (C0, DEL, C1), line separators, and invisible or direction-changing format characters.
-pub fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
 
 /// Text with unprintable characters written out, such as `\u{1b}` for Escape.
 pub fn escaped(text: &str) -> Cow<'_, str> {
@@ -32,6 +25,9 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(escaped)
 }
+
+/// Two loudspeakers closer together than this sound as one (Haas, 1949).
+const WORTH_SAYING_MS: u64 = 10;
 
 /// An event in one line of prose; `None` for what is not worth a line.
 pub fn sentence(event: &Event) -> Option<String> {
@@ -62,7 +58,7 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),
         Event::Played { clip, station, late_ms, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
-            if *late_ms > 0 {
+            if *late_ms >= WORTH_SAYING_MS {
                 played += &format!(", {late_ms} ms late");
             }
             match underruns {
@@ -186,7 +182,15 @@ mod tests {
             Event::Verified { clip: clip(), station: station() },
             Event::Rejected { clip: clip(), station: station(), reason: "the SHA-256 does not match".into() },
             Event::Playing { clip: clip(), station: station() },
-            Event::Played { clip: clip(), station: station(), frames: 240_000, late_ms: 0, underruns: 0 },
+            Event::Played {
+                clip: clip(),
+                station: station(),
+                frames: 240_000,
+                late_ms: 0,
+                start_error_us: -12,
+                max_error_us: 30,
+                underruns: 0,
+            },
             Event::Failed { clip: clip(), station: station(), reason: "connection lost".into() },
             Event::Done {
                 clip: clip(),
@@ -273,8 +277,16 @@ mod tests {
     fn prose_says_lateness_and_dropouts() {
         let played = |late_ms, underruns| {
             let clip = "5f3a9c21-3".to_string();
-            sentence(&Event::Played { clip, station: "hall-1".into(), frames: 1, late_ms, underruns })
-                .unwrap()
+            sentence(&Event::Played {
+                clip,
+                station: "hall-1".into(),
+                frames: 1,
+                late_ms,
+                start_error_us: 0,
+                max_error_us: 0,
+                underruns,
+            })
+            .unwrap()
         };
         assert_eq!(played(0, 0), "hall-1 played 5f3a9c21-3");
         assert_eq!(played(40, 1), "hall-1 played 5f3a9c21-3, 40 ms late, with 1 dropout");

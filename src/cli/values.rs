@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{clip, report};
+use crate::clip;
+use crate::wire::{self, is_illegal_in_name};
 
 /// The port that announcers listen on and stations dial unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7766;
 /// The longest that a clip may wait for a station: one day.
 pub const MAX_KEEP: Duration = Duration::from_secs(86_400);
-/// The longest name of a station or a zone, in bytes of UTF-8.
-pub const MAX_NAME_BYTES: usize = 64;
 
 /// A computer to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +55,9 @@ pub enum ArgumentError {
     Port,
     /// Not a name.
     #[error(
-        "a name has 1 to {MAX_NAME_BYTES} bytes, starts with neither . nor -, and holds no slash, \
-         backslash or control character"
+        "a name has 1 to {} bytes, starts with neither . nor -, and holds no slash, \
+         backslash or control character",
+        wire::MAX_NAME_BYTES
     )]
     Name,
 }
@@ -108,6 +108,10 @@ impl FromStr for Target {
             let address = host.split_once('%').map_or(host, |(address, _interface)| address);
             address.parse::<Ipv6Addr>().is_ok()
         };
+        let is_odd = |c: char| c.is_whitespace() || wire::is_unprintable(c) || "/\\@".contains(c);
+        if text.contains(is_odd) {
+            return Err(ArgumentError::Host);
+        }
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or(ArgumentError::Host)?;
             let port = match rest {
@@ -126,8 +130,7 @@ impl FromStr for Target {
                 None => (text, None),
             }
         };
-        let is_odd = |c: char| c.is_whitespace() || report::is_unprintable(c) || "/\\@[]".contains(c);
-        if host.is_empty() || host.starts_with('-') || host.contains(is_odd) {
+        if host.is_empty() || host.starts_with('-') || host.contains(['[', ']']) {
             return Err(ArgumentError::Host);
         }
         let port = match port {
@@ -138,27 +141,20 @@ impl FromStr for Target {
     }
 }
 
-fn is_illegal_in_name(c: char) -> bool {
-    report::is_unprintable(c) || matches!(c, '/' | '\\')
-}
-
 /// A station's or a zone's name, trimmed. It becomes part of a file's name.
 ///
 /// # Errors
 /// [`ArgumentError::Name`].
 pub fn name(text: &str) -> Result<String, ArgumentError> {
     let name = text.trim();
-    let legal = (1..=MAX_NAME_BYTES).contains(&name.len())
-        && !name.starts_with(['.', '-'])
-        && !name.contains(is_illegal_in_name);
-    if legal { Ok(name.into()) } else { Err(ArgumentError::Name) }
+    if wire::is_name(name) { Ok(name.into()) } else { Err(ArgumentError::Name) }
 }
 
 /// The nearest legal name, `station` where nothing is left.
 pub(super) fn legal_name(text: &str) -> String {
     let mut legal = String::new();
     for c in text.trim_start_matches(['.', '-', ' ']).chars() {
-        if legal.len() + c.len_utf8() > MAX_NAME_BYTES {
+        if legal.len() + c.len_utf8() > wire::MAX_NAME_BYTES {
             break;
         }
         legal.push(if is_illegal_in_name(c) { '-' } else { c });
@@ -204,7 +200,7 @@ mod tests {
         for text in
             ["", ":80", "[::1", "[::1]80", "[office]:80", "a b", "tcp://office", "http://office/", "a/b"]
         {
-            assert!(text.parse::<Target>().is_err(), "{text}");
+            assert_eq!(text.parse::<Target>(), Err(ArgumentError::Host), "{text}");
         }
         for text in ["office:", "office:0", "office:65536", "office:+1", "office:80:90"] {
             assert_eq!(text.parse::<Target>(), Err(ArgumentError::Port), "{text}");

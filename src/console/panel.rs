@@ -347,6 +347,8 @@ mod tests {
             station: "hall-1".into(),
             frames: 1,
             late_ms: 0,
+            start_error_us: 0,
+            max_error_us: 0,
             underruns: 0,
         };
         view.apply(&played);
@@ -417,6 +419,6 @@ mod tests {
         let view = view_after([joined("evil\u{1b}[2J\u{9b}", &["\u{202e}gym"])]);
         let shown = screen(&view, 80, 5)[1].clone();
         assert!(shown.contains(r"evil\u{1b}[2J"), "{shown}");
-        assert!(!shown.contains(crate::report::is_unprintable));
+        assert!(!shown.contains(crate::wire::is_unprintable));
     }
 }

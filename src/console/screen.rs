@@ -50,15 +50,8 @@ impl Screen {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                // Where the program or the console ends by it, the terminal must be its old self; a fault
-                // elsewhere is one more line in the history of a console that goes on.
-                let thread = std::thread::current();
-                let is_last =
-                    matches!(thread.name(), None | Some("main" | super::THREAD | super::input::THREAD));
-                if is_last || !super::divert(&panic.to_string()) {
-                    give_back();
-                    tell(panic);
-                }
+                give_back();
+                tell(panic);
             }));
         });
         let size = window_size();

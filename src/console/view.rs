@@ -298,9 +298,11 @@ impl View {
         })
     }
 
-    /// Moves a station on; what comes of an earlier clip is in the history only.
+    /// Moves a station on; played is played. What comes of an earlier clip is in the history only.
     fn advance(&mut self, clip: &str, station: &str, stage: Stage) {
-        if let Some(page) = self.page.as_mut().filter(|page| page.clip == clip) {
+        if let Some(page) = self.page.as_mut().filter(|page| page.clip == clip)
+            && page.stages.get(station) != Some(&Stage::Played)
+        {
             page.stages.insert(station.to_owned(), stage);
         }
     }
@@ -356,6 +358,27 @@ mod tests {
         assert_eq!(word(&view, "hall-1"), "receiving");
         view.apply(&Event::Verified { clip: "a-2".into(), station: "hall-1".into() });
         assert_eq!(word(&view, "hall-1"), "verified");
+    }
+
+    #[test]
+    fn played_is_played_in_whatever_order_receipts_come() {
+        let (clip, station) = (String::from("a-1"), String::from("hall-1"));
+        let mut view = View::default();
+        view.apply(&joined("hall-1"));
+        view.apply(&Event::Sending { clip: clip.clone(), stations: vec![station.clone()] });
+        let (frames, late_ms, underruns) = (1, 0, 0);
+        let (c, s) = (clip.clone(), station.clone());
+        view.apply(&Event::Played {
+            clip: c,
+            station: s,
+            frames,
+            late_ms,
+            start_error_us: 0,
+            max_error_us: 0,
+            underruns,
+        });
+        view.apply(&Event::Playing { clip, station });
+        assert_eq!(word(&view, "hall-1"), "played");
     }
 
     #[test]
