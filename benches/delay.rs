@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use support::correlate::{align, extent};
 use support::hallway::{BULLHORN, Hallway, file};
 use support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ, Recording};
-use support::wav::speech;
+use support::wav::{SPOKEN_HZ, speech};
 
 const DELAY_TARGET_MS: f64 = 150.0;
 const MEMORY_TARGET_MB: f64 = 12.0;
@@ -46,7 +46,7 @@ fn measure_delay(announcements: usize, seconds: usize) {
         .station("hall-1", "hall-1")
         .open();
     let recording = rig.record();
-    let voice = speech(rig.folder(), announcements * (2 * seconds + 3) + 30, RATE_HZ);
+    let voice = speech(rig.folder(), announcements * (2 * seconds + 3) + 30, SPOKEN_HZ);
     let _voice = rig.play(MOUTH, &voice);
     recording.wait_until_heard(0);
 

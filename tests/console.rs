@@ -4,9 +4,9 @@
 mod support;
 
 use support::hallway::{BULLHORN, Program, file, start_station, wavs};
-use support::pulse::{MOUTH, PulseRig, RATE_HZ};
+use support::pulse::{MOUTH, PulseRig};
 use support::terminal::Terminal;
-use support::wav::{Spec, speech};
+use support::wav::{SPOKEN_HZ, Spec, speech};
 use tempfile::TempDir;
 
 /// An announcer at a terminal, a voice that speaks into its microphone, and one station.
@@ -33,7 +33,7 @@ impl Desk {
     /// Clips of so many seconds, on a terminal of so many columns and rows.
     fn open(seconds: &str, columns: u16, rows: u16) -> Self {
         let rig = PulseRig::start(1);
-        let voice = rig.play(MOUTH, &speech(rig.folder(), 60, RATE_HZ));
+        let voice = rig.play(MOUTH, &speech(rig.folder(), 60, SPOKEN_HZ));
         let terminal = Terminal::open(columns, rows, &rig.environment());
         let output = tempfile::tempdir().unwrap();
         let address = announce(&terminal, &format!("--seconds {seconds}"));

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use support::hallway::{Hallway, Program, file, start_station, wavs};
-use support::wav::{Spec, read_i16, speech, tones, write_i16};
+use support::wav::{SPOKEN_HZ, Spec, read_i16, speech, tones, write_i16};
 use tempfile::TempDir;
 
 /// Announces a WAV once to one station; what the station wrote, and its rate.
@@ -144,7 +144,7 @@ fn seconds_cut_a_file_or_pad_it_with_silence() {
 #[test]
 fn three_stations_play_it_at_once() {
     let fixtures = tempfile::tempdir().unwrap();
-    let wav = speech(fixtures.path(), 2, 22_050);
+    let wav = speech(fixtures.path(), 2, SPOKEN_HZ);
     let folders: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut plan = Hallway::plan().says(&wav);
     for (folder, name) in folders.iter().zip(["hall-1", "hall-2", "hall-3"]) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::correlate::{align, assert_whole, extent};
 use support::hallway::{Hallway, file, wavs};
 use support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ};
-use support::wav::{read_i16, speech, to_f32};
+use support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 
 /// What must agree with the original, whatever the way.
 const ALIKE: f64 = 0.98;
@@ -49,7 +49,7 @@ fn two_hallways_hear_the_speech_whole() {
         .station("archive", file(kept.path()))
         .open();
     let recording = rig.record();
-    let voice = speech(rig.folder(), 40, RATE_HZ);
+    let voice = speech(rig.folder(), 40, SPOKEN_HZ);
     let _voice = rig.play(MOUTH, &voice);
     recording.wait_until_heard(0);
 
@@ -83,7 +83,7 @@ fn two_hallways_hear_the_speech_whole() {
 #[test]
 fn a_clip_at_another_rate_is_heard_whole() {
     let rig = PulseRig::start(1);
-    let clip = speech(rig.folder(), 3, 22_050);
+    let clip = speech(rig.folder(), 3, SPOKEN_HZ);
     let (samples, rate_hz) = read_i16(&clip);
     assert_ne!(rate_hz, RATE_HZ);
     let mut hallway =
@@ -132,7 +132,7 @@ fn defaults_are_the_servers() {
     );
     hallway.announcer.wait_for("station-joined");
     let recording = rig.record();
-    let voice = speech(rig.folder(), 20, RATE_HZ);
+    let voice = speech(rig.folder(), 20, SPOKEN_HZ);
     let _voice = rig.play(MOUTH, &voice);
     recording.wait_until_heard(0);
     let done = hallway.announce();

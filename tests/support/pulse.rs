@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -18,6 +19,8 @@ pub const RATE_HZ: u32 = 48_000;
 pub const MOUTH: &str = "mouth";
 /// The source that hears the mouth alone; the server's default.
 pub const MICROPHONE: &str = "microphone";
+
+const COOKIE: &str = "home/cookie";
 
 /// The server and its devices: source [`MICROPHONE`], sink [`MOUTH`], and sinks `hall-1`, `hall-2` ….
 /// `hall-1` is the default sink. Ends with its owner.
@@ -44,10 +47,10 @@ impl PulseRig {
         let path = folder.path().join("rig.pa");
         std::fs::write(&path, script).unwrap();
         for name in ["run", "home"] {
-            let path = folder.path().join(name);
-            std::fs::create_dir(&path).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            std::fs::DirBuilder::new().mode(0o700).create(folder.path().join(name)).unwrap();
         }
+        // cpal's client is turned away without a cookie, whatever the server asks for.
+        std::fs::write(folder.path().join(COOKIE), [7; 256]).unwrap();
         std::fs::write(
             folder.path().join("home/.asoundrc"),
             "pcm.!default { type pulse }\nctl.!default { type pulse }\n",
@@ -238,7 +241,7 @@ fn environment(folder: &Path) -> Vec<(String, String)> {
         ("XDG_RUNTIME_DIR".into(), inside("run")),
         ("PULSE_RUNTIME_PATH".into(), inside("run/pulse")),
         ("PULSE_SERVER".into(), format!("unix:{}", inside("run/pulse/native"))),
-        ("PULSE_COOKIE".into(), inside("home/cookie")),
+        ("PULSE_COOKIE".into(), inside(COOKIE)),
         ("XDG_CONFIG_HOME".into(), inside("home")),
         ("HOME".into(), inside("home")),
         ("DBUS_SESSION_BUS_ADDRESS".into(), "disabled:".into()),

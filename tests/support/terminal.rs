@@ -27,7 +27,7 @@ impl Terminal {
             .output()
             .expect("tmux is missing: run script/setup tests");
         assert!(output.status.success(), "tmux: {}", String::from_utf8_lossy(&output.stderr));
-        terminal.wait_until("the shell's prompt", |screen| screen.starts_with("$ "));
+        terminal.wait_until("the shell's prompt", |screen| screen.starts_with('$'));
         terminal
     }
 

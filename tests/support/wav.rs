@@ -115,6 +115,9 @@ pub fn noise(seed: u64) -> impl Iterator<Item = f32> {
     })
 }
 
+/// The rate that eSpeak NG speaks at: speech of this rate is as it was spoken.
+pub const SPOKEN_HZ: u32 = 22_050;
+
 const TEXT: &str = "Attention please. This is a test of the hallway announcement system. \
     Platform nine: the night train to Vienna leaves in twenty minutes. Doctor Okafor, please call the ward. \
     Would the owner of a small grey bicycle kindly move it away from the loading gate. \
@@ -141,10 +144,16 @@ pub fn speech(folder: &Path, seconds: usize, rate_hz: u32) -> PathBuf {
         let [from, to] = [0, 1].map(|next| f32::from(samples[(at as usize + next) % samples.len()]));
         from + (to - from) * at.fract() as f32
     };
-    let long: Vec<i16> = noise(7)
+    // Below some 2 kHz, as rooms sound: white noise would differ wherever a sample falls between two.
+    let smoothing = (12_000.0 / rate_hz as f32).min(1.0);
+    let room = noise(7).scan(0.0, |level, noise| {
+        *level += smoothing * (noise - *level);
+        Some(*level)
+    });
+    let long: Vec<i16> = room
         .take(seconds * rate_hz as usize)
         .enumerate()
-        .map(|(frame, noise)| (voice(frame) * scale + noise * 800.0) as i16)
+        .map(|(frame, noise)| (voice(frame) * scale + noise * 2_000.0) as i16)
         .collect();
     let path = folder.join("speech.wav");
     write_i16(&path, &long, rate_hz);
