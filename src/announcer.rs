@@ -19,10 +19,10 @@ use tokio_util::task::TaskTracker;
 use crate::clip::{self, Clip, ClipError};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Command, Event, Events};
+use crate::keys::Admitted;
 use crate::link::{LinkError, Peer};
 use crate::microphone::{Microphone, MicrophoneError};
 use crate::sample::Sound;
-use crate::keys::Admitted;
 use crate::site::Site;
 use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Stations};
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, WireError};
@@ -112,11 +112,16 @@ pub async fn run(
     for station in config.site.iter().flat_map(|site| site.stations()) {
         stations.expect(station.name, station.zones);
     }
+    let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let desk = Desk {
         stations,
+        epoch: match &config.site {
+            Some(site) => site.epoch(),
+            None => new_epoch(start_unix)?,
+        },
         config,
         events,
-        start_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        start_unix,
         start: clock.base,
         last_sequence: 0,
         orders: HashMap::new(),
@@ -135,6 +140,13 @@ pub async fn run(
     // A connection that does not end in time has lost nothing: every verdict is given.
     let _ = tokio::time::timeout(LEAVE_DEADLINE, tasks.wait()).await;
     Ok(summary)
+}
+
+/// Seconds since 1970 and random bits: later runs have greater numbers, and two within one second
+/// different ones.
+fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
+    let random = getrandom::u32().map_err(AnnouncerError::Random)?;
+    Ok(start_unix.as_secs() << 32 | u64::from(random))
 }
 
 async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: CancellationToken) {
@@ -192,6 +204,7 @@ struct Desk {
     events: Events,
     start_unix: Duration,
     start: Instant,
+    epoch: u64,
     last_sequence: u64,
     orders: HashMap<ConnectionId, mpsc::Sender<Order>>,
     strangers: HashSet<IpAddr>,
@@ -386,8 +399,7 @@ impl Desk {
         self.announced += 1;
         self.last_sequence += 1;
         let site = self.config.site.as_deref();
-        let epoch = site.map_or(self.start_unix.as_secs(), Site::epoch);
-        let id = ClipId { epoch, sequence: self.last_sequence };
+        let id = ClipId { epoch: self.epoch, sequence: self.last_sequence };
         let format = clip.format();
         // Wall time at the start and monotonic time since: a clock that jumps changes nothing.
         let created = self.start_unix + (now - self.start);
@@ -416,7 +428,7 @@ impl Desk {
             input,
         });
         let frames = match &blocks {
-            Some(sealed) => wire::block_frames(sealed.blocks().iter().map(|block| &block[..])),
+            Some(sealed) => wire::block_frames(sealed.blocks()),
             None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
         };
         let encoded = header.encode();

@@ -45,6 +45,14 @@ pub enum ClipError {
         /// The size that was announced.
         bytes: u64,
     },
+    /// More came than was announced.
+    #[error("{received} bytes came of a clip that was announced as {announced}")]
+    Surplus {
+        /// The size that was announced.
+        announced: u32,
+        /// What came so far.
+        received: u64,
+    },
     /// The announced rate is outside the limits.
     #[error("a clip at {0} Hz cannot be: {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are played")]
     Rate(u32),
@@ -258,10 +266,11 @@ impl Incoming {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`ClipError::Size`] when there are more than were announced.
+    /// [`ClipError::Surplus`] when there are more than were announced.
     pub fn push(&mut self, block: &[u8]) -> Result<(), ClipError> {
         if block.len() > self.missing_bytes() {
-            return Err(ClipError::Size { bytes: (self.wav.len() + block.len()) as u64 });
+            let received = (self.wav.len() + block.len()) as u64;
+            return Err(ClipError::Surplus { announced: self.format.wav_bytes, received });
         }
         self.hasher.update(block);
         self.wav.extend_from_slice(block);

@@ -106,33 +106,30 @@ fn near_hint(near: &[String]) -> String {
 }
 
 /// Every device of every sound system that answers; opens none of them.
-///
-/// # Errors
-/// [`DevicesError::None`] when there is not one.
-pub fn list() -> Result<Vec<Device>, DevicesError> {
+pub fn list() -> Vec<Device> {
+    silence_alsa();
     let mut hosts = Hosts::default();
-    hosts.connect();
-    let preferred = hosts.preferred();
-    let mut devices = Vec::new();
-    for host in hosts.each() {
-        for direction in [Direction::Input, Direction::Output] {
-            let default = (preferred == Some(host.id())).then(|| default_id(host, direction)).flatten();
-            for candidate in candidates(host, direction) {
-                devices.push(Device {
-                    is_default: default.as_deref() == Some(candidate.id.as_str()),
-                    id: candidate.id,
-                    name: candidate.name,
-                    direction,
-                    host: host.id().to_string(),
-                });
-            }
+    let mut devices: Vec<Device> = Vec::new();
+    for direction in [Direction::Input, Direction::Output] {
+        let mut default_id = None;
+        for id in HOSTS {
+            let Some(host) = hosts.host(id) else { continue };
+            default_id = default_id.or_else(|| default(host, direction).map(|found| found.id));
+            let found = candidates(host, direction).into_iter().filter(|found| !found.is_plugin());
+            devices.extend(found.map(|found| Device {
+                is_default: default_id.as_ref() == Some(&found.id),
+                id: found.id,
+                name: found.name,
+                direction,
+                host: id.to_string(),
+            }));
         }
     }
-    if devices.is_empty() {
-        return Err(DevicesError::None { direction: Direction::Output, source: None });
-    }
-    Ok(devices)
+    devices
 }
+
+/// The sound systems, the preferred one first.
+const HOSTS: [HostId; 2] = [HostId::PulseAudio, HostId::Alsa];
 
 /// The connections to the sound systems. A connection to PulseAudio has a thread and a place among the
 /// server's few clients for as long as the server lives, so it is kept and used again.
@@ -150,69 +147,67 @@ pub(crate) struct Found {
     pub(crate) host: HostId,
 }
 
+/// What Debian's ALSA configuration lists besides devices: converters that need a device behind them,
+/// and bridges to other sound systems. They can be named all the same.
+const ALSA_PLUGINS: [&str; 10] =
+    ["null", "lavrate", "samplerate", "speexrate", "speex", "upmix", "vdownmix", "jack", "oss", "pulse"];
+
+impl Found {
+    fn is_plugin(&self) -> bool {
+        self.host == HostId::Alsa
+            && self.id.split_once(':').is_some_and(|(_, bare)| ALSA_PLUGINS.contains(&bare))
+    }
+}
+
 impl Hosts {
-    /// Connects to what is not connected, or no longer.
-    pub(crate) fn connect(&mut self) {
-        let alive = self.pulse.as_ref().is_some_and(|host| host.devices().is_ok());
+    /// The connection to a sound system, made anew if there is none or it broke.
+    ///
+    /// ALSA is only loaded when it is asked for: its configuration takes megabytes.
+    fn host(&mut self, id: HostId) -> Option<&cpal::Host> {
+        let host = if id == HostId::PulseAudio { &mut self.pulse } else { &mut self.alsa };
+        let alive = match host {
+            Some(host) => id == HostId::Alsa || host.devices().is_ok(),
+            None => false,
+        };
         if !alive {
-            self.pulse = cpal::host_from_id(HostId::PulseAudio).ok();
+            *host = cpal::host_from_id(id).ok();
         }
-        if self.alsa.is_none() {
-            self.alsa = cpal::host_from_id(HostId::Alsa).ok();
-        }
-    }
-
-    fn each(&self) -> impl Iterator<Item = &cpal::Host> {
-        self.pulse.iter().chain(self.alsa.iter())
-    }
-
-    fn preferred(&self) -> Option<HostId> {
-        self.each().next().map(cpal::Host::id)
+        host.as_ref()
     }
 
     /// The device of that id (with or without its host) or name, or the default one.
     ///
     /// # Errors
     /// [`DevicesError::None`] and [`DevicesError::Unknown`].
-    pub(crate) fn find(&self, direction: Direction, wanted: Option<&str>) -> Result<Found, DevicesError> {
-        let Some(wanted) = wanted else { return self.find_default(direction) };
-        let all: Vec<Found> = self.each().flat_map(|host| candidates(host, direction)).collect();
+    pub(crate) fn find(&mut self, direction: Direction, wanted: Option<&str>) -> Result<Found, DevicesError> {
+        let Some(wanted) = wanted else {
+            let mut defaults = HOSTS.iter().filter_map(|&id| default(self.host(id)?, direction));
+            return defaults.next().ok_or(DevicesError::None { direction, source: None });
+        };
         let tests: [&dyn Fn(&Found) -> bool; 4] = [
             &|found| found.id == wanted,
             &|found| found.id.split_once(':').is_some_and(|(_, bare)| bare == wanted),
             &|found| found.name == wanted,
             &|found| found.name.eq_ignore_ascii_case(wanted),
         ];
-        let place = tests.iter().find_map(|test| all.iter().position(test));
-        if let Some(found) = place.and_then(|place| all.into_iter().nth(place)) {
-            return Ok(found);
+        let mut known = Vec::new();
+        for id in HOSTS {
+            let mut all = self.host(id).map(|host| candidates(host, direction)).unwrap_or_default();
+            if let Some(place) = tests.iter().find_map(|test| all.iter().position(test)) {
+                return Ok(all.swap_remove(place));
+            }
+            known.extend(all.into_iter().map(|found| (found.id, found.name)));
         }
-        let known: Vec<(String, String)> = self
-            .each()
-            .flat_map(|host| candidates(host, direction))
-            .map(|found| (found.id, found.name))
-            .collect();
         Err(DevicesError::Unknown { direction, wanted: wanted.into(), near: near(wanted, &known) })
-    }
-
-    fn find_default(&self, direction: Direction) -> Result<Found, DevicesError> {
-        let device = |host: &cpal::Host| {
-            let device = match direction {
-                Direction::Input => host.default_input_device(),
-                Direction::Output => host.default_output_device(),
-            };
-            device.and_then(|device| found(host.id(), device))
-        };
-        self.each().find_map(device).ok_or(DevicesError::None { direction, source: None })
     }
 }
 
-fn default_id(host: &cpal::Host, direction: Direction) -> Option<String> {
+fn default(host: &cpal::Host, direction: Direction) -> Option<Found> {
     let device = match direction {
         Direction::Input => host.default_input_device(),
         Direction::Output => host.default_output_device(),
     };
-    device.and_then(|device| found(host.id(), device)).map(|found| found.id)
+    device.and_then(|device| found(host.id(), device))
 }
 
 fn candidates(host: &cpal::Host, direction: Direction) -> Vec<Found> {

@@ -9,7 +9,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,8 +21,8 @@ use crate::handshake::{
 use crate::invite::{InviteId, InviteSecret};
 use crate::keys::{NoiseKeys, NoisePublicKey};
 use crate::wire::{
-    self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode,
-    MAX_MESSAGE_BYTES, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
+    self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Message,
+    Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
 };
 
 /// From the connection to the exchanged prefaces.
@@ -180,9 +180,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(preface) if preface.version != VERSION => {
             (Status::OtherVersion, Some(LinkError::OtherVersion { theirs: preface.version }))
         }
-        Ok(preface) if preface.known_mode() != Some(mode) => {
-            (Status::OtherMode, Some(LinkError::OtherMode))
-        }
+        Ok(preface) if preface.known_mode() != Some(mode) => (Status::OtherMode, Some(LinkError::OtherMode)),
         Ok(_) => (Status::Ready, None),
         Err(LinkError::Wire(error)) => (Status::NotBullhorn, Some(error.into())),
         Err(error) => return Err(error),
@@ -225,10 +223,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let _ = timeout(LINGER, drain).await;
 }
 
-async fn by<T>(
-    deadline: Instant,
-    work: impl Future<Output = Result<T, LinkError>>,
-) -> Result<T, LinkError> {
+async fn by<T>(deadline: Instant, work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
     timeout_at(deadline, work).await.unwrap_or(Err(LinkError::Silent(OPENING_DEADLINE)))
 }
 
@@ -275,7 +270,7 @@ pub enum Frame<M> {
     /// A message, within its bounds.
     Message(M),
     /// The next block of the clip that is due.
-    Block(Bytes),
+    Block(BytesMut),
 }
 
 /// The incoming half of a link.
@@ -337,7 +332,7 @@ impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
                     None => wire::decode(&payload)?,
                 })
             }
-            FrameKind::Block => Frame::Block(payload.freeze()),
+            FrameKind::Block => Frame::Block(payload),
         }))
     }
 }

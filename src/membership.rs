@@ -92,51 +92,40 @@ impl Membership {
         Ok(membership)
     }
 
-    /// The key that this station shows.
-    pub fn keys(&self) -> &NoiseKeys {
-        self.keys.noise()
-    }
-
     /// A number that stands for that key.
     pub fn instance(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = *self.keys().public().as_bytes();
+        let [a, b, c, d, e, f, g, h, ..] = *self.keys.noise().public().as_bytes();
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// Where the announcer is, for messages.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Whom to expect at the announcer's address. A station of the announcer's own user on the
+    /// What to show, and whom to expect at the announcer's address. A station of the announcer's own user on the
     /// announcer's own machine joins here, if it has not.
     ///
     /// # Errors
     /// [`MembershipError::NotJoined`] while there is no announcer; those of the state folder.
-    pub fn contact(&mut self) -> Result<Contact<'_>, MembershipError> {
+    pub fn introduction(&mut self) -> Result<(&NoiseKeys, Contact<'_>, &str), MembershipError> {
         if self.pin().is_none() && self.invite.is_none() {
             let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             let pin = match self.is_local {
-                true => {
-                    introduce_locally(&self.folder, &self.keys, &self.name, &self.zones, now_unix_s)?
-                }
+                true => introduce_locally(&self.folder, &self.keys, &self.name, &self.zones, now_unix_s)?,
                 false => None,
             };
             let pin = pin.ok_or_else(|| MembershipError::NotJoined { address: self.address.clone() })?;
             self.pins.pin(&self.address, pin)?;
         }
         let by_turns = std::mem::replace(&mut self.invite_next, true);
-        match (self.pins.get(&self.address), &self.invite) {
+        let contact = match (self.pins.get(&self.address), &self.invite) {
             (Some(pin), Some(invite)) if pin.noise == invite.announcer() && !by_turns => {
-                Ok(Contact::Pinned(&pin.noise))
+                Contact::Pinned(pin.noise)
             }
             (_, Some(invite)) => {
                 self.invite_next = false;
-                Ok(Contact::Invite(invite))
+                Contact::Invite(invite)
             }
-            (Some(pin), None) => Ok(Contact::Pinned(&pin.noise)),
-            (None, None) => Err(MembershipError::NotJoined { address: self.address.clone() }),
-        }
+            (Some(pin), None) => Contact::Pinned(pin.noise),
+            (None, None) => return Err(MembershipError::NotJoined { address: self.address.clone() }),
+        };
+        Ok((self.keys.noise(), contact, &self.address))
     }
 
     /// Takes the announcer's welcome: pins it if it is new, forgets the invite, and notes its time.

@@ -2,6 +2,8 @@
 //! clock of its own: the announcer tells it what happened and when, and carries out what it answers.
 
 mod announcement;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,6 +22,11 @@ pub use announcement::Delivery;
 pub const REJOIN_GRACE: Duration = Duration::from_secs(6);
 /// How long the others are waited for once half of the stations have verified.
 pub const STRAGGLER_WAIT: Duration = Duration::from_millis(150);
+/// How long the first station to verify waits for the others at most. Well under the time after which a
+/// station gives up, so that a majority of slow ones cannot silence the rest.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The longest lead that is granted: one station cannot hold up a page for all.
+const MAX_LEAD: Duration = Duration::from_secs(1);
 /// Added to the longest lead of the stations when the instant is named: the announcer's own way from
 /// deciding to the last socket write.
 const NAMING_MARGIN: Duration = Duration::from_millis(10);
@@ -142,12 +149,15 @@ impl Stations {
     /// Puts a station on the roster that has joined earlier and is not here.
     pub fn expect(&mut self, name: String, zones: Vec<String>) {
         let reason = "it has not been here since the announcer started".to_owned();
-        self.roster.entry(name).or_insert(Station { zones, instance: 0, presence: Presence::Lost { reason } });
+        self.roster.entry(name).or_insert(Station {
+            zones,
+            instance: 0,
+            presence: Presence::Lost { reason },
+        });
     }
 
     /// Takes a station off the roster, and ends its connection.
     pub fn remove(&mut self, name: &str, reason: &str, now: Instant) {
-        self.order(name, Order::Drop);
         self.forget(name, reason, now);
     }
 
@@ -216,7 +226,7 @@ impl Stations {
             return;
         }
         station.presence = Presence::Lost { reason: reason.to_owned() };
-        self.lose(&name, reason, now);
+        self.lose(&name, reason, now, now + REJOIN_GRACE);
     }
 
     /// A message from a station, other than Hello and Ping.
@@ -226,18 +236,12 @@ impl Stations {
             FromStation::Verified { clip, lead_us } => {
                 self.verified(&name, clip, Duration::from_micros(lead_us.into()), now)
             }
-            FromStation::Playing { clip } => {
-                let told = matches!(self.progress(clip, &name), Some(Progress::Told { .. }));
-                if told {
-                    self.tell(Event::Playing { clip: clip.to_string(), station: name.clone() });
-                }
-                told
-            }
+            FromStation::Playing { clip } => self.playing(&name, clip),
             FromStation::Played(receipt) => {
                 let told = matches!(self.progress(receipt.clip, &name), Some(Progress::Told { .. }));
                 if told {
-                    self.played(&name, receipt, now);
                     self.order(&name, Order::Note(receipt.clip));
+                    self.played(&name, receipt, now);
                 }
                 told
             }
@@ -300,7 +304,7 @@ impl Stations {
             if let Some(station) = self.roster.get_mut(&name) {
                 station.presence = Presence::Lost { reason: reason.to_owned() };
             }
-            self.lose(&name, reason, now);
+            self.lose(&name, reason, now, now);
         }
         let ids: Vec<ClipId> = self.announcements.keys().copied().collect();
         for id in ids {
@@ -317,8 +321,7 @@ impl Stations {
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
         let between =
             self.roster.values().any(|station| matches!(station.presence, Presence::Between { .. }));
-        let halves = self.announcements.values().filter(|a| a.agreed.is_none()).filter_map(|a| a.half_since);
-        let soonest = halves.map(|since| since + STRAGGLER_WAIT).min();
+        let soonest = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
         if self.announcements.is_empty() && !between {
             return None;
         }
@@ -328,11 +331,10 @@ impl Stations {
 
     fn tick_one(&mut self, id: ClipId, now: Instant) {
         let Some(announcement) = self.announcements.get(&id) else { return };
-        let agree = announcement.agreed.is_none()
-            && announcement.half_since.is_some_and(|since| now >= since + STRAGGLER_WAIT);
+        let agree = announcement.agree_by.is_some_and(|by| now >= by);
         let expired = now >= announcement.expires;
         let slow = announcement.names(|p| matches!(p, Progress::Sent { until } if now >= *until));
-        let silent = announcement.names(|p| matches!(p, Progress::Told { until, .. } if now >= *until));
+        let silent = announcement.names(|p| matches!(p, Progress::Told { until } if now >= *until));
         let stale = announcement.names(|p| expired && matches!(p, Progress::Owed | Progress::Away { .. }));
         for name in slow {
             self.break_off(&name, "the clip did not get through in time", now);
@@ -364,29 +366,44 @@ impl Stations {
         }
         announcement.set(name, Progress::Verified);
         if let Some(recipient) = announcement.recipients.get_mut(name) {
-            recipient.lead = lead.min(RECEIPT_DEADLINE);
+            recipient.lead = lead.min(MAX_LEAD);
         }
-        let awaited = announcement.tally.awaited;
-        let verified = announcement.tally.verified;
-        let agreed = announcement.agreed;
-        if agreed.is_none() && announcement.half_since.is_none() && verified >= awaited {
-            announcement.half_since = Some(now);
-        }
+        let is_late = announcement.agreed.is_some();
         self.tell(Event::Verified { clip: clip.to_string(), station: name.to_owned() });
-        if agreed.is_some() || awaited == 0 {
-            self.agree(clip, now);
+        if is_late {
+            self.name_instant(clip, vec![name.to_owned()], now);
         }
+        self.settle(now);
         true
     }
 
-    /// Names the instant to all who have verified. The first time it is the page's own; later ones
-    /// play it as soon as the others are done.
+    fn playing(&mut self, name: &str, clip: ClipId) -> bool {
+        let recipient = self.announcements.get_mut(&clip).and_then(|it| it.recipients.get_mut(name));
+        let begins = recipient.is_some_and(|recipient| {
+            matches!(recipient.progress, Progress::Told { .. })
+                && !std::mem::replace(&mut recipient.begun, true)
+        });
+        if begins {
+            self.tell(Event::Playing { clip: clip.to_string(), station: name.to_owned() });
+        }
+        begins
+    }
+
+    /// Names the instant to all who have verified.
     fn agree(&mut self, clip: ClipId, now: Instant) {
         let Some(announcement) = self.announcements.get(&clip) else { return };
-        if announcement.tally.verified == 0 {
+        let names = announcement.names(|progress| *progress == Progress::Verified);
+        self.name_instant(clip, names, now);
+    }
+
+    /// Names the instant to some who have verified. The first time it is the page's own; later ones
+    /// play it as soon as the others are done.
+    fn name_instant(&mut self, clip: ClipId, names: Vec<String>, now: Instant) {
+        let Some(announcement) = self.announcements.get(&clip) else { return };
+        if names.is_empty() {
             return;
         }
-        let soonest = now + announcement.lead() + NAMING_MARGIN;
+        let soonest = now + announcement.lead(&names) + NAMING_MARGIN;
         let length = announcement.delivery.length;
         let at = match announcement.agreed {
             Some(agreed) => soonest.max(agreed + length + LATE_GAP),
@@ -396,12 +413,16 @@ impl Stations {
                 .filter_map(|(_, earlier)| earlier.sounds_until(&announcement.delivery))
                 .fold(soonest, Instant::max),
         };
-        let names = announcement.names(|progress| *progress == Progress::Verified);
         let until = at + length + RECEIPT_DEADLINE;
         if let Some(announcement) = self.announcements.get_mut(&clip) {
             announcement.agreed.get_or_insert(at);
+            announcement.agree_by = None;
             for name in &names {
-                announcement.set(name, Progress::Told { at, until });
+                announcement.set(name, Progress::Told { until });
+                if let Some(recipient) = announcement.recipients.get_mut(name) {
+                    recipient.told = Some(at);
+                    recipient.begun = false;
+                }
             }
         }
         for name in &names {
@@ -412,17 +433,11 @@ impl Stations {
     /// Takes a receipt, if one is still due.
     fn played(&mut self, name: &str, receipt: Receipt, now: Instant) {
         let Some(announcement) = self.announcements.get_mut(&receipt.clip) else { return };
-        if !announcement.is_open(name) {
+        let told = announcement.recipients.get(name).and_then(|recipient| recipient.told);
+        let (true, Some(told), Some(agreed)) = (announcement.is_open(name), told, announcement.agreed) else {
             return;
-        }
-        let told = match announcement.progress(name) {
-            Some(Progress::Told { at, .. }) => Some(*at),
-            _ => None,
         };
-        let behind = match (told, announcement.agreed) {
-            (Some(told), Some(agreed)) => told.saturating_duration_since(agreed),
-            _ => Duration::ZERO,
-        };
+        let behind = told.saturating_duration_since(agreed);
         let late_us =
             i64::try_from(behind.as_micros()).unwrap_or(i64::MAX).saturating_add(receipt.start_error_us);
         announcement.set(name, Progress::Ended(Ok(())));
@@ -472,10 +487,11 @@ impl Stations {
     }
 
     fn forget(&mut self, name: &str, reason: &str, now: Instant) {
-        if self.roster.remove(name).is_none() {
-            return;
+        let Some(station) = self.roster.remove(name) else { return };
+        if let Presence::Here { connection, .. } = station.presence {
+            self.names.remove(&connection);
+            self.actions.push(Action::Order(connection, Order::Drop));
         }
-        self.names.retain(|_, other| other != name);
         let mut told = Vec::new();
         for (id, announcement) in &mut self.announcements {
             if announcement.is_open(name) {
@@ -497,11 +513,13 @@ impl Stations {
         if !self.lasting {
             return self.forget(name, reason, now);
         }
-        self.names.retain(|_, other| other != name);
-        if let Some(station) = self.roster.get_mut(name) {
-            station.presence = Presence::Lost { reason: reason.to_owned() };
-            self.lose(name, reason, now);
+        let Some(station) = self.roster.get_mut(name) else { return };
+        let was = std::mem::replace(&mut station.presence, Presence::Lost { reason: reason.to_owned() });
+        if let Presence::Here { connection, .. } = was {
+            self.names.remove(&connection);
+            self.actions.push(Action::Order(connection, Order::Drop));
         }
+        self.lose(name, reason, now, now);
     }
 
     fn break_off(&mut self, name: &str, reason: &str, now: Instant) {
@@ -512,33 +530,22 @@ impl Stations {
         }
     }
 
-    /// Writes down that a station is gone. What it was owed is kept for it.
-    fn lose(&mut self, name: &str, reason: &str, now: Instant) {
-        let mut left_open = Vec::new();
-        for (id, announcement) in &mut self.announcements {
+    /// Writes down that a station is gone. What it was owed is kept for it; the verdict waits for it
+    /// until the instant.
+    fn lose(&mut self, name: &str, reason: &str, now: Instant, held_until: Instant) {
+        for announcement in self.announcements.values_mut() {
             if !announcement.is_open(name) {
                 continue;
             }
             let next = match announcement.progress(name) {
                 _ if !self.keeps => Progress::Ended(Err(reason.to_owned())),
                 Some(Progress::Away { held_until }) => Progress::Away { held_until: *held_until },
-                _ => Progress::Away { held_until: now + REJOIN_GRACE },
+                _ => Progress::Away { held_until },
             };
             announcement.set(name, next);
             announcement.trouble(name, reason);
-            left_open.push(*id);
         }
         self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
-        // Those who are left may now all have verified.
-        for id in left_open {
-            let ready = self
-                .announcements
-                .get(&id)
-                .is_some_and(|announcement| announcement.agreed.is_none() && announcement.tally.awaited == 0);
-            if ready {
-                self.agree(id, now);
-            }
-        }
         self.settle(now);
     }
 
@@ -561,10 +568,20 @@ impl Stations {
         self.actions.push(Action::Order(*connection, Order::Deliver(delivery)));
     }
 
-    /// Gives the verdict on every announcement that has nothing more to wait for.
+    /// To be called after every change: names an instant where nobody more is waited for, and gives the
+    /// verdict on every announcement that has nothing more to wait for.
     fn settle(&mut self, now: Instant) {
+        let mut ready = Vec::new();
         for (id, announcement) in &mut self.announcements {
             let tally = announcement.tally;
+            if announcement.agreed.is_none() {
+                if tally.verified > 0 && tally.awaited == 0 {
+                    ready.push(*id);
+                }
+                let wait = if tally.verified >= tally.awaited { STRAGGLER_WAIT } else { LONGEST_WAIT };
+                announcement.agree_by = (tally.verified > 0)
+                    .then(|| announcement.agree_by.map_or(now + wait, |by| by.min(now + wait)));
+            }
             let busy = tally.awaited + tally.verified + tally.told > 0;
             if announcement.settled || busy || (tally.away > 0 && announcement.is_held(now)) {
                 continue;
@@ -576,6 +593,9 @@ impl Stations {
                 expected: announcement.recipients.len(),
                 missing: announcement.missing(),
             }));
+        }
+        for id in ready {
+            self.agree(id, now);
         }
     }
 

@@ -199,9 +199,10 @@ impl FrameHeader {
 }
 
 /// Puts blocks into frames, ready to be written as they are to every station.
-pub fn block_frames<'a>(blocks: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+pub fn block_frames(blocks: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     let mut frames = Vec::new();
     for block in blocks {
+        let block = block.as_ref();
         let header = FrameHeader { kind: FrameKind::Block, length: block.len() as u16 };
         frames.extend_from_slice(&header.encode());
         frames.extend_from_slice(block);
@@ -518,6 +519,14 @@ impl ClipHeader {
             bytes.extend_from_slice(zone.as_bytes());
         }
         bytes
+    }
+
+    /// Which clip a header is of, even if the rest of it is wrong; `None` when not even that can be read.
+    pub fn id_of(bytes: &[u8]) -> Option<ClipId> {
+        let mut rest = Fields(bytes);
+        let [HEADER_VERSION] = rest.take()? else { return None };
+        let (epoch, sequence) = (u64::from_be_bytes(rest.take()?), u64::from_be_bytes(rest.take()?));
+        Some(ClipId { epoch, sequence })
     }
 
     /// Reads a header; its [`Format`] is not yet checked.

@@ -3,19 +3,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::io::ReadHalf;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::door::Place;
-use crate::link::{self, AnnouncerLink, Frame, LinkError, Peer};
+use crate::link::{self, AnnouncerLink, Frame, LinkError, Peer, Receiver};
 use crate::site::Site;
 use crate::stations::{ConnectionId, Hello, Order};
 use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 
 /// Orders that may wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
+
+/// How long a station has to hang up once it was told the last word.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What a connection tells the desk.
 #[derive(Debug)]
@@ -125,9 +130,7 @@ async fn converse(
     if let Err(reason) = verdict {
         sender.send(&FromAnnouncer::Refused { reason }).await?;
         sender.close().await?;
-        // A refused station closes when it has read why.
-        while receiver.next().await?.is_some() {}
-        return Ok("it was refused");
+        return hung_up(receiver, "it was refused").await;
     }
     let site_and_time = site.zip(nonce).map(|(site, nonce)| (site.announcer(), site.state_time(nonce)));
     sender.send(&FromAnnouncer::Welcome { clock: clock.id, site: site_and_time }).await?;
@@ -154,7 +157,11 @@ async fn converse(
             order = mailbox.recv() => match order {
                 Some(Order::Deliver(delivery)) => {
                     sender.send(&delivery.message()).await?;
-                    sender.send_blocks(&delivery.frames).await?;
+                    tokio::select! {
+                        sent = sender.send_blocks(&delivery.frames) => sent?,
+                        // Before the last block is out, no order but to end it can come.
+                        _ = mailbox.recv() => return Ok("the announcer closed the connection"),
+                    }
                 }
                 Some(Order::PlayAt { clip, at }) => {
                     let instant_us = clock.at_us(at);
@@ -163,11 +170,22 @@ async fn converse(
                 Some(Order::Note(clip)) => {
                     sender.send(&FromAnnouncer::Noted { clip }).await?;
                     sender.close().await?;
-                    while receiver.next().await?.is_some() {}
-                    return Ok("it closed the connection");
+                    return hung_up(receiver, "it closed the connection").await;
                 }
                 Some(Order::Drop) | None => return Ok("the announcer closed the connection"),
             },
         }
     }
+}
+
+/// Waits for the station to hang up, so that it has surely read the last word; not for ever.
+async fn hung_up(
+    mut receiver: Receiver<ReadHalf<TcpStream>, FromStation>,
+    ending: &'static str,
+) -> Result<&'static str, LinkError> {
+    let until_closed = async {
+        while receiver.next().await?.is_some() {}
+        Ok(ending)
+    };
+    timeout(CLOSE_DEADLINE, until_closed).await.unwrap_or(Ok("it did not hang up when it was told to"))
 }

@@ -122,7 +122,8 @@ mod tests {
     fn who_has_outstayed_makes_room_and_nobody_else() {
         let (door, now) = (Door::default(), Instant::now());
         let first = door.enter(address(1), now).unwrap();
-        let rest: Vec<_> = (1..MAX_STRANGERS_AN_ADDRESS).map(|_| door.enter(address(1), now).unwrap()).collect();
+        let rest: Vec<_> =
+            (1..MAX_STRANGERS_AN_ADDRESS).map(|_| door.enter(address(1), now).unwrap()).collect();
         assert!(door.enter(address(1), now).is_none());
         let later = now + MIN_STAY;
         let new = door.enter(address(1), later).unwrap();

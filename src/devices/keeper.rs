@@ -66,22 +66,25 @@ impl Health {
     }
 }
 
+/// The streams of one device: dropped, they are closed.
+pub(crate) type Streams = Vec<cpal::Stream>;
+
 /// Opens one stream in one format, paused. `L` is what the device's user needs to reach its callbacks.
 pub(crate) trait Open: Send + 'static {
     /// What the device's user needs.
     type Link: Send + Sync + 'static;
     /// Microphone or loudspeaker.
     const DIRECTION: Direction;
-    /// How much sound each callback should take.
+    /// How much sound each callback should take or bring.
     const PERIOD: Duration;
 
-    /// Builds the stream.
+    /// Builds the stream, and others that must run with it.
     fn open(
         &self,
         found: &Found,
         format: Format,
         health: Arc<Health>,
-    ) -> Result<(cpal::Stream, Self::Link), cpal::Error>;
+    ) -> Result<(Streams, Self::Link), cpal::Error>;
 }
 
 /// A stream is open, or was lost.
@@ -186,7 +189,7 @@ type First<L> = Result<(String, watch::Receiver<State<L>>), DevicesError>;
 impl<O: Open> Work<O> {
     fn run(mut self, first: &mpsc::SyncSender<First<O::Link>>) {
         silence_alsa();
-        let (mut stream, link, mut health, name) = match self.open() {
+        let (mut streams, link, mut health, name) = match self.open() {
             Ok(opened) => opened,
             Err(error) => {
                 // Nobody waits any more if this fails.
@@ -196,22 +199,22 @@ impl<O: Open> Work<O> {
         };
         let (state, watcher) = watch::channel(Ok(Arc::new(link)));
         if first.send(Ok((name.clone(), watcher))).is_err() {
-            return dispose(stream);
+            return dispose(streams);
         }
         loop {
-            let Some(error) = self.watch(&health, &name) else { return dispose(stream) };
+            let Some(error) = self.watch(&health, &name) else { return dispose(streams) };
             tracing::warn!(device = name, %error, "the sound device is lost; opening it again");
             state.send_modify(|state| *state = Err(Arc::new(error)));
-            dispose(stream);
+            dispose(streams);
             let mut wait = BACKOFF.0;
             let link;
-            (stream, link, health) = loop {
+            (streams, link, health) = loop {
                 self.pause(wait);
                 if self.stopped() {
                     return;
                 }
                 match self.open() {
-                    Ok((stream, link, health, _)) => break (stream, link, health),
+                    Ok((streams, link, health, _)) => break (streams, link, health),
                     Err(error) => {
                         tracing::debug!(device = name, %error, "the sound device is still lost");
                         state.send_modify(|state| *state = Err(Arc::new(error)));
@@ -229,8 +232,7 @@ impl<O: Open> Work<O> {
     }
 
     #[allow(clippy::type_complexity)]
-    fn open(&mut self) -> Result<(cpal::Stream, O::Link, Arc<Health>, String), DevicesError> {
-        self.hosts.connect();
+    fn open(&mut self) -> Result<(Streams, O::Link, Arc<Health>, String), DevicesError> {
         let found = self.hosts.find(O::DIRECTION, self.wanted.as_deref())?;
         let mut refusal = DevicesError::Format { device: found.name.clone() };
         for format in formats(&found, O::DIRECTION, O::PERIOD).map_err(|error| self.explain(&found, error))? {
@@ -240,12 +242,12 @@ impl<O: Open> Work<O> {
                 failure: OnceLock::new(),
                 keeper: thread::current(),
             });
-            let started = self.opener.open(&found, format, health.clone()).and_then(|(stream, link)| {
-                stream.play()?;
-                Ok((stream, link))
+            let started = self.opener.open(&found, format, health.clone()).and_then(|(streams, link)| {
+                streams.iter().try_for_each(StreamTrait::play)?;
+                Ok((streams, link))
             });
             match started {
-                Ok((stream, link)) => return Ok((stream, link, health, found.name)),
+                Ok((streams, link)) => return Ok((streams, link, health, found.name)),
                 Err(source) => refusal = DevicesError::Failed { device: found.name.clone(), source },
             }
         }
@@ -298,7 +300,7 @@ impl<O: Open> Work<O> {
     }
 }
 
-/// Closes a stream elsewhere: closing waits for the sound server, and a server that hangs never answers.
-fn dispose(stream: cpal::Stream) {
-    thread::spawn(move || drop(stream));
+/// Closes streams elsewhere: closing waits for the sound server, and a server that hangs never answers.
+fn dispose(streams: Streams) {
+    thread::spawn(move || drop(streams));
 }

@@ -12,7 +12,7 @@ use super::stamps::Stamps;
 use super::{LoudspeakerError, PlayReport};
 use crate::clip::Clip;
 use crate::devices::format::{Format, with_sample_type};
-use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT};
+use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
 use crate::devices::{Direction, Found};
 use crate::sample;
 
@@ -72,7 +72,7 @@ impl Open for Opener {
         found: &Found,
         format: Format,
         health: Arc<Health>,
-    ) -> Result<(cpal::Stream, Link), cpal::Error> {
+    ) -> Result<(Streams, Link), cpal::Error> {
         let (commands, taken) = rtrb::RingBuffer::new(QUEUE);
         let (given, finished) = rtrb::RingBuffer::new(QUEUE);
         let source = Source {
@@ -89,7 +89,7 @@ impl Open for Opener {
             orders: Mutex::new(Orders { commands, finished }),
         };
         let stream = with_sample_type!(format.sample, build(found, format.config, source))?;
-        Ok((stream, link))
+        Ok((vec![stream], link))
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) enum Progress {
     /// The station has the clip and waits for the instant.
     Verified,
     /// The station was told to play; a receipt is due by `until`.
-    Told { at: Instant, until: Instant },
+    Told { until: Instant },
     /// The last word, with the reason where it was not played.
     Ended(Result<(), String>),
 }
@@ -98,6 +98,10 @@ pub(super) struct Recipient {
     pub trouble: Option<String>,
     /// How long before an instant it must be told.
     pub lead: Duration,
+    /// The instant it was told last; without one, no receipt of it can be true.
+    pub told: Option<Instant>,
+    /// It said that its loudspeaker has begun, since it was told.
+    pub begun: bool,
 }
 
 /// A clip on its way to everybody who should play it.
@@ -109,8 +113,8 @@ pub(super) struct Announcement {
     pub tally: Tally,
     /// When the first of them plays.
     pub agreed: Option<Instant>,
-    /// Since when half of those that are awaited have verified.
-    pub half_since: Option<Instant>,
+    /// When the instant is named even if some have not verified.
+    pub agree_by: Option<Instant>,
     /// The verdict was given.
     pub settled: bool,
 }
@@ -123,14 +127,15 @@ impl Announcement {
             recipients: HashMap::new(),
             tally: Tally::default(),
             agreed: None,
-            half_since: None,
+            agree_by: None,
             settled: false,
         }
     }
 
     pub fn add(&mut self, station: String, progress: Progress, trouble: Option<String>) {
         *self.tally.slot(&progress) += 1;
-        let recipient = Recipient { progress, refusals: 0, trouble, lead: Duration::ZERO };
+        let lead = Duration::ZERO;
+        let recipient = Recipient { progress, refusals: 0, trouble, lead, told: None, begun: false };
         self.recipients.insert(station, recipient);
     }
 
@@ -173,14 +178,10 @@ impl Announcement {
             .any(|r| matches!(r.progress, Progress::Away { held_until } if now < held_until))
     }
 
-    /// The longest lead of those who wait for the instant.
-    pub fn lead(&self) -> Duration {
-        self.recipients
-            .values()
-            .filter(|recipient| recipient.progress == Progress::Verified)
-            .map(|recipient| recipient.lead)
-            .max()
-            .unwrap_or_default()
+    /// The longest lead among these.
+    pub fn lead(&self, names: &[String]) -> Duration {
+        let leads = names.iter().filter_map(|name| Some(self.recipients.get(name)?.lead));
+        leads.max().unwrap_or_default()
     }
 
     /// When it stops sounding, if another clip could sound at the same place.

@@ -1,0 +1,106 @@
+//! Happenings in random order.
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::office::{Office, clip, receipt};
+
+/// What may happen, at random.
+#[derive(Debug, Clone)]
+enum Happening {
+    Joins { name: usize, instance: u64, last: Option<u64> },
+    Leaves(usize),
+    Announces { zoned: bool },
+    Says { name: usize, what: usize, sequence: u64, lead_us: u32 },
+    Behaves(usize),
+    Passes(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        3 => (0..5_usize, 1..3_u64, proptest::option::of(1..6_u64))
+            .prop_map(|(name, instance, last)| Happening::Joins { name, instance, last }),
+        1 => (0..5_usize).prop_map(Happening::Leaves),
+        1 => any::<bool>().prop_map(|zoned| Happening::Announces { zoned }),
+        1 => (0..5_usize, 0..8_usize, 1..6_u64, any::<u32>())
+            .prop_map(|(name, what, sequence, lead_us)| Happening::Says { name, what, sequence, lead_us }),
+        6 => (0..5_usize).prop_map(Happening::Behaves),
+        3 => (0..4_000_u64).prop_map(Happening::Passes),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order: no panic, no spinning tick, tallies that are right, exactly
+    /// one verdict on every announcement, and one receipt of a station and clip at most.
+    #[test]
+    fn any_sequence_of_happenings_settles(
+        keeps: bool,
+        happenings in proptest::collection::vec(happening(), 1..120),
+    ) {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let mut office = Office::new(keeps);
+        let mut sequence = 0;
+        for happening in happenings {
+            match happening {
+                Happening::Joins { name, instance, last } => {
+                    let zones: &[&str] = if name % 2 == 0 { &["x"] } else { &[] };
+                    let last = last.map(|sequence| receipt(clip(sequence)));
+                    let _ = office.join_as(NAMES[name], zones, instance, last);
+                }
+                Happening::Leaves(name) => office.leave(NAMES[name]),
+                Happening::Announces { zoned } => {
+                    sequence += 1;
+                    office.announce_to(sequence, if zoned { &["x"] } else { &[] });
+                }
+                Happening::Says { name, what, sequence, lead_us } => {
+                    let (id, reason) = (clip(sequence), String::from("so"));
+                    office.says(NAMES[name], match what {
+                        0 => FromStation::Ping { t1_us: 1 },
+                        1 => FromStation::Verified { clip: id, lead_us },
+                        2 => FromStation::Rejected { clip: id, reason },
+                        3 => FromStation::Playing { clip: id },
+                        4 => FromStation::Played(receipt(id)),
+                        5 => FromStation::Failed { clip: id, reason },
+                        6 => FromStation::Goodbye,
+                        _ => FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None },
+                    });
+                }
+                // The next thing that a good station does.
+                Happening::Behaves(name) => {
+                    let name = NAMES[name];
+                    let next = office.stations.announcements.iter().find_map(|(id, announcement)| {
+                        let message = match announcement.progress(name)? {
+                            Progress::Sent { .. } => FromStation::Verified { clip: *id, lead_us: 5_000 },
+                            Progress::Told { .. } => FromStation::Played(receipt(*id)),
+                            _ => return None,
+                        };
+                        Some(message)
+                    });
+                    if let Some(message) = next {
+                        let ends = matches!(message, FromStation::Played(_));
+                        office.says(name, message);
+                        if ends {
+                            office.leave(name);
+                        }
+                    }
+                }
+                Happening::Passes(ms) => office.pass(Duration::from_millis(ms)),
+            }
+        }
+        office.pass(Duration::from_secs(600));
+        prop_assert!(office.stations.is_settled());
+        prop_assert!(office.stations.announcements.is_empty());
+        prop_assert_eq!(office.stations.next_tick(office.now), None);
+        for sequence in 1..=sequence {
+            let verdicts = office.verdicts(clip(sequence));
+            prop_assert_eq!(verdicts.len(), 1);
+            let (played, expected, missing) = &verdicts[0];
+            prop_assert_eq!(played + missing.len(), *expected);
+            for name in NAMES {
+                prop_assert!(office.receipts(name, clip(sequence)) <= 1);
+            }
+        }
+    }
+}

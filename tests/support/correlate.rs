@@ -1,0 +1,241 @@
+//! How alike are two recordings: delay, correlation, and what is missing of one in the other.
+
+use std::collections::BTreeSet;
+use std::f64::consts::PI;
+
+use realfft::RealFftPlanner;
+
+/// The first search runs at this fraction of the rate.
+const COARSE: usize = 6;
+/// So many lags on either side are used to look between two.
+const NEIGHBOURS: isize = 16;
+/// A station steers by its device's clock: parts of a clip stand up to a quarter of a millisecond at 48 kHz
+/// beside the whole. Sound that is dropped or repeated is far beyond that.
+const MAX_SLIP_FRAMES: usize = 12;
+/// So many of its peaks are looked at closely.
+const CANDIDATES: usize = 6;
+/// Windows in which sound is either there or missing.
+const WINDOW_MS: usize = 2;
+/// A window holds less than this part of the reference's level: its sound is missing.
+const MISSING_BELOW: f64 = 0.3;
+/// Windows of the reference this far below its mean level are too quiet to judge.
+const TOO_QUIET: f64 = 0.003;
+
+/// Where and how well a reference is found in a recording.
+#[derive(Debug, Clone, Copy)]
+pub struct Match {
+    /// Frames from the recording's start to the reference's, between samples too.
+    pub delay_frames: f64,
+    /// Normalised cross-correlation over the whole reference: 1 is the same sound, at any level.
+    pub correlation: f64,
+    /// Level of the recording over that of the reference.
+    pub gain: f64,
+}
+
+/// What is not there of a reference, in frames.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Cut from the start.
+    pub head: usize,
+    /// Cut from the end.
+    pub tail: usize,
+    /// Where silence stands inside, and how long.
+    pub gaps: Vec<(usize, usize)>,
+}
+
+/// Finds `reference` in `heard`. Parts of it may be missing at either end.
+pub fn align(reference: &[f32], heard: &[f32]) -> Match {
+    assert!(reference.len() > 100 * COARSE && !heard.is_empty(), "too little sound to compare");
+    let best = best_lag(reference, heard);
+    let (offset, correlation) = between_samples(reference, heard, best);
+    Match {
+        delay_frames: best as f64 + offset,
+        correlation,
+        gain: (energy(shifted(heard, best, reference.len())) / energy(reference.iter().copied())).sqrt(),
+    }
+}
+
+/// What is missing of `reference` in `heard` once found there.
+pub fn missing(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) -> Missing {
+    let hop = rate_hz as usize * WINDOW_MS / 1000 / 2;
+    let window = hop * 2;
+    let lag = found.delay_frames.round() as isize;
+    let mean = (energy(reference.iter().copied()) / reference.len() as f64).sqrt();
+    // Judged on the median of the windows' gains: the mean falls with every gap.
+    let mut levels = Vec::new();
+    for start in (0..reference.len().saturating_sub(window - 1)).step_by(hop) {
+        let there = rms(reference[start..start + window].iter().copied(), window);
+        let here = rms(shifted(heard, lag + start as isize, window), window);
+        levels.push((there > mean * TOO_QUIET).then_some(here / there.max(f64::MIN_POSITIVE)));
+    }
+    let mut gains: Vec<f64> = levels.iter().flatten().copied().collect();
+    gains.sort_by(f64::total_cmp);
+    assert!(
+        gains.len() * 2 > levels.len(),
+        "the reference is silent for most of its length: nothing to judge by"
+    );
+    let bound = gains[gains.len() / 2] * MISSING_BELOW;
+    let lost: Vec<bool> = levels.iter().map(|level| level.is_some_and(|level| level < bound)).collect();
+    let mut missing = Missing::default();
+    let mut at = 0;
+    while at < lost.len() {
+        let run = lost[at..].iter().take_while(|lost| **lost).count();
+        if run > 0 {
+            let frames = (run + 1) * hop;
+            match (at == 0, at + run == lost.len()) {
+                (true, _) => missing.head = frames,
+                (_, true) => missing.tail = frames,
+                _ => missing.gaps.push((at * hop, frames)),
+            }
+        }
+        at += run.max(1);
+    }
+    missing
+}
+
+/// Frames by which parts of the sound stand elsewhere than the whole does: dropped or repeated sound.
+/// Looks at every 100 ms; the largest shift, of at most 20 ms.
+pub fn largest_slip_frames(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) -> usize {
+    let window = rate_hz as usize / 10;
+    let reach = rate_hz as isize / 50;
+    let lag = found.delay_frames.round() as isize;
+    let mut largest = 0;
+    for (index, part) in reference.chunks_exact(window).enumerate() {
+        let start = lag + (index * window) as isize;
+        let here = correlation_at(part, heard, start);
+        if here > 0.95 {
+            continue;
+        }
+        let (best, shift) = (-reach..=reach)
+            .map(|shift| (correlation_at(part, heard, start + shift), shift))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .unwrap_or((here, 0));
+        if best > here + 0.02 {
+            largest = largest.max(shift.unsigned_abs());
+        }
+    }
+    largest
+}
+
+/// The first and the last frame with sound, in a recording that is pure silence elsewhere.
+pub fn extent(heard: &[f32], from: usize) -> Option<(usize, usize)> {
+    const STEP: f32 = 1.5 / 32_768.0;
+    let first = heard.iter().skip(from).position(|sample| sample.abs() > STEP)? + from;
+    let last = heard.iter().rposition(|sample| sample.abs() > STEP)?;
+    Some((first, last))
+}
+
+/// Panics unless `heard` holds the whole of `reference`: alike to `at_least`, nothing missing at head
+/// or tail, no gap and no slip. Returns where it was found.
+pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, at_least: f64) -> Match {
+    let found = align(reference, heard);
+    let lost = missing(reference, heard, &found, rate_hz);
+    let slip = largest_slip_frames(reference, heard, &found, rate_hz);
+    assert!(
+        found.correlation >= at_least && lost == Missing::default() && slip <= MAX_SLIP_FRAMES,
+        "{what}: {found:?}, wanted a correlation of {at_least} at least; missing {lost:?}, slipped by {slip} frames"
+    );
+    found
+}
+
+/// The peak of the correlation near a lag, as an offset from it, and its height. The correlation of two sounds
+/// is as limited in band as they are: the sampling theorem gives it between the lags.
+fn between_samples(reference: &[f32], heard: &[f32], lag: isize) -> (f64, f64) {
+    let around: Vec<f64> = (-NEIGHBOURS..=NEIGHBOURS)
+        .map(|neighbour| correlation_at(reference, heard, lag + neighbour))
+        .collect();
+    let at = |offset: f64| -> f64 {
+        let weights = (-NEIGHBOURS..=NEIGHBOURS).map(|neighbour| {
+            let distance = offset - neighbour as f64;
+            let window = 0.5 + 0.5 * (distance / (NEIGHBOURS + 1) as f64 * PI).cos();
+            let sinc = if distance.abs() < 1e-9 { 1.0 } else { (distance * PI).sin() / (distance * PI) };
+            sinc * window
+        });
+        weights.zip(&around).map(|(weight, correlation)| weight * correlation).sum()
+    };
+    let offsets = (-100..=100).map(|hundredth| f64::from(hundredth) / 100.0);
+    let (offset, peak) =
+        offsets.map(|offset| (offset, at(offset))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default();
+    (offset, peak.min(1.0))
+}
+
+fn decimate(samples: &[f32]) -> Vec<f64> {
+    samples.chunks(COARSE).map(|block| block.iter().map(|&sample| f64::from(sample)).sum()).collect()
+}
+
+/// The lag of the highest normalised cross-correlation.
+fn best_lag(reference: &[f32], heard: &[f32]) -> isize {
+    let correlate = |lag: isize| (correlation_at(reference, heard, lag), lag);
+    let best =
+        |lags: Vec<isize>| lags.into_iter().map(correlate).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap().1;
+    // Sound with a pitch has peaks a period apart, which the coarse search ranks only roughly.
+    let candidates = coarse_lags(&decimate(reference), &decimate(heard));
+    let step = COARSE as isize;
+    let around: BTreeSet<isize> =
+        candidates.iter().flat_map(|lag| [-1, 0, 1].map(|near| (lag * step) + near * step / 2)).collect();
+    let near = best(around.into_iter().collect());
+    best((near - step..=near + step).collect())
+}
+
+/// The best lags of a search through the frequency domain, one a peak.
+fn coarse_lags(reference: &[f64], heard: &[f64]) -> Vec<isize> {
+    let pad = reference.len();
+    let size = (heard.len() + 2 * pad).next_power_of_two();
+    let mut planner = RealFftPlanner::<f64>::new();
+    let (forward, inverse) = (planner.plan_fft_forward(size), planner.plan_fft_inverse(size));
+    let spectrum = |samples: &[f64], offset: usize| {
+        let mut input = forward.make_input_vec();
+        input[offset..offset + samples.len()].copy_from_slice(samples);
+        let mut output = forward.make_output_vec();
+        forward.process(&mut input, &mut output).unwrap();
+        output
+    };
+    let mut product = spectrum(heard, pad);
+    for (heard, reference) in product.iter_mut().zip(spectrum(reference, 0)) {
+        *heard *= reference.conj();
+    }
+    for edge in [0, size / 2] {
+        product[edge].im = 0.0;
+    }
+    let mut raw = inverse.make_output_vec();
+    inverse.process(&mut product, &mut raw).unwrap();
+
+    let mut sums = vec![0.0; pad + 1];
+    for sample in heard {
+        sums.push(sums[sums.len() - 1] + sample * sample);
+    }
+    sums.resize(heard.len() + 2 * pad + 1, sums[sums.len() - 1]);
+    let lags = heard.len() + pad;
+    let local = |lag: usize| sums[lag + pad] - sums[lag];
+    let loudest = (0..lags).map(local).fold(0.0, f64::max);
+    assert!(loudest > 0.0, "the recording is pure silence");
+    let score = |lag: usize| raw[lag] / local(lag).max(loudest / 100.0).sqrt();
+    let mut peaks: Vec<usize> =
+        (1..lags - 1).filter(|&lag| score(lag) >= score(lag - 1) && score(lag) >= score(lag + 1)).collect();
+    peaks.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    peaks.iter().take(CANDIDATES).map(|&lag| lag as isize - pad as isize).collect()
+}
+
+fn shifted(heard: &[f32], lag: isize, frames: usize) -> impl Iterator<Item = f32> + '_ {
+    (lag..lag + frames as isize)
+        .map(|index| usize::try_from(index).ok().and_then(|index| heard.get(index)).copied().unwrap_or(0.0))
+}
+
+fn correlation_at(reference: &[f32], heard: &[f32], lag: isize) -> f64 {
+    let (mut product, mut there, mut here) = (0.0, 0.0, 0.0);
+    for (&reference, heard) in reference.iter().zip(shifted(heard, lag, reference.len())) {
+        let (reference, heard) = (f64::from(reference), f64::from(heard));
+        product += reference * heard;
+        there += reference * reference;
+        here += heard * heard;
+    }
+    if there == 0.0 || here == 0.0 { 0.0 } else { product / (there * here).sqrt() }
+}
+
+fn energy(samples: impl Iterator<Item = f32>) -> f64 {
+    samples.map(|sample| f64::from(sample).powi(2)).sum()
+}
+
+fn rms(samples: impl Iterator<Item = f32>, count: usize) -> f64 {
+    (energy(samples) / count as f64).sqrt()
+}

@@ -1,0 +1,327 @@
+//! The real program as it runs in a building: an announcer, and a station in every hallway.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::DEADLINE;
+
+/// The program under test.
+pub const BULLHORN: &str = env!("CARGO_BIN_EXE_bullhorn");
+
+/// Environment variables for a program.
+pub type Environment = Vec<(String, String)>;
+
+/// One running `bullhorn … --events json`. Ends with its owner.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    /// Events that no one asked for yet, oldest first.
+    waiting: VecDeque<Value>,
+    /// Every line of standard output.
+    said: Vec<String>,
+    complaints: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Program {
+    /// Starts it with `--events json` added.
+    pub fn start<S: Into<OsString>>(
+        name: &str,
+        arguments: impl IntoIterator<Item = S>,
+        environment: &[(String, String)],
+    ) -> Self {
+        let arguments = arguments.into_iter().map(Into::into).chain(["--events".into(), "json".into()]);
+        Self::start_prose(name, arguments, environment)
+    }
+
+    /// Starts it as it is.
+    pub fn start_prose<S: Into<OsString>>(
+        name: &str,
+        arguments: impl IntoIterator<Item = S>,
+        environment: &[(String, String)],
+    ) -> Self {
+        let mut child = Command::new(BULLHORN)
+            .args(arguments.into_iter().map(Into::into))
+            .envs(environment.iter().cloned())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
+        let mut errors = child.stderr.take().unwrap();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let complaints = Arc::new(Mutex::new(String::new()));
+        let writer = Arc::clone(&complaints);
+        let listener = std::thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(count @ 1..) = errors.read(&mut block) {
+                writer.lock().unwrap().push_str(&String::from_utf8_lossy(&block[..count]));
+            }
+        });
+        Self {
+            name: name.into(),
+            child,
+            input,
+            lines,
+            waiting: VecDeque::new(),
+            said: Vec::new(),
+            complaints,
+            listener: Some(listener),
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Takes the first event of this name that was not taken yet, waiting for it if need be.
+    pub fn wait_for(&mut self, event: &str) -> Value {
+        self.wait_where(event, |_| true)
+    }
+
+    /// The same, for one of a clip or station.
+    pub fn wait_for_one(&mut self, event: &str, field: &str, value: &str) -> Value {
+        self.wait_where(&format!("{event} with {field} {value}"), |event| event[field] == value)
+    }
+
+    /// Takes the first event whose name begins `what` and that is the wanted one.
+    fn wait_where(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let name = what.split(' ').next().unwrap_or(what);
+        let fits = |event: &Value| event["event"] == name && wanted(event);
+        if let Some(index) = self.waiting.iter().position(fits) {
+            return self.waiting.remove(index).unwrap();
+        }
+        let give_up = Instant::now() + DEADLINE;
+        loop {
+            match self.next_event(give_up) {
+                Ok(event) if fits(&event) => return event,
+                Ok(event) => self.waiting.push_back(event),
+                Err(why) => panic!("{} never said {what}: {why}", self.name),
+            }
+        }
+    }
+
+    fn next_event(&mut self, give_up: Instant) -> Result<Value, &'static str> {
+        let line = self.next_line(give_up)?;
+        let event: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{} printed no JSON: {error}: {line}", self.name));
+        assert!(event["event"].is_string() && event["unix_ms"].is_u64(), "{}: {line}", self.name);
+        Ok(event)
+    }
+
+    fn next_line(&mut self, give_up: Instant) -> Result<String, &'static str> {
+        match self.lines.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                self.said.push(line.clone());
+                Ok(line)
+            }
+            Err(RecvTimeoutError::Timeout) => Err("the deadline passed"),
+            Err(RecvTimeoutError::Disconnected) => Err("it ended"),
+        }
+    }
+
+    /// Waits for a line of prose that holds `part`.
+    pub fn wait_for_line(&mut self, part: &str) -> String {
+        let give_up = Instant::now() + DEADLINE;
+        loop {
+            match self.next_line(give_up) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(_) => {}
+                Err(why) => panic!("{} never said {part:?}: {why}", self.name),
+            }
+        }
+    }
+
+    /// How many events of a name came and were not taken yet.
+    pub fn untaken(&mut self, event: &str) -> usize {
+        while let Ok(event) = self.next_event(Instant::now()) {
+            self.waiting.push_back(event);
+        }
+        self.waiting.iter().filter(|waiting| waiting["event"] == event).count()
+    }
+
+    /// Everything it printed, once it ended or closed its output.
+    pub fn rest(&mut self) -> Vec<String> {
+        let give_up = Instant::now() + DEADLINE;
+        while self.next_line(give_up).is_ok() {}
+        self.said.clone()
+    }
+
+    /// Presses Enter.
+    pub fn enter(&mut self) {
+        self.input.as_mut().expect("the input is closed").write_all(b"\n").unwrap();
+    }
+
+    /// Closes its standard input.
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until it ends by itself.
+    pub fn exit_code(&mut self) -> i32 {
+        let give_up = Instant::now() + DEADLINE;
+        // Its output closes when it ends; waiting there needs no polling.
+        while let Ok(line) = self.next_line(give_up) {
+            self.waiting.extend(serde_json::from_str(&line).ok().filter(Value::is_object));
+        }
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or_else(|| panic!("{}: {status}", self.name));
+            }
+            assert!(Instant::now() < give_up, "{} does not end", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it at once, as a power cut does.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// What it wrote to standard error so far; all of it once it ended.
+    pub fn complaints(&mut self) -> String {
+        if self.child.try_wait().unwrap().is_some()
+            && let Some(listener) = self.listener.take()
+        {
+            listener.join().unwrap();
+        }
+        self.complaints.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(1)) {
+                self.said.push(line);
+            }
+            eprintln!("--- {} printed:\n{}", self.name, self.said.join("\n"));
+            let complaints = self.complaints();
+            eprintln!("--- {} complained:\n{complaints}", self.name);
+        }
+    }
+}
+
+/// An announcer, and stations that dial it.
+#[derive(Debug)]
+pub struct Hallway {
+    /// The announcer.
+    pub announcer: Program,
+    /// The stations, in the order they were added.
+    pub stations: Vec<Program>,
+    /// Where the announcer listens, `IP:PORT`.
+    pub address: String,
+}
+
+/// What is to run in a [`Hallway`].
+#[derive(Debug, Default)]
+pub struct Plan {
+    announce: Vec<OsString>,
+    stations: Vec<(String, OsString)>,
+    environment: Environment,
+}
+
+impl Plan {
+    /// Further arguments of `bullhorn announce`.
+    pub fn announce<S: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.announce.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Says a WAV.
+    pub fn says(self, wav: &std::path::Path) -> Self {
+        self.announce([OsString::from("--input"), file(wav)])
+    }
+
+    /// A station that plays to a device, or to `file:DIR`.
+    pub fn station(mut self, name: &str, output: impl Into<OsString>) -> Self {
+        self.stations.push((name.into(), output.into()));
+        self
+    }
+
+    /// Environment variables for all programs.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment.extend(environment);
+        self
+    }
+
+    /// Starts everything; returns once every station has joined.
+    pub fn open(self) -> Hallway {
+        let arguments =
+            ["announce".into(), "--listen".into(), "127.0.0.1:0".into()].into_iter().chain(self.announce);
+        let mut announcer = Program::start("the announcer", arguments, &self.environment);
+        let address = announcer.wait_for("listening")["address"].as_str().unwrap().to_owned();
+        let mut stations = Vec::new();
+        for (name, output) in &self.stations {
+            stations.push(start_station(&address, name, output, &self.environment));
+        }
+        for (name, _) in &self.stations {
+            announcer.wait_for_one("station-joined", "station", name);
+        }
+        Hallway { announcer, stations, address }
+    }
+}
+
+impl Hallway {
+    /// An empty plan.
+    pub fn plan() -> Plan {
+        Plan::default()
+    }
+
+    /// Announces once, and waits for the verdict.
+    pub fn announce(&mut self) -> Value {
+        self.announcer.enter();
+        self.announcer.wait_for("done")
+    }
+}
+
+/// A station of its own.
+pub fn start_station(
+    address: &str,
+    name: &str,
+    output: &OsString,
+    environment: &[(String, String)],
+) -> Program {
+    let arguments: [OsString; 6] =
+        ["speaker".into(), address.into(), "--name".into(), name.into(), "--output".into(), output.clone()];
+    Program::start(name, arguments, environment)
+}
+
+/// `file:PATH`.
+pub fn file(path: &std::path::Path) -> OsString {
+    let mut argument = OsString::from("file:");
+    argument.push(path);
+    argument
+}
+
+/// The WAVs in a folder, by name.
+pub fn wavs(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|kind| kind == "wav")).collect();
+    paths.sort();
+    paths
+}

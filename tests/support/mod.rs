@@ -1,0 +1,14 @@
+//! What the integration tests and the benchmarks share: the real program in a hallway of processes, a
+//! sound server of one's own, sound files made to measure, and the comparison of two recordings.
+// Each test binary takes what it needs of this.
+#![allow(dead_code, unused_imports)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod correlate;
+pub mod hallway;
+pub mod pulse;
+pub mod terminal;
+pub mod wav;
+
+/// How long anything that must happen may take on a machine that is busy.
+pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);

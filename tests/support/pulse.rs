@@ -1,0 +1,286 @@
+//! A sound server of one's own: PulseAudio with one software sink, whose channels are a mouth and the
+//! hallways' loudspeakers. So one recording holds what was said and what each hallway heard, on one clock.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::DEADLINE;
+
+/// The sink's rate.
+pub const RATE_HZ: u32 = 48_000;
+/// The sink that a voice is played into.
+pub const MOUTH: &str = "mouth";
+/// The source that hears the mouth alone; the server's default.
+pub const MICROPHONE: &str = "microphone";
+
+const COOKIE: &str = "home/cookie";
+
+/// The server and its devices: source [`MICROPHONE`], sink [`MOUTH`], and sinks `hall-1`, `hall-2` ….
+/// `hall-1` is the default sink. Ends with its owner.
+#[derive(Debug)]
+pub struct PulseRig {
+    folder: TempDir,
+    server: Child,
+    halls: usize,
+}
+
+impl PulseRig {
+    /// Starts a server with sinks for so many hallways.
+    pub fn start(halls: usize) -> Self {
+        Self::start_with(halls, &script(halls))
+    }
+
+    /// Starts a server without a single device.
+    pub fn start_empty() -> Self {
+        Self::start_with(0, "load-module module-native-protocol-unix auth-anonymous=1\n")
+    }
+
+    fn start_with(halls: usize, script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rig.pa");
+        std::fs::write(&path, script).unwrap();
+        for name in ["run", "home"] {
+            std::fs::DirBuilder::new().mode(0o700).create(folder.path().join(name)).unwrap();
+        }
+        // cpal's client is turned away without a cookie, whatever the server asks for.
+        std::fs::write(folder.path().join(COOKIE), [7; 256]).unwrap();
+        std::fs::write(
+            folder.path().join("home/.asoundrc"),
+            "pcm.!default { type pulse }\nctl.!default { type pulse }\n",
+        )
+        .unwrap();
+        let log = std::fs::File::create(folder.path().join("server.log")).unwrap();
+        let server = Command::new("pulseaudio")
+            .args([
+                "-n",
+                "--daemonize=no",
+                "--exit-idle-time=-1",
+                "--use-pid-file=no",
+                "--log-target=stderr",
+                "-F",
+            ])
+            .arg(&path)
+            .envs(environment(folder.path()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("pulseaudio is missing: run script/setup tests");
+        let mut rig = Self { folder, server, halls };
+        rig.wait_until_ready();
+        rig
+    }
+
+    /// The socket's module is the last to load: once it answers, every device is there.
+    fn wait_until_ready(&mut self) {
+        let give_up = Instant::now() + DEADLINE;
+        let socket = self.folder.path().join("run/pulse/native");
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            let ended = self.server.try_wait().unwrap();
+            assert!(ended.is_none(), "pulseaudio ended with {ended:?}:\n{}", self.log());
+            assert!(Instant::now() < give_up, "pulseaudio does not answer:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// What a program needs in its environment to find this server and no other.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        environment(self.folder.path())
+    }
+
+    /// A folder that goes when the rig does.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Plays a WAV into a sink.
+    pub fn play(&self, sink: &str, wav: &Path) -> Player {
+        let player = Command::new("paplay")
+            .args(["--device", sink, "--latency-msec=100"])
+            .arg(wav)
+            .envs(self.environment())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("paplay is missing: run script/setup tests");
+        Player(player)
+    }
+
+    /// Records every channel from now on; returns once sound flows.
+    pub fn record(&self) -> Recording {
+        let channels = self.halls + 1;
+        let mut recorder = Command::new("parec")
+            .args(["--device=all.monitor", "--raw", "--format=s16le", "--latency-msec=20"])
+            .arg(format!("--rate={RATE_HZ}"))
+            .arg(format!("--channels={channels}"))
+            .arg(format!("--channel-map={}", channel_map(channels)))
+            .envs(self.environment())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("parec is missing: run script/setup tests");
+        let mut pipe = recorder.stdout.take().unwrap();
+        let shared = Arc::new(Shared::default());
+        let writer = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            let mut block = [0; 16 * 1024];
+            while let Ok(count @ 1..) = pipe.read(&mut block) {
+                writer.bytes.lock().unwrap().extend_from_slice(&block[..count]);
+                writer.grown.notify_all();
+            }
+        });
+        let recording = Recording { recorder, shared, channels };
+        recording.wait_until("sound flows", |recording| (recording.frames() > 0).then_some(()));
+        recording
+    }
+}
+
+impl Drop for PulseRig {
+    fn drop(&mut self) {
+        end(&mut self.server);
+        if std::thread::panicking() {
+            eprintln!("--- pulseaudio said:\n{}", self.log());
+        }
+    }
+}
+
+/// A voice that speaks; it is silenced when dropped.
+#[derive(Debug)]
+pub struct Player(Child);
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: Mutex<Vec<u8>>,
+    grown: Condvar,
+}
+
+/// A recording that runs.
+#[derive(Debug)]
+pub struct Recording {
+    recorder: Child,
+    shared: Arc<Shared>,
+    channels: usize,
+}
+
+impl Recording {
+    /// Frames so far.
+    pub fn frames(&self) -> usize {
+        self.shared.bytes.lock().unwrap().len() / (2 * self.channels)
+    }
+
+    /// One channel so far, from a frame on, as ±1.0. Channel 0 is the mouth, 1 is `hall-1`.
+    pub fn channel(&self, channel: usize, from: usize) -> Vec<f32> {
+        let bytes = self.shared.bytes.lock().unwrap();
+        bytes
+            .chunks_exact(2 * self.channels)
+            .skip(from)
+            .map(|frame| {
+                f32::from(i16::from_le_bytes([frame[2 * channel], frame[2 * channel + 1]])) / 32_768.0
+            })
+            .collect()
+    }
+
+    /// Waits for as much sound as lasts this long, counted from now.
+    pub fn wait_for(&self, length: Duration) {
+        let goal = self.frames() + (length.as_secs_f64() * f64::from(RATE_HZ)) as usize;
+        self.wait_until("the recording grows", |recording| (recording.frames() >= goal).then_some(()));
+    }
+
+    /// Waits until a channel sounds.
+    pub fn wait_until_heard(&self, channel: usize) {
+        let from = self.frames();
+        self.wait_until("a channel sounds", |recording| {
+            recording.channel(channel, from).iter().any(|sample| sample.abs() > 0.01).then_some(())
+        });
+    }
+
+    fn wait_until<T>(&self, what: &str, ready: impl Fn(&Self) -> Option<T>) -> T {
+        let give_up = Instant::now() + DEADLINE;
+        loop {
+            if let Some(result) = ready(self) {
+                return result;
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited {DEADLINE:?} until {what}");
+            let bytes = self.shared.bytes.lock().unwrap();
+            drop(self.shared.grown.wait_timeout(bytes, left.min(Duration::from_millis(100))).unwrap());
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        end(&mut self.recorder);
+    }
+}
+
+fn end(child: &mut Child) {
+    drop(child.kill());
+    drop(child.wait());
+}
+
+fn environment(folder: &Path) -> Vec<(String, String)> {
+    let inside = |name: &str| folder.join(name).display().to_string();
+    vec![
+        ("XDG_RUNTIME_DIR".into(), inside("run")),
+        ("PULSE_RUNTIME_PATH".into(), inside("run/pulse")),
+        ("PULSE_SERVER".into(), format!("unix:{}", inside("run/pulse/native"))),
+        ("PULSE_COOKIE".into(), inside(COOKIE)),
+        ("XDG_CONFIG_HOME".into(), inside("home")),
+        ("HOME".into(), inside("home")),
+        ("DBUS_SESSION_BUS_ADDRESS".into(), "disabled:".into()),
+    ]
+}
+
+fn channel_map(channels: usize) -> String {
+    (0..channels).map(|channel| format!("aux{channel}")).collect::<Vec<_>>().join(",")
+}
+
+fn script(halls: usize) -> String {
+    let channels = halls + 1;
+    let mut script = format!(
+        "load-module module-null-sink sink_name=all rate={RATE_HZ} format=s16le channels={channels} channel_map={} norewinds=1\n",
+        channel_map(channels)
+    );
+    let names = std::iter::once(MOUTH.to_owned()).chain((1..=halls).map(|hall| format!("hall-{hall}")));
+    for (channel, name) in names.enumerate() {
+        writeln!(
+            script,
+            "load-module module-remap-sink sink_name={name} master=all channels=1 channel_map=mono \
+             master_channel_map=aux{channel} remix=no"
+        )
+        .unwrap();
+    }
+    script
+        + &format!(
+            "load-module module-remap-source source_name={MICROPHONE} master=all.monitor channels=1 \
+             channel_map=mono master_channel_map=aux0 remix=no\n\
+             set-default-source {MICROPHONE}\nset-default-sink hall-1\n\
+             load-module module-native-protocol-unix auth-anonymous=1\n"
+        )
+}
+
+/// Where nothing sounds: no server, and ALSA without a single device.
+pub fn deaf_environment(folder: &Path) -> Vec<(String, String)> {
+    let empty: PathBuf = folder.join("no-devices.conf");
+    std::fs::write(&empty, "").unwrap();
+    let mut environment = environment(&folder.join("nowhere"));
+    environment.push(("ALSA_CONFIG_PATH".into(), empty.display().to_string()));
+    environment
+}
