@@ -106,10 +106,7 @@ fn near_hint(near: &[String]) -> String {
 }
 
 /// Every device of every sound system that answers; opens none of them.
-///
-/// # Errors
-/// [`DevicesError::None`] when there is not one.
-pub fn list() -> Result<Vec<Device>, DevicesError> {
+pub fn list() -> Vec<Device> {
     silence_alsa();
     let mut hosts = Hosts::default();
     let mut devices: Vec<Device> = Vec::new();
@@ -118,7 +115,8 @@ pub fn list() -> Result<Vec<Device>, DevicesError> {
         for id in HOSTS {
             let Some(host) = hosts.host(id) else { continue };
             default_id = default_id.or_else(|| default(host, direction).map(|found| found.id));
-            devices.extend(candidates(host, direction).into_iter().map(|found| Device {
+            let found = candidates(host, direction).into_iter().filter(|found| !found.is_plugin());
+            devices.extend(found.map(|found| Device {
                 is_default: default_id.as_ref() == Some(&found.id),
                 id: found.id,
                 name: found.name,
@@ -127,10 +125,7 @@ pub fn list() -> Result<Vec<Device>, DevicesError> {
             }));
         }
     }
-    if devices.is_empty() {
-        return Err(DevicesError::None { direction: Direction::Output, source: None });
-    }
-    Ok(devices)
+    devices
 }
 
 /// The sound systems, the preferred one first.
@@ -150,6 +145,18 @@ pub(crate) struct Found {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) host: HostId,
+}
+
+/// What Debian's ALSA configuration lists besides devices: converters that need a device behind them,
+/// and bridges to other sound systems. They can be named all the same.
+const ALSA_PLUGINS: [&str; 10] =
+    ["null", "lavrate", "samplerate", "speexrate", "speex", "upmix", "vdownmix", "jack", "oss", "pulse"];
+
+impl Found {
+    fn is_plugin(&self) -> bool {
+        self.host == HostId::Alsa
+            && self.id.split_once(':').is_some_and(|(_, bare)| ALSA_PLUGINS.contains(&bare))
+    }
 }
 
 impl Hosts {
