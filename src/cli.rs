@@ -179,7 +179,7 @@ pub struct Speaker {
 #[derive(Debug, Args)]
 pub struct State {
     /// The folder for keys and what must outlive a reboot [default: ~/.local/state/bullhorn]
-    #[arg(long = "state", value_name = "DIR")]
+    #[arg(long = "state", value_name = "DIR", global = true)]
     pub folder: Option<PathBuf>,
 }
 
