@@ -4,6 +4,7 @@
 #[path = "../peer/mod.rs"]
 mod peer;
 
+mod clips;
 mod headers;
 mod on_air;
 mod station;
