@@ -36,7 +36,7 @@ fn whatever_is_written_is_private() {
     let Fixture { _home, folder } = fixture();
     let announcer = AnnouncerKeys::load_or_create(&folder).unwrap();
     StationKeys::load_or_create(&folder).unwrap();
-    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", 5).unwrap();
+    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", &[], 5).unwrap();
     let pin = Pin { noise: key(2), announcer: announcer.id() };
     Pins::open(&folder).unwrap().pin("host:1", pin).unwrap();
     let mark = Mark { epoch: 1, sequence: 1, finished: false };

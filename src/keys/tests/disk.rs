@@ -127,7 +127,7 @@ fn a_full_disk_is_named_and_changes_nothing() {
     let folder = StateFolder::open(Some(path.as_ref())).unwrap();
     let announcer = AnnouncerKeys::load_or_create(&folder).unwrap().id();
     let mut known = KnownStations::open(&folder).unwrap();
-    known.admit(&key(1), "hall-1", 10).unwrap();
+    known.admit(&key(1), "hall-1", &[], 10).unwrap();
     let mut heard = Heard::open(&folder).unwrap();
     let mark = Mark { epoch: 1, sequence: 1, finished: true };
     heard.advance(&announcer, mark).unwrap();
@@ -136,7 +136,7 @@ fn a_full_disk_is_named_and_changes_nothing() {
     assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
     assert!(matches!(StationKeys::load_or_create(&folder), Err(KeysError::Full { .. })));
     assert!(!folder.path().join("station.key").exists() && !folder.path().join("station.key.new").exists());
-    assert!(matches!(known.admit(&key(2), "hall-2", 10), Err(KeysError::Full { .. })));
+    assert!(matches!(known.admit(&key(2), "hall-2", &[], 10), Err(KeysError::Full { .. })));
     assert!(known.station(&key(2)).is_none() && known.station(&key(1)).is_some());
     assert_eq!(KnownStations::open(&folder).unwrap().all().len(), 1);
     let refused = heard.advance(&announcer, Mark { sequence: 2, ..mark }).unwrap_err();

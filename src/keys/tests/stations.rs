@@ -7,21 +7,21 @@ use super::*;
 fn a_name_belongs_to_the_key_that_joined_with_it() {
     let Fixture { _home, folder } = fixture();
     let mut known = KnownStations::open(&folder).unwrap();
-    assert_eq!(known.admit(&key(1), "hall-1", 10).unwrap(), Admitted::Joined);
+    assert_eq!(known.admit(&key(1), "hall-1", &[], 10).unwrap(), Admitted::Joined);
     let before = fs::read(folder.path().join("stations.toml")).unwrap();
-    let refused = known.admit(&key(2), "hall-1", 11).unwrap_err();
+    let refused = known.admit(&key(2), "hall-1", &[], 11).unwrap_err();
     assert!(matches!(&refused, KeysError::NameTaken { name, .. } if name == "hall-1"), "{refused}");
     assert_eq!(fs::read(folder.path().join("stations.toml")).unwrap(), before);
     assert!(known.station(&key(2)).is_none());
-    assert_eq!(known.admit(&key(1), "hall-1", 12).unwrap(), Admitted::Back);
-    assert_eq!(known.admit(&key(1), "hall-2", 13).unwrap(), Admitted::Renamed { from: "hall-1".into() });
-    assert_eq!(known.admit(&key(2), "hall-1", 14).unwrap(), Admitted::Joined);
+    assert_eq!(known.admit(&key(1), "hall-1", &[], 12).unwrap(), Admitted::Back);
+    assert_eq!(known.admit(&key(1), "hall-2", &[], 13).unwrap(), Admitted::Renamed { from: "hall-1".into() });
+    assert_eq!(known.admit(&key(2), "hall-1", &[], 14).unwrap(), Admitted::Joined);
     let again = KnownStations::open(&folder).unwrap();
     let names: Vec<_> =
         again.all().iter().map(|station| (station.name.as_str(), station.joined_unix_s)).collect();
     assert_eq!(names, [("hall-1", 14), ("hall-2", 10)]);
     for bad in ["", "a\nb", &"x".repeat(65)] {
-        assert!(matches!(known.admit(&key(3), bad, 1), Err(KeysError::BadName)));
+        assert!(matches!(known.admit(&key(3), bad, &[], 1), Err(KeysError::BadName)));
     }
 }
 
@@ -29,8 +29,8 @@ fn a_name_belongs_to_the_key_that_joined_with_it() {
 fn a_removed_station_is_gone_from_a_running_announcer_and_stays_gone() {
     let Fixture { _home, folder } = fixture();
     let mut running = KnownStations::open(&folder).unwrap();
-    running.admit(&key(1), "hall-1", 10).unwrap();
-    running.admit(&key(2), "hall-2", 10).unwrap();
+    running.admit(&key(1), "hall-1", &[], 10).unwrap();
+    running.admit(&key(2), "hall-2", &[], 10).unwrap();
     running.saw(&key(1), 20);
     running.saw(&key(2), 20);
     assert!(running.refresh().unwrap().is_empty());
@@ -45,7 +45,7 @@ fn a_removed_station_is_gone_from_a_running_announcer_and_stays_gone() {
     assert!(again.station(&key(1)).is_none());
     assert_eq!(again.station(&key(2)).unwrap().last_seen_unix_s, 20);
     assert!(matches!(running.remove("hall-1"), Err(KeysError::NoSuchStation(_))));
-    assert_eq!(running.admit(&key(3), "hall-1", 40).unwrap(), Admitted::Joined);
+    assert_eq!(running.admit(&key(3), "hall-1", &[], 40).unwrap(), Admitted::Joined);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn shutting_out_retires_the_invite_too() {
     let announcer = AnnouncerKeys::load_or_create(&folder).unwrap();
     let book = InviteBook::new(&folder);
     let invite = book.issue(&announcer, DEFAULT_VALIDITY, 100).unwrap();
-    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", 100).unwrap();
+    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", &[], 100).unwrap();
     assert!(matches!(crate::invite::shut_out(&folder, "hall-9"), Err(KeysError::NoSuchStation(_))));
     assert!(book.accept(invite.secret().id(), 101).unwrap().is_some(), "a wrong name changes nothing");
     crate::invite::shut_out(&folder, "hall-1").unwrap();
@@ -72,7 +72,7 @@ fn stations_that_join_through_many_processes_at_once_are_all_kept() {
                 let mut known = KnownStations::open(folder).unwrap();
                 for number in 0..25 {
                     let number = process * 25 + number;
-                    known.admit(&key(number), &format!("hall-{number}"), number).unwrap();
+                    known.admit(&key(number), &format!("hall-{number}"), &[], number).unwrap();
                 }
             });
         }
@@ -101,7 +101,7 @@ fn ten_thousand_stations_are_read_found_and_added_to_quickly() {
     }
     let found = begun.elapsed();
     let begun = Instant::now();
-    known.admit(&key(10_000), "hall-10000", 3).unwrap();
+    known.admit(&key(10_000), "hall-10000", &[], 3).unwrap();
     let joined = begun.elapsed();
     println!("10,000 stations: open {opened:?}, find and note all {found:?}, one more joins {joined:?}");
     assert!(
@@ -113,7 +113,7 @@ fn ten_thousand_stations_are_read_found_and_added_to_quickly() {
 #[test]
 fn damaged_tables_are_refused_and_left_alone() {
     let Fixture { _home, folder } = fixture();
-    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", 10).unwrap();
+    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", &[], 10).unwrap();
     let good = fs::read_to_string(folder.path().join("stations.toml")).unwrap();
     for bad in
         [good.clone() + &good, good.replace("07", "zz"), "[[station]]\nname = 3".into(), "\u{0}".into()]
@@ -133,11 +133,11 @@ fn damaged_tables_are_refused_and_left_alone() {
 fn a_running_announcer_keeps_its_stations_when_the_table_is_damaged() {
     let Fixture { _home, folder } = fixture();
     let mut known = KnownStations::open(&folder).unwrap();
-    known.admit(&key(1), "hall-1", 10).unwrap();
+    known.admit(&key(1), "hall-1", &[], 10).unwrap();
     folder.lock().unwrap().write("stations.toml", b"torn").unwrap();
     assert!(matches!(known.refresh(), Err(KeysError::Damaged { .. })));
     assert!(known.station(&key(1)).is_some());
-    assert!(matches!(known.admit(&key(2), "hall-2", 11), Err(KeysError::Damaged { .. })));
+    assert!(matches!(known.admit(&key(2), "hall-2", &[], 11), Err(KeysError::Damaged { .. })));
     assert_eq!(fs::read(folder.path().join("stations.toml")).unwrap(), b"torn");
 }
 
