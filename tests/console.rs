@@ -18,13 +18,12 @@ struct Desk {
     _rig: PulseRig,
 }
 
-/// Starts an announcer at the terminal; the address that its console shows.
+/// Starts an announcer at the terminal; the address that its history begins with.
 fn announce(terminal: &Terminal, options: &str) -> String {
     terminal.type_line(&format!("clear; {BULLHORN} announce --listen 127.0.0.1:0 {options}; echo left=$?"));
     let shown = |screen: &str| -> Option<String> {
-        let (_, after) = screen.split_once("listening · ")?;
-        let (address, _) = after.split_once(' ')?;
-        (!address.ends_with(":0")).then(|| address.to_owned())
+        let (_, after) = screen.split_once("listening on ")?;
+        after.lines().next().map(|address| address.trim().to_owned())
     };
     shown(&terminal.wait_until("the console", |screen| shown(screen).is_some())).unwrap()
 }
