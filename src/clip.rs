@@ -339,7 +339,12 @@ pub fn read_file(path: &Path) -> Result<Sound, ClipError> {
             reader.samples::<i32>().map(|sample| sample.map(scaled)).collect::<Result<_, _>>()
         }
     }
-    .map_err(not_wav)?;
+    .map_err(|error| match error {
+        hound::Error::IoError(_) => {
+            bad("it ends before its sound does: it is truncated, copy it again".into())
+        }
+        other => not_wav(other),
+    })?;
     Ok(Sound { rate_hz: spec.sample_rate, samples: sample::to_mono(&interleaved, spec.channels.into()) })
 }
 
@@ -348,3 +353,6 @@ pub fn peak_db(samples: &[f32]) -> f32 {
     let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
     if peak < SILENCE { SILENCE_DB } else { 20.0 * peak.log10() }
 }
+
+#[cfg(test)]
+mod tests;

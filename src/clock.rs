@@ -4,7 +4,7 @@
 //! RFC 1129): with t1 and t4 read on the station's clock when the ping left and the pong came, t2 and
 //! t3 on the announcer's when the ping came and the pong left,
 //! offset = ((t2 − t1) + (t3 − t4)) / 2 and round trip = (t4 − t1) − (t3 − t2); the offset is wrong by
-//! half the round trip at most. The exchange with the shortest round trip is the one to trust.
+//! half the round trip at most. So the quickest and latest exchanges are the ones to trust.
 
 use std::collections::VecDeque;
 
@@ -16,6 +16,9 @@ const MAX_DRIFT: f64 = 500e-6;
 const MIN_FIT_SPAN_US: f64 = 8e6;
 /// An exchange that disagrees by more than both uncertainties and this is of another clock, in µs.
 const STEP_US: f64 = 1_000.0;
+
+/// Times are read in whole µs.
+const ROUNDING_US: f64 = 2.0;
 
 /// One ping and its answer, in µs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +104,7 @@ impl Clock {
         Some(line.at_us + from / (1.0 + line.rate))
     }
 
-    /// How far [`Self::to_station_us`] may be off, in µs: half the shortest round trip.
+    /// How far [`Self::to_station_us`] may be off for an instant about the latest exchange, in µs.
     pub fn uncertainty_us(&self) -> Option<f64> {
         self.line.map(|line| line.uncertainty_us)
     }
@@ -111,22 +114,42 @@ impl Clock {
         self.exchanges.iter().rev().take(8).map(Exchange::round_trip_us).reduce(f64::max)
     }
 
+    /// Every exchange confines the offset of now to within half its round trip and what two clocks can
+    /// have drifted since; the line goes through what all of them leave.
     fn fit(&self) -> Option<Line> {
-        let best = self.exchanges.iter().min_by(|a, b| a.round_trip_us().total_cmp(&b.round_trip_us()))?;
-        let uncertainty_us = best.round_trip_us() / 2.0;
-        let fallback =
-            Line { at_us: best.middle_us(), offset_us: best.offset_us(), rate: 0.0, uncertainty_us };
+        let at_us = self.exchanges.back()?.middle_us();
+        let doubt = |exchange: &Exchange| {
+            exchange.round_trip_us() / 2.0 + MAX_DRIFT * (at_us - exchange.middle_us()).abs() + ROUNDING_US
+        };
+        let best = self.exchanges.iter().min_by(|a, b| doubt(a).total_cmp(&doubt(b)))?;
+        let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
+        for exchange in &self.exchanges {
+            low = low.max(exchange.offset_us() - doubt(exchange));
+            high = high.min(exchange.offset_us() + doubt(exchange));
+        }
+        let (guess, rate) = self.regression(at_us).unwrap_or((best.offset_us(), 0.0));
+        if low > high {
+            // They contradict each other: the best one alone is believed.
+            return Some(Line { at_us, offset_us: best.offset_us(), rate: 0.0, uncertainty_us: doubt(best) });
+        }
+        let offset_us = guess.clamp(low, high);
+        Some(Line { at_us, offset_us, rate, uncertainty_us: (offset_us - low).max(high - offset_us) })
+    }
+
+    /// Offset at an instant, and rate, by least squares; `None` before there is enough to go by.
+    fn regression(&self, at_us: f64) -> Option<(f64, f64)> {
+        let shortest = self.exchanges.iter().map(Exchange::round_trip_us).reduce(f64::min)?;
         // Only exchanges about as quick as the quickest bear on the rate.
-        let limit = best.round_trip_us() * 1.5 + 50.0;
+        let limit = shortest * 1.5 + 50.0;
         let trusted: Vec<(f64, f64)> = self
             .exchanges
             .iter()
             .filter(|exchange| exchange.round_trip_us() <= limit)
             .map(|exchange| (exchange.middle_us(), exchange.offset_us()))
             .collect();
-        let (Some(first), Some(last)) = (trusted.first(), trusted.last()) else { return Some(fallback) };
+        let (first, last) = (trusted.first()?, trusted.last()?);
         if trusted.len() < 4 || last.0 - first.0 < MIN_FIT_SPAN_US {
-            return Some(fallback);
+            return None;
         }
         let count = trusted.len() as f64;
         let mean_t = trusted.iter().map(|(t, _)| t).sum::<f64>() / count;
@@ -134,6 +157,9 @@ impl Clock {
         let covariance = trusted.iter().map(|(t, o)| (t - mean_t) * (o - mean_o)).sum::<f64>();
         let variance = trusted.iter().map(|(t, _)| (t - mean_t).powi(2)).sum::<f64>();
         let rate = (covariance / variance).clamp(-MAX_DRIFT, MAX_DRIFT);
-        Some(Line { at_us: mean_t, offset_us: mean_o, rate, uncertainty_us })
+        Some((mean_o + rate * (at_us - mean_t), rate))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ pub fn json(event: &Event, unix_ms: u64) -> Option<String> {
     Some(line)
 }
 
-/// The devices for `bullhorn devices`: microphones, then loudspeakers; `*` marks the default.
+/// The devices for `bullhorn devices`: microphones, then loudspeakers; the default marked.
 pub fn devices(devices: &[Device]) -> String {
     let width = devices.iter().map(|device| device.id.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -136,15 +136,14 @@ pub fn devices(devices: &[Device]) -> String {
         let mut none = true;
         for device in devices.iter().filter(|device| device.direction == direction) {
             none = false;
-            let mark = if device.is_default { '*' } else { ' ' };
+            let (mark, word) = if device.is_default { ('*', " (default)") } else { (' ', "") };
             let (id, name) = (escaped(&device.id), escaped(&device.name));
-            text.push_str(&format!("{mark} {id:width$}  {name}\n"));
+            text.push_str(&format!("{mark} {id:width$}  {name}{word}\n"));
         }
         if none {
             text.push_str("  none\n");
         }
     }
-    text.push_str("* is used when no device is named.\n");
     text
 }
 

@@ -373,7 +373,11 @@ fn check_reason(reason: &str) -> Result<(), WireError> {
 /// Shortens a reason to what a message may carry.
 pub fn reason(words: impl std::fmt::Display) -> String {
     let mut words = words.to_string();
-    words.truncate(words.floor_char_boundary(MAX_REASON_BYTES));
+    let mut end = words.len().min(MAX_REASON_BYTES);
+    while !words.is_char_boundary(end) {
+        end -= 1;
+    }
+    words.truncate(end);
     words
 }
 

@@ -183,8 +183,10 @@ mod tests {
     }
 
     proptest! {
-        /// A second of timestamps is enough to say within 0.04 ms when a frame half a second later plays,
-        /// whatever the clock within 0.1 %, and though some timestamps are useless.
+        /// A second of timestamps says when a frame half a second later plays, whatever the clock within
+        /// 0.1 %, and though some timestamps are useless. The bound is the worst that least squares can do
+        /// with errors of 40 µs: the sum over 50 stamps of |1/50 + 50.5·(i − 24.5)/10,412| is 3.05; three
+        /// of them may be bad besides.
         #[test]
         fn the_line_foretells_a_drifting_jittering_card(
             clock in -0.001..0.001,
@@ -198,7 +200,7 @@ mod tests {
             let line = Line::fit(&card(clock, &errors), 48_000).expect("a line");
             let frame = 75.0 * 960.0;
             let error = line.time_ns(frame) - true_time_ns(clock, frame);
-            prop_assert!(error.abs() < 40e3, "off by {error} ns");
+            prop_assert!(error.abs() < 150e3, "off by {error} ns");
             prop_assert!((line.frame(line.time_ns(frame)) - frame).abs() < 1e-3);
         }
     }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn clip_of(frames: u32) -> Vec<i16> {
-    (0..frames).map(|frame| ((frame * 7_919) % 60_000) as i16).collect()
+    (0..frames).map(|frame| (frame.wrapping_mul(7_919) >> 3) as i16).collect()
 }
 
 /// The one form that a clip's WAV has.
