@@ -107,6 +107,32 @@ fn dropped_sound_is_noticed() {
 }
 
 #[test]
+fn a_clock_that_is_a_thousandth_off_is_fitted_and_gaps_still_noticed() {
+    let mut low = 0.0;
+    let smooth: Vec<f32> = voice()
+        .iter()
+        .map(|sample| {
+            low += 0.2 * (sample - low);
+            low
+        })
+        .collect();
+    let slow: Vec<f32> = (0..LENGTH + 90)
+        .map(|frame| {
+            let at = frame as f32 / 1.001;
+            let [from, to] = [0, 1].map(|next| smooth.get(at as usize + next).copied().unwrap_or(0.0));
+            from + (to - from) * at.fract()
+        })
+        .collect();
+    let found = assert_whole("a slow copy", &smooth, &after(4_000, &slow), RATE_HZ, 0.99);
+    assert!((found.delay_frames - 4_000.0).abs() < 5.0, "{found:?}");
+    let mut broken = slow.clone();
+    broken[70_000..70_000 + 5 * MS].fill(0.0);
+    let result = std::panic::catch_unwind(|| assert_whole("", &smooth, &after(4_000, &broken), RATE_HZ, 0.5));
+    let message = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("gaps: [(6"), "{message}");
+}
+
+#[test]
 fn sound_that_is_only_alike_is_told_from_the_same() {
     let voice = voice();
     let mean_square = voice.iter().map(|sample| sample * sample).sum::<f32>() / LENGTH as f32;

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::correlate::{align, assert_whole, extent};
-use support::hallway::{Hallway, file, wavs};
+use support::correlate::{assert_whole, extent};
+use support::hallway::{Hallway, Program, file, wavs};
 use support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ};
 use support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 
@@ -70,11 +70,15 @@ fn two_hallways_hear_the_speech_whole() {
         let heard = recording.channel(hall, 0);
         let (first, last) = extent(&heard, 0).expect("something was heard");
         let emitted = last + 1 - first;
-        assert!(emitted.abs_diff(clip.len()) < 50, "{what}: {emitted} of {} frames sounded", clip.len());
+        assert!(
+            emitted.abs_diff(clip.len()) < clip.len() / 300,
+            "{what}: {emitted} of {} frames sounded",
+            clip.len()
+        );
         let at = assert_whole(&format!("the clip, in {what},"), &clip, &heard, RATE_HZ, ALIKE);
         assert!(at.delay_frames > said.delay_frames + clip.len() as f64, "{what}: heard before it was said");
-        let whole = align(&heard[first..=last], &mouth);
-        assert!(whole.correlation >= ALIKE, "{what} against what was said: {whole:?}");
+        let said = &mouth[said.delay_frames.round() as usize..][..clip.len()];
+        assert_whole(&format!("what was said, in {what},"), said, &heard, RATE_HZ, ALIKE);
         println!("{what}: {at:?}");
     }
 }
@@ -124,22 +128,23 @@ fn silence_is_sent_with_a_warning_that_names_the_microphone() {
 #[test]
 fn defaults_are_the_servers() {
     let rig = PulseRig::start(1);
-    let mut hallway = Hallway::plan().environment(rig.environment()).announce(["--seconds", "1"]).open();
-    let mut station = support::hallway::Program::start(
-        "hall-1",
-        ["speaker", &hallway.address, "--name", "hall-1"],
-        &rig.environment(),
-    );
-    hallway.announcer.wait_for("station-joined");
+    let kept = tempfile::tempdir().unwrap();
+    let mut hallway = Hallway::plan()
+        .environment(rig.environment())
+        .announce(["--seconds", "1"])
+        .station("archive", file(kept.path()))
+        .open();
+    let mut station =
+        Program::start("hall-1", ["speaker", &hallway.address, "--name", "hall-1"], &rig.environment());
+    hallway.announcer.wait_for_one("station-joined", "station", "hall-1");
     let recording = rig.record();
-    let voice = speech(rig.folder(), 20, SPOKEN_HZ);
-    let _voice = rig.play(MOUTH, &voice);
+    let _voice = rig.play(MOUTH, &speech(rig.folder(), 20, SPOKEN_HZ));
     recording.wait_until_heard(0);
     let done = hallway.announce();
-    assert_eq!(done["played"], 1, "{done}");
+    assert_eq!(done["played"], 2, "{done}");
     station.wait_for("played");
     recording.wait_for(Duration::from_millis(500));
-    let heard = recording.channel(1, 0);
-    let (first, last) = extent(&heard, 0).expect("the default sink sounded");
-    assert_whole("hall-1", &heard[first..=last], &recording.channel(0, 0), RATE_HZ, ALIKE);
+    let clip = to_f32(&read_i16(&wavs(kept.path())[0]).0);
+    assert_whole("the clip, in what was said,", &clip, &recording.channel(0, 0), RATE_HZ, ALIKE);
+    assert_whole("the clip, in hall-1,", &clip, &recording.channel(1, 0), RATE_HZ, ALIKE);
 }

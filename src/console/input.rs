@@ -44,6 +44,10 @@ impl Keyboard {
         if key.kind != KeyEventKind::Press {
             return None;
         }
+        if key.code != KeyCode::Enter {
+            // A held key's repeats come without another key between them.
+            self.entered = None;
+        }
         let is_ctrl_c = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
         match key.code {
             _ if is_ctrl_c && self.is_leaving => Some(Action::LeaveAtOnce),

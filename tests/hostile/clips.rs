@@ -136,7 +136,7 @@ async fn instants_and_repetitions() {
     for instant_us in [u64::MAX, u64::MAX / 2, 3_600_000_000] {
         let bytes = good.clone();
         cases.add(format!("the instant {instant_us}"), async move {
-            let mut scene = Scene::new().await;
+            let scene = Scene::new().await;
             let header = header_of(1, 8_000, &bytes);
             let mut peer = scene.offers(&header, &bytes).await;
             scene.verified(&mut peer, header.id).await;

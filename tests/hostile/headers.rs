@@ -73,7 +73,8 @@ async fn wrong_headers_are_rejected_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_name_no_clip_end_the_connection() {
     let mut cases = Cases::default();
-    let none: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Cut = fn(&mut Vec<u8>);
+    let none: [(&str, Cut); 4] = [
         ("nothing", Vec::clear),
         ("16 bytes", |bytes| bytes.truncate(16)),
         ("layout 0", |bytes| bytes[0] = 0),

@@ -232,7 +232,7 @@ async fn three_hundred_random_blobs() {
                     _ => RawStation::join(address, &format!("blob-{lane}"), lane).await,
                 };
                 // Half of them look like a message, so that its decoder is reached.
-                if blob.len() > 3 && dice.roll() % 2 == 0 {
+                if blob.len() > 3 && dice.roll().is_multiple_of(2) {
                     let [high, low] = ((blob.len() - 3) as u16).to_be_bytes();
                     blob[..4].copy_from_slice(&[1, high, low, (dice.roll() % 9) as u8]);
                 }

@@ -12,6 +12,12 @@ const NEIGHBOURS: isize = 16;
 /// A station steers by its device's clock: parts of a clip stand up to a quarter of a millisecond at 48 kHz
 /// beside the whole. Sound that is dropped or repeated is far beyond that.
 const MAX_SLIP_FRAMES: usize = 12;
+/// A clock may be off by so much.
+const MAX_RATE_ERROR: f64 = 0.003;
+/// The place of a part of the sound is looked for so many frames around where the whole's suggests.
+const REACH: isize = 24;
+/// Frames of the recording kept around the reference.
+const MARGIN: usize = 4_800;
 /// So many of its peaks are looked at closely.
 const CANDIDATES: usize = 6;
 /// Windows in which sound is either there or missing.
@@ -127,15 +133,95 @@ pub fn extent(heard: &[f32], from: usize) -> Option<(usize, usize)> {
 
 /// Panics unless `heard` holds the whole of `reference`: alike to `at_least`, nothing missing at head
 /// or tail, no gap and no slip. Returns where it was found.
+///
+/// A software sink's clock may run a thousandth beside the system's, by which stations steer: the rate is
+/// fitted as well as the offset before the two are compared, and may not be further off than [`MAX_RATE_ERROR`].
 pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, at_least: f64) -> Match {
+    let (start, ratio) = course(reference, heard, rate_hz);
+    let straight;
+    let (heard, shift) = if (ratio - 1.0).abs() * reference.len() as f64 > 1.0 {
+        straight = straightened(heard, start, ratio, reference.len());
+        (&straight[..], start - MARGIN as f64)
+    } else {
+        (heard, 0.0)
+    };
     let found = align(reference, heard);
     let lost = missing(reference, heard, &found, rate_hz);
     let slip = largest_slip_frames(reference, heard, &found, rate_hz);
     assert!(
-        found.correlation >= at_least && lost == Missing::default() && slip <= MAX_SLIP_FRAMES,
-        "{what}: {found:?}, wanted a correlation of {at_least} at least; missing {lost:?}, slipped by {slip} frames"
+        found.correlation >= at_least
+            && lost == Missing::default()
+            && slip <= MAX_SLIP_FRAMES
+            && (ratio - 1.0).abs() < MAX_RATE_ERROR,
+        "{what}: {found:?} at {ratio:.6} of the rate, wanted a correlation of {at_least} at least; missing \
+         {lost:?}, slipped by {slip} frames"
     );
-    found
+    Match { delay_frames: found.delay_frames + shift, ..found }
+}
+
+/// Where the reference's first frame stands in the recording, and the recording's frames for each of the
+/// reference's: a straight line through the places of every 50 ms.
+fn course(reference: &[f32], heard: &[f32], rate_hz: u32) -> (f64, f64) {
+    let window = rate_hz as usize / 20;
+    let parts: Vec<(f64, &[f32])> = reference
+        .chunks_exact(window)
+        .enumerate()
+        .map(|(index, part)| ((index * window) as f64, part))
+        .collect();
+    // At the same rate; or, over a recording that is silent elsewhere, from its first sound to its last.
+    let mut guesses = vec![(align(reference, heard).delay_frames, 1.0)];
+    if let Some((first, last)) = extent(heard, 0) {
+        guesses.push((first as f64, (last - first) as f64 / (reference.len() - 1) as f64));
+    }
+    let alike = |&(start, ratio): &(f64, f64)| -> f64 {
+        parts
+            .iter()
+            .map(|(at, part)| correlation_at(part, heard, (start + at * ratio).round() as isize))
+            .sum()
+    };
+    let (start, ratio) = guesses.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap();
+    let places: Vec<(f64, f64)> = parts
+        .iter()
+        .filter_map(|&(at, part)| {
+            let near = (start + at * ratio).round() as isize;
+            let (correlation, place) = (near - REACH..=near + REACH)
+                .map(|lag| (correlation_at(part, heard, lag), lag))
+                .max_by(|a, b| a.0.total_cmp(&b.0))?;
+            (correlation > 0.9).then_some((at, place as f64))
+        })
+        .collect();
+    let mean =
+        |values: &dyn Fn(&(f64, f64)) -> f64| places.iter().map(values).sum::<f64>() / places.len() as f64;
+    let (mean_at, mean_place) = (mean(&|place| place.0), mean(&|place| place.1));
+    let spread = mean(&|place| (place.0 - mean_at).powi(2));
+    if places.len() < 5 || spread == 0.0 {
+        return (start, ratio);
+    }
+    let ratio = mean(&|place| (place.0 - mean_at) * (place.1 - mean_place)) / spread;
+    (mean_place - ratio * mean_at, ratio)
+}
+
+/// The recording on the reference's clock, with [`MARGIN`] frames on either side.
+fn straightened(heard: &[f32], start: f64, ratio: f64, frames: usize) -> Vec<f32> {
+    const TAPS: isize = 16;
+    (-(MARGIN as isize)..(frames + MARGIN) as isize)
+        .map(|frame| {
+            let at = start + frame as f64 * ratio;
+            let whole = at.floor();
+            (1 - TAPS..=TAPS)
+                .zip(shifted(heard, whole as isize + 1 - TAPS, 2 * TAPS as usize))
+                .map(|(tap, sample)| {
+                    f64::from(sample) * windowed_sinc(at - whole - tap as f64, TAPS as f64 + 1.0)
+                })
+                .sum::<f64>() as f32
+        })
+        .collect()
+}
+
+/// A sinc under a raised cosine that ends at `reach`.
+fn windowed_sinc(distance: f64, reach: f64) -> f64 {
+    let sinc = if distance.abs() < 1e-9 { 1.0 } else { (distance * PI).sin() / (distance * PI) };
+    sinc * (0.5 + 0.5 * (distance / reach * PI).cos())
 }
 
 /// The peak of the correlation near a lag, as an offset from it, and its height. The correlation of two sounds
@@ -145,12 +231,8 @@ fn between_samples(reference: &[f32], heard: &[f32], lag: isize) -> (f64, f64) {
         .map(|neighbour| correlation_at(reference, heard, lag + neighbour))
         .collect();
     let at = |offset: f64| -> f64 {
-        let weights = (-NEIGHBOURS..=NEIGHBOURS).map(|neighbour| {
-            let distance = offset - neighbour as f64;
-            let window = 0.5 + 0.5 * (distance / (NEIGHBOURS + 1) as f64 * PI).cos();
-            let sinc = if distance.abs() < 1e-9 { 1.0 } else { (distance * PI).sin() / (distance * PI) };
-            sinc * window
-        });
+        let weights = (-NEIGHBOURS..=NEIGHBOURS)
+            .map(|neighbour| windowed_sinc(offset - neighbour as f64, (NEIGHBOURS + 2) as f64));
         weights.zip(&around).map(|(weight, correlation)| weight * correlation).sum()
     };
     let offsets = (-100..=100).map(|hundredth| f64::from(hundredth) / 100.0);
