@@ -307,7 +307,10 @@ impl Desk {
     /// Whether a station may be on the roster under its name.
     fn admit(&mut self, hello: &Hello, peer: Option<Peer>, now: Instant) -> Result<(), String> {
         let Some((site, peer)) = self.config.site.as_ref().zip(peer) else { return Ok(()) };
-        match site.admit(&peer, &hello.name, &hello.zones) {
+        let admitted = site.admit(&peer, &hello.name, &hello.zones);
+        // Whoever was shut out goes before anybody takes the name.
+        self.drop_removed();
+        match admitted {
             Ok(Admitted::Renamed { from }) => {
                 self.stations.remove(&from, "it goes by another name now", now);
                 Ok(())
@@ -319,6 +322,14 @@ impl Desk {
 
     /// Looks whether stations were removed, and from time to time writes down who is here.
     fn keep_site(&mut self) {
+        self.drop_removed();
+        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
+            self.seen_saved = Instant::now();
+            self.save_seen();
+        }
+    }
+
+    fn drop_removed(&mut self) {
         let Some(site) = self.config.site.clone() else { return };
         match site.removed() {
             Ok(removed) => {
@@ -327,10 +338,6 @@ impl Desk {
                 }
             }
             Err(error) => tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error)),
-        }
-        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
-            self.seen_saved = Instant::now();
-            self.save_seen();
         }
     }
 

@@ -102,6 +102,14 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The invite that the station came with.
+    pub fn invite(self) -> Option<InviteId> {
+        match self {
+            Self::Known => None,
+            Self::Invited(invite) => Some(invite),
+        }
+    }
+
     fn opening(self) -> [u8; OPENING_BYTES] {
         let (mode, id) = match self {
             Self::Known => (0, [0; 8]),

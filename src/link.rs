@@ -113,8 +113,8 @@ pub trait Gate {
 pub struct Peer {
     /// The key it has proven to hold.
     pub key: NoisePublicKey,
-    /// It came with an invite.
-    pub invited: bool,
+    /// The invite that it came with.
+    pub invite: Option<InviteId>,
 }
 
 /// What a station shows and whom it expects; `None` for an open link.
@@ -193,7 +193,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let Some(gate) = gate else { return Ok((halves(stream, None), None)) };
     let transport = by(deadline, shake_hands(&mut stream, gate)).await?;
-    let peer = Peer { key: transport.peer, invited: transport.mode != crate::handshake::Mode::Known };
+    let peer = Peer { key: transport.peer, invite: transport.mode.invite() };
     Ok((halves(stream, Some(transport)), Some(peer)))
 }
 

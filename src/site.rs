@@ -85,11 +85,21 @@ impl Site {
     /// [`KeysError::NoSuchStation`] for one that was removed meanwhile, and those of
     /// [`KnownStations::admit`].
     pub fn admit(&self, peer: &Peer, name: &str, zones: &[String]) -> Result<Admitted, KeysError> {
-        let mut known = self.known();
-        if !peer.invited && known.station(&peer.key).is_none() {
+        let (mut known, now) = (self.known(), self.now_unix_s());
+        let Some(invite) = peer.invite else {
+            return match known.knows(&peer.key)? {
+                true => known.admit(&peer.key, name, zones, now),
+                false => Err(KeysError::NoSuchStation(name.to_owned())),
+            };
+        };
+        let admitted = known.admit(&peer.key, name, zones, now)?;
+        // The invite may have been retired since the handshake, so that the station is shut out. Asked
+        // after the station was written down, as whoever shuts it out retires first and removes then.
+        if admitted == Admitted::Joined && self.book.accept(invite, now)?.is_none() {
+            known.remove(name)?;
             return Err(KeysError::NoSuchStation(name.to_owned()));
         }
-        known.admit(&peer.key, name, zones, self.now_unix_s())
+        Ok(admitted)
     }
 
     /// The stations that have joined.
@@ -140,6 +150,10 @@ impl Gate for Site {
     }
 
     fn knows(&self, station: &NoisePublicKey) -> bool {
-        self.known().station(station).is_some()
+        let mut known = self.known();
+        known.knows(station).unwrap_or_else(|error| {
+            tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error));
+            known.station(station).is_some()
+        })
     }
 }

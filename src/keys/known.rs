@@ -52,6 +52,8 @@ pub struct KnownStations {
     roster: Roster,
     /// Stations seen since the file was last written.
     seen: HashMap<NoisePublicKey, u64>,
+    /// Stations that another process removed, until [`KnownStations::refresh`] gives them.
+    gone: Vec<Station>,
 }
 
 /// Stations by key, and keys by name.
@@ -102,8 +104,9 @@ impl KnownStations {
             read: Stamp::default(),
             roster: Roster::default(),
             seen: HashMap::new(),
+            gone: Vec::new(),
         };
-        known.refresh()?;
+        known.reload()?;
         Ok(known)
     }
 
@@ -119,23 +122,37 @@ impl KnownStations {
         all
     }
 
-    /// Reads the file again if another process changed it, and gives the stations that are no longer
-    /// in it: their connections must be closed. Costs one `stat` when nothing changed.
+    /// Reads the file again if another process changed it, and gives the stations that were removed from
+    /// it since the last call: their connections must be closed. Costs one `stat` when nothing changed.
     ///
     /// # Errors
     /// Those of reading; what is in memory stays.
     pub fn refresh(&mut self) -> Result<Vec<Station>, KeysError> {
+        self.reload()?;
+        Ok(std::mem::take(&mut self.gone))
+    }
+
+    /// Whether a key has joined, by the file as it is now. One that cannot be read changes nothing.
+    ///
+    /// # Errors
+    /// Those of reading; what is in memory stays.
+    pub fn knows(&mut self, key: &NoisePublicKey) -> Result<bool, KeysError> {
+        self.reload()?;
+        Ok(self.roster.by_key.contains_key(key))
+    }
+
+    fn reload(&mut self) -> Result<(), KeysError> {
         let stamp = self.folder.stamp(FILE)?;
         if stamp == self.read {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let roster = self.parse()?;
         let stays = |was: &&Station| roster.by_key.contains_key(&was.key);
-        let gone = self.roster.by_key.values().filter(|was| !stays(was)).cloned().collect();
+        self.gone.extend(self.roster.by_key.values().filter(|was| !stays(was)).cloned());
         self.roster = roster;
         self.read = stamp;
         self.apply_seen();
-        Ok(gone)
+        Ok(())
     }
 
     /// Lets a key in under a name: the caller has seen the key prove itself, and either knows it or
@@ -155,14 +172,14 @@ impl KnownStations {
         if !crate::wire::is_name(name) {
             return Err(KeysError::BadName);
         }
-        self.refresh()?;
+        self.reload()?;
         if self.roster.by_key.get(key).is_some_and(|station| station.name == name) {
             self.saw(name, now_unix_s);
             return Ok(Admitted::Back);
         }
         let folder = self.folder.clone();
         let locked = folder.lock()?;
-        self.refresh()?;
+        self.reload()?;
         if let Some(holder) = self.roster.keys.get(name).filter(|holder| *holder != key) {
             return Err(KeysError::NameTaken { name: name.into(), holder: holder.fingerprint() });
         }
@@ -212,7 +229,7 @@ impl KnownStations {
         }
         let folder = self.folder.clone();
         let locked = folder.lock()?;
-        self.refresh()?;
+        self.reload()?;
         self.write(&locked)
     }
 
@@ -224,7 +241,7 @@ impl KnownStations {
     pub fn remove(&mut self, name: &str) -> Result<Station, KeysError> {
         let folder = self.folder.clone();
         let locked = folder.lock()?;
-        self.refresh()?;
+        self.reload()?;
         let removed = self.roster.keys.get(name).copied().and_then(|key| self.roster.forget(&key));
         let Some(removed) = removed else {
             return Err(KeysError::NoSuchStation(name.into()));

@@ -220,8 +220,11 @@ impl<'a> Session<'a> {
         .await?;
         self.next_ping = Instant::now() + PING_INTERVAL;
         let welcome = match self.next_message(None).await {
-            // The announcer has no more to say to a key that it does not know.
-            Err(SessionError::Closed) if self.announcer.is_some() => return Err(SessionError::TurnedAway),
+            // The announcer has no more to say to a key that it does not know. It may have closed before it
+            // read the Hello, which resets the connection.
+            Err(SessionError::Closed | SessionError::Link(LinkError::Io(_))) if self.announcer.is_some() => {
+                return Err(SessionError::TurnedAway);
+            }
             welcome => welcome?,
         };
         match welcome {

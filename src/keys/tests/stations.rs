@@ -31,15 +31,15 @@ fn a_removed_station_is_gone_from_a_running_announcer_and_stays_gone() {
     let mut running = KnownStations::open(&folder).unwrap();
     running.admit(&key(1), "hall-1", &[], 10).unwrap();
     running.admit(&key(2), "hall-2", &[], 10).unwrap();
-    running.saw(&key(1), 20);
-    running.saw(&key(2), 20);
+    running.saw("hall-1", 20);
+    running.saw("hall-2", 20);
     assert!(running.refresh().unwrap().is_empty());
     let removed = KnownStations::open(&folder).unwrap().remove("hall-1").unwrap();
     assert_eq!(removed.key, key(1));
     let gone = running.refresh().unwrap();
     assert_eq!(gone.iter().map(|station| station.name.as_str()).collect::<Vec<_>>(), ["hall-1"]);
     assert!(running.station(&key(1)).is_none());
-    running.saw(&key(1), 30);
+    running.saw("hall-1", 30);
     running.save_seen().unwrap();
     let again = KnownStations::open(&folder).unwrap();
     assert!(again.station(&key(1)).is_none());
@@ -97,7 +97,7 @@ fn ten_thousand_stations_are_read_found_and_added_to_quickly() {
     let begun = Instant::now();
     for number in 0..10_000 {
         assert!(known.station(&key(number)).is_some());
-        known.saw(&key(number), 3);
+        known.saw(&format!("hall-{number}"), 3);
     }
     let found = begun.elapsed();
     let begun = Instant::now();
@@ -145,10 +145,10 @@ fn a_running_announcer_keeps_its_stations_when_the_table_is_damaged() {
 fn a_station_of_the_announcers_own_user_needs_no_invite() {
     let Fixture { _home, folder } = fixture();
     let station = StationKeys::load_or_create(&folder).unwrap();
-    assert!(introduce_locally(&folder, &station, "hall-1", 7).unwrap().is_none(), "no announcer here");
+    assert!(introduce_locally(&folder, &station, "hall-1", &[], 7).unwrap().is_none(), "no announcer here");
     let announcer = AnnouncerKeys::load_or_create(&folder).unwrap();
     let mut running = KnownStations::open(&folder).unwrap();
-    let pin = introduce_locally(&folder, &station, "hall-1", 7).unwrap().unwrap();
+    let pin = introduce_locally(&folder, &station, "hall-1", &[], 7).unwrap().unwrap();
     assert_eq!(pin, Pin { noise: announcer.noise().public(), announcer: announcer.id() });
     running.refresh().unwrap();
     assert_eq!(running.station(&station.noise().public()).unwrap().name, "hall-1");
