@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Session, SessionError, Turn};
 use crate::clip::Clip;
 use crate::event::Event;
-use crate::keys::Mark;
+use crate::keys::{KeysError, Mark};
 use crate::loudspeaker::Loudspeaker;
 use crate::wire::{self, ClipId, FromAnnouncer, FromStation, Receipt};
 
@@ -30,7 +30,9 @@ impl Session<'_> {
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
-        self.advance(id, false);
+        if let Err(error) = self.advance(id, false) {
+            return self.fail(id, &crate::error_chain(&error)).await;
+        }
         let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
             FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
             _ => return Err(SessionError::OutOfTurn),
@@ -95,7 +97,8 @@ impl Session<'_> {
                     underruns: report.underruns,
                 };
                 self.memory.remember(receipt);
-                self.advance(id, true);
+                // It was played; that another process went on meanwhile changes nothing about that.
+                let _ = self.advance(id, true);
                 self.events.tell(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
@@ -125,12 +128,20 @@ impl Session<'_> {
 
     /// Writes down how far the announcer was heard, so that no later run plays this clip again. A disk that
     /// cannot be written does not silence the station: this run remembers by itself, and it is told.
-    fn advance(&mut self, id: ClipId, finished: bool) {
-        let Some(member) = &mut self.memory.membership else { return };
+    ///
+    /// # Errors
+    /// [`KeysError::HeardLater`]: another process of this station has gone past the clip.
+    fn advance(&mut self, id: ClipId, finished: bool) -> Result<(), KeysError> {
+        let Some(member) = &mut self.memory.membership else { return Ok(()) };
         let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished };
-        if let Err(error) = member.advance(mark) {
-            let message = format!("cannot write down what was heard: {}", crate::error_chain(&error));
-            self.events.tell(Event::Warning { message });
+        match member.advance(mark) {
+            Err(error @ KeysError::HeardLater) => Err(error),
+            Err(error) => {
+                let message = format!("cannot write down what was heard: {}", crate::error_chain(&error));
+                self.events.tell(Event::Warning { message });
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 }
