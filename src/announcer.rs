@@ -1,27 +1,33 @@
 //! The announcer: a key press → record → send → collect receipts → verdict.
 
 mod connection;
+mod door;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clip::{self, Clip, ClipError};
+use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Command, Event, Events};
-use crate::link::LinkError;
+use crate::keys::Admitted;
+use crate::link::{LinkError, Peer};
 use crate::microphone::{Microphone, MicrophoneError};
 use crate::sample::Sound;
-use crate::stations::{Action, ConnectionId, Delivery, Order, Stations};
-use crate::wire::{self, ClipHeader, ClipId, WireError};
-use connection::{AnnouncerClock, Report};
+use crate::site::Site;
+use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Stations};
+use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, WireError};
+use connection::{AnnouncerClock, Host, Report};
+use door::Door;
 
 /// The clip's length where neither the user nor a file gives one.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
@@ -33,6 +39,10 @@ const MAX_WAITING_REPORTS: usize = 1_024;
 const MIN_LIFE: Duration = Duration::from_secs(10);
 /// How long to wait after the system refused a connection (no file descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the announcer looks whether a station was removed.
+const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it writes down who is here.
+const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
 /// How long connections have to end when the announcer leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// The most addresses of strangers remembered, so that each is logged once.
@@ -50,7 +60,7 @@ pub enum AnnouncerError {
 }
 
 /// How to announce.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// The clip's length; without it a file's own, or [`DEFAULT_LENGTH`].
     pub length: Option<Duration>,
@@ -63,6 +73,8 @@ pub struct Config {
     /// Commands are lines: each announces, one after the other. Otherwise a command to announce
     /// while recording does nothing.
     pub lines: bool,
+    /// Who may listen and on whose behalf is spoken; without it anybody may do either.
+    pub site: Option<Arc<Site>>,
 }
 
 /// What came of a run.
@@ -93,16 +105,24 @@ pub async fn run(
     let (reports, inbox) = mpsc::channel(MAX_WAITING_REPORTS);
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
-    tasks.spawn(accept(listener, clock, reports, tasks.clone(), closing.clone()));
+    let host = Host { clock, site: config.site.clone(), desk: reports };
+    tasks.spawn(accept(listener, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
+    let mut stations = Stations::new(MAX_STATIONS, !config.keep.is_zero(), config.site.is_some());
+    for station in config.site.iter().flat_map(|site| site.stations()) {
+        stations.expect(station.name, station.zones);
+    }
     let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let desk = Desk {
-        stations: Stations::new(MAX_STATIONS, !config.keep.is_zero()),
+        stations,
+        epoch: match &config.site {
+            Some(site) => site.epoch(),
+            None => new_epoch(start_unix)?,
+        },
         config,
         events,
         start_unix,
         start: clock.base,
-        epoch: new_epoch(start_unix)?,
         last_sequence: 0,
         orders: HashMap::new(),
         strangers: HashSet::new(),
@@ -110,6 +130,7 @@ pub async fn run(
         recording: None,
         cancel: CancellationToken::new(),
         leaving: false,
+        seen_saved: clock.base,
         announced: 0,
         all_heard: true,
     };
@@ -128,13 +149,8 @@ fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
     Ok(start_unix.as_secs() << 32 | u64::from(random))
 }
 
-async fn accept(
-    listener: TcpListener,
-    clock: AnnouncerClock,
-    reports: mpsc::Sender<Report>,
-    tasks: TaskTracker,
-    closing: CancellationToken,
-) {
+async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: CancellationToken) {
+    let door = Door::default();
     let mut connection: ConnectionId = 0;
     loop {
         let accepted = tokio::select! {
@@ -143,8 +159,12 @@ async fn accept(
         };
         match accepted {
             Ok((stream, address)) => {
+                let Some(place) = door.enter(address.ip(), Instant::now()) else {
+                    connection::turn_away(&stream, host.site.is_some());
+                    continue;
+                };
                 connection += 1;
-                let serve = connection::serve(stream, address, connection, clock, reports.clone());
+                let serve = connection::serve(stream, address, connection, place, host.clone());
                 let closing = closing.clone();
                 tasks.spawn(async move {
                     tokio::select! { () = serve => (), () = closing.cancelled() => () }
@@ -160,10 +180,11 @@ async fn accept(
 
 type Recording = JoinHandle<(Microphone, Option<Result<Sealed, RecordError>>)>;
 
-/// A recording, encoded.
+/// A recording, encoded, and sealed unless the announcer runs open.
 struct Sealed {
     clip: Clip,
     peak_db: f32,
+    blocks: Option<SealedClip>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +193,8 @@ enum RecordError {
     Microphone(#[from] MicrophoneError),
     #[error("the recording cannot be made a clip")]
     Clip(#[from] ClipError),
+    #[error("the clip cannot be sealed")]
+    Seal(#[from] ClipCipherError),
 }
 
 /// Where everything comes together: one task that owns the roster and the microphone.
@@ -189,6 +212,7 @@ struct Desk {
     recording: Option<Recording>,
     cancel: CancellationToken,
     leaving: bool,
+    seen_saved: Instant,
     announced: usize,
     all_heard: bool,
 }
@@ -202,6 +226,8 @@ impl Desk {
     ) -> Summary {
         let mut tick: Option<Instant> = None;
         let mut told_to_leave = false;
+        let mut site_watch = tokio::time::interval(SITE_WATCH_INTERVAL);
+        site_watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.carry_out();
             let due = self.stations.next_tick(Instant::now());
@@ -212,6 +238,7 @@ impl Desk {
             self.announce_once_when_ready();
             if self.leaving && self.recording.is_none() && self.stations.is_settled() {
                 let enough = self.config.once.is_none() || self.announced > 0;
+                self.save_seen();
                 return Summary { all_heard: self.all_heard && enough };
             }
             let listens = !(self.leaving || self.config.lines && self.recording.is_some());
@@ -223,6 +250,7 @@ impl Desk {
                     Some(Command::Leave) | None => self.leave(),
                 },
                 finished = finished(&mut self.recording) => self.recorded(finished),
+                _ = site_watch.tick(), if self.config.site.is_some() => self.keep_site(),
                 () = at(tick) => {
                     tick = None;
                     self.stations.tick(Instant::now());
@@ -256,8 +284,11 @@ impl Desk {
     fn report(&mut self, report: Report) {
         let now = Instant::now();
         match report {
-            Report::Joined { connection, hello, orders, answer } => {
-                let verdict = self.stations.join(connection, hello, now);
+            Report::Joined { connection, hello, peer, orders, answer } => {
+                let verdict = match self.admit(&hello, peer, now) {
+                    Ok(()) => self.stations.join(connection, hello, now),
+                    Err(reason) => Err(reason),
+                };
                 if verdict.is_ok() {
                     self.orders.insert(connection, orders);
                 }
@@ -270,6 +301,50 @@ impl Desk {
                 self.stations.left(connection, &reason, now);
             }
             Report::Stranger { address, error } => self.stranger(address.ip(), &error),
+        }
+    }
+
+    /// Whether a station may be on the roster under its name.
+    fn admit(&mut self, hello: &Hello, peer: Option<Peer>, now: Instant) -> Result<(), String> {
+        let Some((site, peer)) = self.config.site.as_ref().zip(peer) else { return Ok(()) };
+        let admitted = site.admit(&peer, &hello.name, &hello.zones);
+        // Whoever was shut out goes before anybody takes the name.
+        self.drop_removed();
+        match admitted {
+            Ok(Admitted::Renamed { from }) => {
+                self.stations.remove(&from, "it goes by another name now", now);
+                Ok(())
+            }
+            Ok(Admitted::Joined | Admitted::Back) => Ok(()),
+            Err(error) => Err(wire::reason(crate::error_chain(&error))),
+        }
+    }
+
+    /// Looks whether stations were removed, and from time to time writes down who is here.
+    fn keep_site(&mut self) {
+        self.drop_removed();
+        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
+            self.seen_saved = Instant::now();
+            self.save_seen();
+        }
+    }
+
+    fn drop_removed(&mut self) {
+        let Some(site) = self.config.site.clone() else { return };
+        match site.removed() {
+            Ok(removed) => {
+                for station in removed {
+                    self.stations.remove(&station.name, "it was removed", Instant::now());
+                }
+            }
+            Err(error) => tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error)),
+        }
+    }
+
+    fn save_seen(&self) {
+        let Some(site) = &self.config.site else { return };
+        if let Err(error) = site.save_seen(self.stations.present_names()) {
+            tracing::warn!("cannot write down who is here: {}", crate::error_chain(&error));
         }
     }
 
@@ -291,6 +366,7 @@ impl Desk {
         self.events.tell(Event::Recording { length_ms: length.as_millis() as u64, input });
         self.cancel = CancellationToken::new();
         let (cancel, events) = (self.cancel.clone(), self.events.clone());
+        let is_secured = self.config.site.is_some();
         self.recording = Some(tokio::spawn(async move {
             let recorded = tokio::select! {
                 sound = microphone.record(length, |level| {
@@ -301,7 +377,7 @@ impl Desk {
                 () = cancel.cancelled() => return (microphone, None),
             };
             let sealed = match recorded {
-                Ok(sound) => tokio::task::spawn_blocking(move || seal(&sound))
+                Ok(sound) => tokio::task::spawn_blocking(move || seal(&sound, is_secured))
                     .await
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
                 Err(error) => Err(error.into()),
@@ -325,10 +401,11 @@ impl Desk {
         }
     }
 
-    fn announce(&mut self, Sealed { clip, peak_db }: Sealed, input: String) {
+    fn announce(&mut self, Sealed { clip, peak_db, blocks }: Sealed, input: String) {
         let now = Instant::now();
         self.announced += 1;
         self.last_sequence += 1;
+        let site = self.config.site.as_deref();
         let id = ClipId { epoch: self.epoch, sequence: self.last_sequence };
         let format = clip.format();
         // Wall time at the start and monotonic time since: a clock that jumps changes nothing.
@@ -357,10 +434,17 @@ impl Desk {
             peak_db,
             input,
         });
+        let frames = match &blocks {
+            Some(sealed) => wire::block_frames(sealed.blocks()),
+            None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
+        };
+        let encoded = header.encode();
         let delivery = Delivery {
             id,
-            header: header.encode(),
-            frames: wire::block_frames(clip.wav()),
+            signature: site.map(|site| site.sign(&encoded)).unwrap_or_default(),
+            key: blocks.map(|sealed| sealed.key().clone()),
+            header: encoded,
+            frames,
             length: format.length(),
             zones: header.zones,
         };
@@ -390,9 +474,11 @@ impl Desk {
     }
 }
 
-fn seal(sound: &Sound) -> Result<Sealed, RecordError> {
+fn seal(sound: &Sound, is_secured: bool) -> Result<Sealed, RecordError> {
     let peak_db = clip::peak_db(&sound.samples);
-    Ok(Sealed { clip: Clip::encode(sound)?, peak_db })
+    let clip = Clip::encode(sound)?;
+    let blocks = if is_secured { Some(SealedClip::seal(clip.wav(), BLOCK_BYTES)?) } else { None };
+    Ok(Sealed { clip, peak_db, blocks })
 }
 
 async fn finished(recording: &mut Option<Recording>) -> (Microphone, Option<Result<Sealed, RecordError>>) {

@@ -3,11 +3,13 @@
 mod values;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::announcer::DEFAULT_LENGTH;
+use crate::invite::parse_validity;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
 
@@ -24,7 +26,9 @@ use self::values::{clip_length, keep, legal_name, listen_address};
     after_help = "\
 Examples:
   bullhorn announce                        on the office computer
-  bullhorn speaker office-pc --name hall-1 on the computer in the first hallway
+  bullhorn speaker office-pc --name hall-1 --invite bh1…
+                                           on the computer in the first hallway;
+                                           `bullhorn announce` prints the invite
   bullhorn devices                         list microphones and loudspeakers
   bullhorn demo                            try it out on this computer alone
 
@@ -43,6 +47,10 @@ pub enum Role {
     Announce(Announce),
     /// Be a station: play every announcement on this computer's loudspeaker
     Speaker(Speaker),
+    /// Print the line that lets a station join this announcer
+    Invite(InviteOptions),
+    /// List the stations that have joined this announcer, or shut one out
+    Stations(StationsOptions),
     /// List the microphones and loudspeakers of this computer
     Devices,
     /// Try it out: an announcer and two stations, hall-1 and hall-2, on this computer
@@ -97,6 +105,14 @@ pub struct Announce {
     /// Print what happens as JSON, one object a line, for scripts
     #[arg(long, value_name = "FORMAT")]
     pub events: Option<EventFormat>,
+
+    /// Do without keys: anybody on the network can listen, and speak to open stations
+    #[arg(long)]
+    pub open: bool,
+
+    /// Where keys are kept.
+    #[command(flatten)]
+    pub state: State,
 }
 
 impl Announce {
@@ -145,6 +161,64 @@ pub struct Speaker {
     /// Print what happens as JSON, one object a line, for scripts
     #[arg(long, value_name = "FORMAT")]
     pub events: Option<EventFormat>,
+
+    /// What `bullhorn invite` prints at the announcer; needed once
+    #[arg(long, value_name = "INVITE", conflicts_with = "open")]
+    pub invite: Option<String>,
+
+    /// Do without keys: anybody on the network can speak here
+    #[arg(long)]
+    pub open: bool,
+
+    /// Where keys are kept.
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// Where keys are kept.
+#[derive(Debug, Args)]
+pub struct State {
+    /// The folder for keys and what must outlive a reboot [default: ~/.local/state/bullhorn]
+    #[arg(long = "state", value_name = "DIR", global = true)]
+    pub folder: Option<PathBuf>,
+}
+
+/// Print the line that lets a station join.
+#[derive(Debug, Args)]
+pub struct InviteOptions {
+    /// Make a new invite; the one before is worth nothing from then on
+    #[arg(long)]
+    pub new: bool,
+
+    /// How long a new invite is good for, such as 30m, 12h or 7d [default: 24h]
+    #[arg(long, value_name = "TIME", requires = "new", value_parser = parse_validity)]
+    pub valid: Option<Duration>,
+
+    /// Where keys are kept.
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// List the stations that have joined.
+#[derive(Debug, Args)]
+pub struct StationsOptions {
+    /// What to do instead of listing them
+    #[command(subcommand)]
+    pub action: Option<StationsAction>,
+
+    /// Where keys are kept.
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// What can be done to a station.
+#[derive(Debug, Subcommand)]
+pub enum StationsAction {
+    /// Shut a station out at once and for good; it comes back only with a new invite
+    Remove {
+        /// The station's name
+        name: String,
+    },
 }
 
 impl Speaker {

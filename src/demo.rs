@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -11,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcer::{self, AnnouncerError, Summary};
 use crate::event::{Command, Events};
+use crate::keys::{KeysError, StateFolder};
 use crate::loudspeaker::{Loudspeaker, LoudspeakerError, Output};
+use crate::membership::{Membership, MembershipError};
 use crate::microphone::{Input, Microphone, MicrophoneError};
+use crate::site::Site;
 use crate::speaker::{self, SpeakerError};
 
 /// The stations' names.
@@ -37,6 +41,12 @@ pub enum DemoError {
     /// A file loudspeaker cannot be opened.
     #[error("cannot use the demo's folder as a loudspeaker")]
     Loudspeaker(#[from] LoudspeakerError),
+    /// The demo's keys cannot be made.
+    #[error("cannot make keys for the demo")]
+    Keys(#[from] KeysError),
+    /// A station of the demo cannot join.
+    #[error("a station of the demo cannot join")]
+    Membership(#[from] MembershipError),
     /// No port on this machine.
     #[error("cannot listen on this machine")]
     Listen(#[source] io::Error),
@@ -115,6 +125,9 @@ impl Demo {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = TcpListener::bind(any_port).await.map_err(DemoError::Listen)?;
         let address = listener.local_addr().map_err(DemoError::Listen)?;
+        // Keys of its own, so that the demo is as private as the real thing and leaves no trace in it.
+        let state = StateFolder::open(Some(&self.folder.join("state")))?;
+        let site = Arc::new(Site::open(&state)?);
         let leaving = CancellationToken::new();
         let mut stations = tokio::task::JoinSet::new();
         for (name, loudspeaker) in STATIONS.into_iter().zip(self.loudspeakers) {
@@ -123,6 +136,13 @@ impl Demo {
                 port: address.port(),
                 name: name.to_owned(),
                 zones: Vec::new(),
+                membership: Some(Membership::open(
+                    &state,
+                    (&address.ip().to_string(), address.port()),
+                    name,
+                    &[],
+                    None,
+                )?),
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();
@@ -134,6 +154,7 @@ impl Demo {
             keep: Duration::from_secs(60),
             once: once.then_some(STATIONS.len()),
             lines: false,
+            site: Some(site),
         };
         let summary = announcer::run(listener, self.microphone, config, commands, events, shutdown).await?;
         leaving.cancel();

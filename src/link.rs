@@ -1,21 +1,28 @@
 //! One connection between a station and an announcer: opening, frames, deadlines. The only reads and
 //! writes of a socket.
 //!
-//! A [`Receiver`] and a [`Sender`] exist only after both prefaces have been exchanged, so nothing can
-//! be sent to a peer that has not shown that it speaks this protocol and version.
+//! A [`Receiver`] and a [`Sender`] exist only after both prefaces have been exchanged and, unless the
+//! link is open, the handshake is complete: there is no way to send a name or a clip to a peer that has
+//! not proven who it is.
 
 use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::handshake::{
+    Contact, HandshakeError, Initiator, MESSAGE1_BYTES, MESSAGE2_BYTES, MESSAGE3_BYTES, Opener, Responder,
+    Sealer, Transport,
+};
+use crate::invite::{InviteId, InviteSecret};
+use crate::keys::{NoiseKeys, NoisePublicKey};
 use crate::wire::{
-    self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode,
-    PREFACE_BYTES, Preface, Status, VERSION, WireError,
+    self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Message,
+    Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
 };
 
 /// From the connection to the exchanged prefaces.
@@ -65,6 +72,9 @@ pub enum LinkError {
     /// The peer wants another mode.
     #[error("the two sides are not set up alike: one of them runs open, the other secured")]
     OtherMode,
+    /// The handshake failed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
     /// The announcer has too many connections.
     #[error("the announcer has as many connections as it can bear")]
     Busy,
@@ -88,15 +98,40 @@ pub type StationLink<S> = (Receiver<ReadHalf<S>, FromAnnouncer>, Sender<WriteHal
 /// What the announcer holds of an open link.
 pub type AnnouncerLink<S> = (Receiver<ReadHalf<S>, FromStation>, Sender<WriteHalf<S>, FromAnnouncer>);
 
-/// Opens a link as a station, on a connection it dialled.
+/// By what an announcer judges who connects.
+pub trait Gate {
+    /// The announcer's own keys.
+    fn keys(&self) -> &NoiseKeys;
+    /// The secret of a valid invite.
+    fn invite(&self, id: InviteId) -> Option<InviteSecret>;
+    /// Whether a station has joined.
+    fn knows(&self, station: &NoisePublicKey) -> bool;
+}
+
+/// Who is at the other end of a secured link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The key it has proven to hold.
+    pub key: NoisePublicKey,
+    /// The invite that it came with.
+    pub invite: Option<InviteId>,
+}
+
+/// What a station shows and whom it expects; `None` for an open link.
+pub type Introduction<'a> = Option<(&'a NoiseKeys, Contact<'a>, &'a str)>;
+
+/// Opens a link as a station, on a connection it dialled. Also gives the key that the announcer has
+/// proven to hold; none on an open link.
 ///
 /// # Errors
 /// Any [`LinkError`]; after it the connection is of no use.
 pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    mode: Mode,
-) -> Result<StationLink<S>, LinkError> {
-    let answer = within_opening(async {
+    introduction: Introduction<'_>,
+) -> Result<(StationLink<S>, Option<NoisePublicKey>), LinkError> {
+    let deadline = Instant::now() + OPENING_DEADLINE;
+    let mode = if introduction.is_some() { Mode::Secured } else { Mode::Open };
+    let answer = by(deadline, async {
         stream.write_all(&Preface::of_station(mode).encode()).await?;
         read_preface(&mut stream).await
     })
@@ -114,19 +149,34 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     if answer.mode != mode as u8 || !is(Status::Ready) {
         return Err(LinkError::OtherMode);
     }
-    Ok(halves(stream))
+    let Some((keys, contact, address)) = introduction else { return Ok((halves(stream, None), None)) };
+    let (state, message1) = Initiator::start(keys, contact, address)?;
+    let transport = by(deadline, async {
+        stream.write_all(&message1).await?;
+        let mut message2 = [0; MESSAGE2_BYTES];
+        stream.read_exact(&mut message2).await?;
+        let (message3, transport) = state.answer(&message2)?;
+        stream.write_all(&message3).await?;
+        Ok(transport)
+    })
+    .await?;
+    let announcer = transport.peer;
+    Ok((halves(stream, Some(transport)), Some(announcer)))
 }
 
-/// Opens a link as the announcer, on a connection it accepted. A peer that cannot be served is told
-/// why in the preface.
+/// Opens a link as the announcer, on a connection it accepted; without a gate, an open one. Also gives
+/// who is at the other end. A peer that does not speak this protocol, version or mode is told so in the
+/// preface; one that fails the handshake is told nothing.
 ///
 /// # Errors
 /// Any [`LinkError`]; after it the connection is of no use.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
-    mode: Mode,
-) -> Result<AnnouncerLink<S>, LinkError> {
-    let (status, refusal) = match within_opening(read_preface(&mut stream)).await {
+    gate: Option<&impl Gate>,
+) -> Result<(AnnouncerLink<S>, Option<Peer>), LinkError> {
+    let deadline = Instant::now() + OPENING_DEADLINE;
+    let mode = if gate.is_some() { Mode::Secured } else { Mode::Open };
+    let (status, refusal) = match by(deadline, read_preface(&mut stream)).await {
         Ok(preface) if preface.version != VERSION => {
             (Status::OtherVersion, Some(LinkError::OtherVersion { theirs: preface.version }))
         }
@@ -136,14 +186,28 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => return Err(error),
     };
     let answer = Preface::of_announcer(mode, status).encode();
-    within_opening(async { Ok(stream.write_all(&answer).await?) }).await?;
-    match refusal {
-        None => Ok(halves(stream)),
-        Some(error) => {
-            linger(&mut stream).await;
-            Err(error)
-        }
+    by(deadline, async { Ok(stream.write_all(&answer).await?) }).await?;
+    if let Some(error) = refusal {
+        linger(&mut stream).await;
+        return Err(error);
     }
+    let Some(gate) = gate else { return Ok((halves(stream, None), None)) };
+    let transport = by(deadline, shake_hands(&mut stream, gate)).await?;
+    let peer = Peer { key: transport.peer, invite: transport.mode.invite() };
+    Ok((halves(stream, Some(transport)), Some(peer)))
+}
+
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    gate: &impl Gate,
+) -> Result<Transport, LinkError> {
+    let mut message1 = [0; MESSAGE1_BYTES];
+    stream.read_exact(&mut message1).await?;
+    let (state, message2) = Responder::answer(gate.keys(), &message1, |id| gate.invite(id))?;
+    stream.write_all(&message2).await?;
+    let mut message3 = [0; MESSAGE3_BYTES];
+    stream.read_exact(&mut message3).await?;
+    Ok(state.finish(&message3, |station| gate.knows(station))?)
 }
 
 /// Lets the peer read what was written last. A socket closed with unread bytes in it is reset, and a
@@ -159,8 +223,8 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let _ = timeout(LINGER, drain).await;
 }
 
-async fn within_opening<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
-    timeout(OPENING_DEADLINE, work).await.unwrap_or(Err(LinkError::Silent(OPENING_DEADLINE)))
+async fn by<T>(deadline: Instant, work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    timeout_at(deadline, work).await.unwrap_or(Err(LinkError::Silent(OPENING_DEADLINE)))
 }
 
 async fn read_preface<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Preface, LinkError> {
@@ -180,19 +244,24 @@ async fn read_preface<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Preface, L
     Ok(Preface::decode(&bytes)?)
 }
 
-fn halves<S, In: Message, Out: Message>(stream: S) -> (Receiver<ReadHalf<S>, In>, Sender<WriteHalf<S>, Out>)
+fn halves<S, In: Message, Out: Message>(
+    stream: S,
+    transport: Option<Transport>,
+) -> (Receiver<ReadHalf<S>, In>, Sender<WriteHalf<S>, Out>)
 where
     S: AsyncRead + AsyncWrite,
 {
     let (read, write) = tokio::io::split(stream);
+    let (opener, sealer) = transport.map(|transport| (transport.opener, transport.sealer)).unzip();
     let receiver = Receiver {
         io: read,
         buffer: BytesMut::new(),
+        opener,
         blocks_due: false,
         deadline: Instant::now() + SILENCE_DEADLINE,
         messages: PhantomData,
     };
-    (receiver, Sender { io: write, messages: PhantomData })
+    (receiver, Sender { io: write, sealer, messages: PhantomData })
 }
 
 /// One frame from the peer.
@@ -201,7 +270,7 @@ pub enum Frame<M> {
     /// A message, within its bounds.
     Message(M),
     /// The next block of the clip that is due.
-    Block(Bytes),
+    Block(BytesMut),
 }
 
 /// The incoming half of a link.
@@ -209,6 +278,7 @@ pub enum Frame<M> {
 pub struct Receiver<R, M> {
     io: R,
     buffer: BytesMut,
+    opener: Option<Opener>,
     blocks_due: bool,
     deadline: Instant,
     messages: PhantomData<M>,
@@ -255,8 +325,14 @@ impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
         self.buffer.advance(FRAME_HEADER_BYTES);
         let payload = self.buffer.split_to(length);
         Ok(Some(match header.kind {
-            FrameKind::Message => Frame::Message(wire::decode(&payload)?),
-            FrameKind::Block => Frame::Block(payload.freeze()),
+            FrameKind::Message => {
+                let mut plain = [0; MAX_MESSAGE_BYTES + TAG_BYTES];
+                Frame::Message(match &mut self.opener {
+                    Some(opener) => wire::decode(opener.open(&payload, &mut plain)?)?,
+                    None => wire::decode(&payload)?,
+                })
+            }
+            FrameKind::Block => Frame::Block(payload),
         }))
     }
 }
@@ -265,6 +341,7 @@ impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
 #[derive(Debug)]
 pub struct Sender<W, M> {
     io: W,
+    sealer: Option<Sealer>,
     messages: PhantomData<M>,
 }
 
@@ -274,7 +351,11 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
     /// # Errors
     /// [`LinkError::Stalled`], [`LinkError::Io`]; [`LinkError::Wire`] for a message over its bounds.
     pub async fn send(&mut self, message: &M) -> Result<(), LinkError> {
-        let payload = wire::encode(message)?;
+        let mut payload = wire::encode(message)?;
+        if let Some(sealer) = &mut self.sealer {
+            let mut sealed = [0; MAX_MESSAGE_BYTES + TAG_BYTES];
+            payload = sealer.seal(&payload, &mut sealed)?.to_vec();
+        }
         let header = FrameHeader { kind: FrameKind::Message, length: payload.len() as u16 };
         let frame = [&header.encode()[..], &payload].concat();
         self.write(&frame).await

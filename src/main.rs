@@ -5,16 +5,22 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bullhorn::announcer::{self, Summary};
-use bullhorn::cli::{self, Cli, Role};
+use bullhorn::cli::{self, Cli, Role, StationsAction};
 use bullhorn::console::{self, Mode};
 use bullhorn::demo::Demo;
 use bullhorn::devices;
-use bullhorn::event::{Command, Events};
+use bullhorn::event::{Command, Event, Events};
+use bullhorn::invite::{self, Invite, InviteBook, InviteError};
+use bullhorn::keys::{AnnouncerKeys, KnownStations, StateFolder};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
+use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::report;
+use bullhorn::site::{self, Site};
 use bullhorn::speaker;
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -24,13 +30,20 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use zeroize::Zeroizing;
 
+/// The status for a wrong command line.
+const USAGE: u8 = 2;
 /// The status after a second Ctrl-C, as a shell has it for the signal.
 const INTERRUPTED: i32 = 130;
 /// The status after a fault of bullhorn's own, as Rust has it.
 const PANICKED: i32 = 101;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
+
+/// What both sides say when they run with `--open`.
+const OPEN_WARNING: &str = "OPEN MODE: no keys, no encryption; anybody on this network can listen and speak. \
+    Start both sides without --open to end this";
 
 type Failure = Box<dyn Error>;
 
@@ -49,6 +62,8 @@ fn main() -> ExitCode {
     let result = match cli.role {
         Role::Announce(options) => announce(options),
         Role::Speaker(options) => speak(options),
+        Role::Invite(options) => invite(&options),
+        Role::Stations(options) => stations(&options),
         Role::Devices => list_devices(),
         Role::Demo(options) => demonstrate(&options),
     };
@@ -58,7 +73,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to be told when standard error is closed.
             let _ = writeln!(io::stderr(), "bullhorn: {}", bullhorn::error_chain(error.as_ref()));
-            ExitCode::FAILURE
+            if error.is::<InviteError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -88,6 +103,10 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     let runtime = Runtime::new()?;
     let _guard = runtime.enter();
     let microphone = Microphone::open(options.input.as_ref().unwrap_or(&Input::Default))?;
+    let site = match options.open {
+        true => None,
+        false => Some(Arc::new(Site::open(&StateFolder::open(options.state.folder.as_deref())?)?)),
+    };
     let once = options.once.then(|| options.stations_to_wait_for());
     let mode = Mode::choose(options.events.is_some(), !options.once);
     let config = announcer::Config {
@@ -96,12 +115,25 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         keep: options.keep,
         once,
         lines: mode != Mode::Terminal,
+        site: site.clone(),
     };
     let address = options.listen;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
+        let port = listener.local_addr()?.port();
+        match &site {
+            // A secret has no place among events that a script may keep.
+            Some(site) if site.stations().is_empty() && mode != Mode::Json => {
+                let line = invitation(&site.invite()?, Some(port));
+                writeln!(io::stdout(), "no station has joined yet; to add one, run there:\n{}", *line)?;
+            }
+            _ => (),
+        }
         let shutdown = on_signals()?;
         let (events, shown) = Events::channel();
+        if site.is_none() {
+            events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
+        }
         let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
         let reader = once.is_none().then(|| commands.clone());
         let console = tokio::spawn(console::run(shown, reader, mode));
@@ -116,22 +148,73 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     // One thread is enough for a station, and a third of the memory.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
-    let loudspeaker = Loudspeaker::open(options.output.as_ref().unwrap_or(&Output::Default))?;
-    let config = speaker::Config {
-        name: options.station_name(),
-        host: options.announcer.host,
-        port: options.announcer.port,
-        zones: options.zones,
+    let name = options.station_name();
+    let invite = options.invite.as_deref().map(str::parse::<Invite>).transpose()?;
+    let cli::Target { host, port } = options.announcer;
+    let membership = match options.open {
+        true => None,
+        false => {
+            let folder = StateFolder::open(options.state.folder.as_deref())?;
+            Some(Membership::open(&folder, (&host, port), &name, &options.zones, invite)?)
+        }
     };
+    let is_open = membership.is_none();
+    let loudspeaker = Loudspeaker::open(options.output.as_ref().unwrap_or(&Output::Default))?;
+    let config = speaker::Config { name, host, port, zones: options.zones, membership };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {
         let shutdown = on_signals()?;
         let (events, shown) = Events::channel();
+        if is_open {
+            events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
+        }
         let console = tokio::spawn(console::run(shown, None, mode));
         speaker::run(config, loudspeaker, events, shutdown).await?;
         console.await??;
         Ok(true)
     })
+}
+
+/// The line to run on a station. `port` is the announcer's, where it is known.
+fn invitation(invite: &Invite, port: Option<u16>) -> Zeroizing<String> {
+    let host = gethostname::gethostname();
+    let host = host.to_string_lossy();
+    let target = match port {
+        Some(port) if port != cli::DEFAULT_PORT => format!("{host}:{port}"),
+        _ => host.into_owned(),
+    };
+    Zeroizing::new(format!("bullhorn speaker {target} --invite {}", *invite.to_line()))
+}
+
+fn invite(options: &cli::InviteOptions) -> Result<bool, Failure> {
+    let folder = StateFolder::open(options.state.folder.as_deref())?;
+    let keys = AnnouncerKeys::load_or_create(&folder)?;
+    let book = InviteBook::new(&folder);
+    let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let current = if options.new { None } else { book.current(&keys, now_unix_s)? };
+    let invite = match current {
+        Some(invite) => invite,
+        None => book.issue(&keys, options.valid.unwrap_or(site::INVITE_VALIDITY), now_unix_s)?,
+    };
+    writeln!(io::stdout(), "{}", *invitation(&invite, None))?;
+    writeln!(io::stderr(), "good until {}", report::time(invite.expires_unix_s()))?;
+    Ok(true)
+}
+
+fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
+    let folder = StateFolder::open(options.state.folder.as_deref())?;
+    match &options.action {
+        None => {
+            let known = KnownStations::open(&folder)?;
+            io::stdout().write_all(report::stations(&known.all()).as_bytes())?;
+        }
+        Some(StationsAction::Remove { name }) => {
+            invite::shut_out(&folder, name)?;
+            let name = report::escaped(name);
+            writeln!(io::stdout(), "{name} is shut out, and the current invite is worth nothing any more")?;
+        }
+    }
+    Ok(true)
 }
 
 fn list_devices() -> Result<bool, Failure> {

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::devices::{Device, Direction};
 use crate::event::{Event, Missing};
+use crate::keys::Station;
 use crate::wire::is_unprintable;
 
 /// Missing stations that a verdict names before it only counts them.
@@ -143,6 +145,34 @@ pub fn devices(devices: &[Device]) -> String {
         if none {
             text.push_str("  none\n");
         }
+    }
+    text
+}
+
+/// Seconds since 1970 as date and time, UTC.
+pub fn time(unix_s: u64) -> String {
+    // The formatter knows years of four digits only.
+    let time = UNIX_EPOCH + Duration::from_secs(unix_s.min(LAST_FORMATTED_UNIX_S));
+    humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', " UTC")
+}
+
+/// 9999-12-31 23:59:59 UTC.
+const LAST_FORMATTED_UNIX_S: u64 = 253_402_300_799;
+
+/// The stations for `bullhorn stations`.
+pub fn stations(stations: &[&Station]) -> String {
+    if stations.is_empty() {
+        return "no station has joined yet: `bullhorn invite` prints the line to run on one\n".to_owned();
+    }
+    let width = stations.iter().map(|station| escaped(&station.name).chars().count()).max().unwrap_or(0);
+    let width = width.max("station".len());
+    let mut text = format!("{:width$}  {:23}  {:23}  zones\n", "station", "joined", "last here");
+    for station in stations {
+        let (joined, seen) = (time(station.joined_unix_s), time(station.last_seen_unix_s));
+        let (name, zones) = (escaped(&station.name), station.zones.join(", "));
+        let line = format!("{name:width$}  {joined}  {seen}  {}", escaped(&zones));
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     text
 }

@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, Events};
+use crate::keys::NoisePublicKey;
 use crate::link::{self, LinkError};
 use crate::loudspeaker::Loudspeaker;
-use crate::wire::Mode;
+use crate::membership::{Membership, MembershipError};
 use session::{Memory, Session};
 
 /// The first pause after a connection that failed.
@@ -39,7 +40,7 @@ pub enum SpeakerError {
 }
 
 /// Which station to be.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// The announcer's machine, by name or address.
     pub host: String,
@@ -49,6 +50,17 @@ pub struct Config {
     pub name: String,
     /// Its zones.
     pub zones: Vec<String>,
+    /// How it knows its announcer and is known by it; without it, it plays for anybody.
+    pub membership: Option<Membership>,
+}
+
+/// Why no link came about.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
 }
 
 /// How one connection ended.
@@ -66,7 +78,7 @@ enum End {
 /// # Errors
 /// [`SpeakerError`], only at the start: a running station waits for its announcer for ever.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     mut loudspeaker: Loudspeaker,
     events: Events,
     shutdown: CancellationToken,
@@ -78,7 +90,7 @@ pub async fn run(
     };
     let resolved = tokio::net::lookup_host((config.host.as_str(), config.port)).await.map(drop);
     resolved.map_err(|source| SpeakerError::Resolve { host: config.host.clone(), source })?;
-    let mut memory = Memory::new(getrandom::u64().map_err(SpeakerError::Random)?);
+    let mut memory = Memory::new(getrandom::u64().map_err(SpeakerError::Random)?, config.membership.take());
     let mut pause = MIN_PAUSE;
     let mut outage = true;
     let mut told = false;
@@ -91,7 +103,7 @@ pub async fn run(
             *pause = MIN_PAUSE;
         };
         let end = tokio::select! {
-            connected = dial(&config) => match connected {
+            connected = dial(&config, &mut memory.membership) => match connected {
                 Err(error) => End::Lost(crate::error_chain(&error)),
                 Ok(link) => {
                     let session = Session::new(link, &config, &mut memory, &events, &shutdown);
@@ -117,11 +129,16 @@ pub async fn run(
     }
 }
 
-async fn dial(config: &Config) -> Result<link::StationLink<TcpStream>, LinkError> {
+async fn dial(
+    config: &Config,
+    membership: &mut Option<Membership>,
+) -> Result<(link::StationLink<TcpStream>, Option<NoisePublicKey>), DialError> {
+    let introduction = membership.as_mut().map(Membership::introduction).transpose()?;
     let connect = TcpStream::connect((config.host.as_str(), config.port));
-    let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))??;
-    link::prepare(&stream)?;
-    link::dial(stream, Mode::Open).await
+    let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))?;
+    let stream = stream.map_err(LinkError::from)?;
+    link::prepare(&stream).map_err(LinkError::from)?;
+    Ok(link::dial(stream, introduction).await?)
 }
 
 /// Between half of a pause and the whole of it, so that a thousand stations do not dial at once.

@@ -112,12 +112,14 @@ pub struct Stations {
     actions: Vec<Action>,
     max_stations: usize,
     keeps: bool,
+    lasting: bool,
 }
 
 impl Stations {
     /// An empty roster that takes so many stations. With `keeps`, a clip waits until it expires for
-    /// stations that are away; without, they have missed it.
-    pub fn new(max_stations: usize, keeps: bool) -> Self {
+    /// stations that are away; without, they have missed it. With `lasting`, a station stays on the
+    /// roster until it is removed; without, one that says goodbye is forgotten.
+    pub fn new(max_stations: usize, keeps: bool, lasting: bool) -> Self {
         Self {
             roster: BTreeMap::new(),
             names: HashMap::new(),
@@ -125,6 +127,7 @@ impl Stations {
             actions: Vec::new(),
             max_stations,
             keeps,
+            lasting,
         }
     }
 
@@ -141,6 +144,26 @@ impl Stations {
     /// Whether every announcement has its verdict.
     pub fn is_settled(&self) -> bool {
         self.announcements.values().all(|announcement| announcement.settled)
+    }
+
+    /// Puts a station on the roster that has joined earlier and is not here.
+    pub fn expect(&mut self, name: String, zones: Vec<String>) {
+        let reason = "it has not been here since the announcer started".to_owned();
+        self.roster.entry(name).or_insert(Station {
+            zones,
+            instance: 0,
+            presence: Presence::Lost { reason },
+        });
+    }
+
+    /// Takes a station off the roster, and ends its connection.
+    pub fn remove(&mut self, name: &str, reason: &str, now: Instant) {
+        self.forget(name, reason, now);
+    }
+
+    /// The names of the stations that are connected.
+    pub fn present_names(&self) -> impl Iterator<Item = &str> {
+        self.names.values().map(String::as_str)
     }
 
     /// A station said hello.
@@ -228,7 +251,7 @@ impl Stations {
                 self.goodbye(&name, now);
                 true
             }
-            FromStation::Hello { .. } | FromStation::Ping { .. } => false,
+            FromStation::Hello { .. } | FromStation::Ping { .. } | FromStation::AskTime { .. } => false,
         };
         if !in_turn {
             self.order(&name, Order::Drop);
@@ -463,9 +486,9 @@ impl Stations {
         true
     }
 
-    fn goodbye(&mut self, name: &str, now: Instant) {
-        let reason = "it was shut down by its user";
-        if let Some(Station { presence: Presence::Here { connection, .. }, .. }) = self.roster.remove(name) {
+    fn forget(&mut self, name: &str, reason: &str, now: Instant) {
+        let Some(station) = self.roster.remove(name) else { return };
+        if let Presence::Here { connection, .. } = station.presence {
             self.names.remove(&connection);
             self.actions.push(Action::Order(connection, Order::Drop));
         }
@@ -482,6 +505,21 @@ impl Stations {
             self.tell(Event::Failed { clip, station, reason: reason.to_owned() });
         }
         self.settle(now);
+    }
+
+    /// A station that was shut down is not missed, unless it has joined for good.
+    fn goodbye(&mut self, name: &str, now: Instant) {
+        let reason = "it was shut down by its user";
+        if !self.lasting {
+            return self.forget(name, reason, now);
+        }
+        let Some(station) = self.roster.get_mut(name) else { return };
+        let was = std::mem::replace(&mut station.presence, Presence::Lost { reason: reason.to_owned() });
+        if let Presence::Here { connection, .. } = was {
+            self.names.remove(&connection);
+            self.actions.push(Action::Order(connection, Order::Drop));
+        }
+        self.lose(name, reason, now, now);
     }
 
     fn break_off(&mut self, name: &str, reason: &str, now: Instant) {

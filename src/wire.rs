@@ -18,6 +18,8 @@ pub const PREFACE_BYTES: usize = 12;
 pub const FRAME_HEADER_BYTES: usize = 3;
 /// The largest message, either way: a Hello with all its zones stays under 1,300.
 pub const MAX_MESSAGE_BYTES: usize = 2_048;
+/// What sealing adds to a message or a block.
+pub const TAG_BYTES: usize = 16;
 /// What a block of a clip holds, save the last. Small, so that a slow line completes one within the
 /// silence deadline: 16 KiB in 3 s is 5.5 kB/s.
 pub const BLOCK_BYTES: usize = 16 * 1024;
@@ -66,11 +68,13 @@ pub enum WireError {
 pub enum Mode {
     /// Not at all: no encryption, no authentication.
     Open = 0,
+    /// A Noise handshake follows the prefaces.
+    Secured = 1,
 }
 
 impl Mode {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Open].into_iter().find(|mode| *mode as u8 == byte)
+        [Self::Open, Self::Secured].into_iter().find(|mode| *mode as u8 == byte)
     }
 }
 
@@ -154,8 +158,8 @@ impl FrameKind {
     /// The most bytes a frame of this kind holds.
     pub fn limit(self) -> usize {
         match self {
-            Self::Message => MAX_MESSAGE_BYTES,
-            Self::Block => BLOCK_BYTES,
+            Self::Message => MAX_MESSAGE_BYTES + TAG_BYTES,
+            Self::Block => BLOCK_BYTES + TAG_BYTES,
         }
     }
 }
@@ -194,11 +198,11 @@ impl FrameHeader {
     }
 }
 
-/// Cuts a clip's WAV into block frames, ready to be written as they are to every station.
-pub fn block_frames(wav: &[u8]) -> Vec<u8> {
-    let blocks = wav.len().div_ceil(BLOCK_BYTES);
-    let mut frames = Vec::with_capacity(wav.len() + blocks * FRAME_HEADER_BYTES);
-    for block in wav.chunks(BLOCK_BYTES) {
+/// Puts blocks into frames, ready to be written as they are to every station.
+pub fn block_frames(blocks: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for block in blocks {
+        let block = block.as_ref();
         let header = FrameHeader { kind: FrameKind::Block, length: block.len() as u16 };
         frames.extend_from_slice(&header.encode());
         frames.extend_from_slice(block);
@@ -236,6 +240,24 @@ pub struct Receipt {
     pub underruns: u32,
 }
 
+/// What a station asks the announcer's time with: random, and never used again.
+pub type Nonce = [u8; 16];
+/// An announcer's public Ed25519 key.
+pub type AnnouncerKey = [u8; 32];
+/// An Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
+/// The key of one clip.
+pub const CLIP_KEY_BYTES: usize = 32;
+
+/// An announcer's time, signed for one [`Nonce`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// In ms since 1970.
+    pub unix_ms: u64,
+    /// [`SIGNATURE_BYTES`] long.
+    pub signature: Vec<u8>,
+}
+
 /// From a station to its announcer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromStation {
@@ -249,6 +271,8 @@ pub enum FromStation {
         instance: u64,
         /// The receipt of the clip it played last, should the first one have been lost.
         last: Option<Receipt>,
+        /// Asks for the announcer's time; see [`Statement`].
+        nonce: Option<Nonce>,
     },
     /// A sign of life, once a second; asks the time.
     Ping {
@@ -285,6 +309,11 @@ pub enum FromStation {
     },
     /// The station is being shut down by its user: it is not to be missed.
     Goodbye,
+    /// Asks for the announcer's time once more.
+    AskTime {
+        /// Random, and never used again.
+        nonce: Nonce,
+    },
 }
 
 /// From the announcer to a station.
@@ -294,6 +323,8 @@ pub enum FromAnnouncer {
     Welcome {
         /// Random, one a run of the announcer: another one means another clock.
         clock: u64,
+        /// Who the announcer is, and its time; not in open mode.
+        site: Option<(AnnouncerKey, Statement)>,
     },
     /// The station is not, and why. The announcer closes after it.
     Refused {
@@ -313,6 +344,10 @@ pub enum FromAnnouncer {
     Clip {
         /// An encoded [`ClipHeader`].
         header: Vec<u8>,
+        /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
+        signature: Vec<u8>,
+        /// What opens the clip's blocks, [`CLIP_KEY_BYTES`] long; empty in open mode.
+        key: Vec<u8>,
     },
     /// When to play the verified clip.
     PlayAt {
@@ -321,6 +356,8 @@ pub enum FromAnnouncer {
         /// The announcer's clock at the first sample, in µs.
         instant_us: u64,
     },
+    /// Answers AskTime.
+    Time(Statement),
     /// Answers Played, Rejected and Failed: it is written down. The announcer closes after it.
     Noted {
         /// Which clip.
@@ -370,6 +407,10 @@ fn check_reason(reason: &str) -> Result<(), WireError> {
     if reason.len() > MAX_REASON_BYTES { Err(WireError::Field("reason")) } else { Ok(()) }
 }
 
+fn check_length(field: &'static str, length: usize, legal: &[usize]) -> Result<(), WireError> {
+    if legal.contains(&length) { Ok(()) } else { Err(WireError::Field(field)) }
+}
+
 /// Shortens a reason to what a message may carry.
 pub fn reason(words: impl std::fmt::Display) -> String {
     let mut words = words.to_string();
@@ -395,7 +436,8 @@ impl Message for FromStation {
             | Self::Verified { .. }
             | Self::Playing { .. }
             | Self::Played(_)
-            | Self::Goodbye => Ok(()),
+            | Self::Goodbye
+            | Self::AskTime { .. } => Ok(()),
         }
     }
 }
@@ -404,9 +446,15 @@ impl Message for FromAnnouncer {
     fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Refused { reason } => check_reason(reason),
-            Self::Welcome { .. }
+            Self::Welcome { site: Some((_, statement)), .. } | Self::Time(statement) => {
+                check_length("signature", statement.signature.len(), &[SIGNATURE_BYTES])
+            }
+            Self::Clip { signature, key, .. } => {
+                check_length("signature", signature.len(), &[0, SIGNATURE_BYTES])?;
+                check_length("key", key.len(), &[0, CLIP_KEY_BYTES])
+            }
+            Self::Welcome { site: None, .. }
             | Self::Pong { .. }
-            | Self::Clip { .. }
             | Self::PlayAt { .. }
             | Self::Noted { .. } => Ok(()),
         }

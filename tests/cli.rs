@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::hallway::{Hallway, Program, file, wavs};
+use support::hallway::{Hallway, Program, STATE, file, start_station, wavs};
 use support::pulse::{PulseRig, deaf_environment};
 use support::wav::{Spec, read_i16};
 
@@ -259,7 +259,8 @@ fn once_with_nobody_listening_is_a_failure() {
     assert_eq!(ended.code, 1, "{}", ended.complaints);
     let text = ended.output.join("\n");
     assert!(text.contains("0 of 0 stations played it: nobody is listening"), "{text}");
-    assert!(text.starts_with("listening on 127.0.0.1:"), "{text}");
+    assert!(ended.output[0].starts_with("no station has joined yet"), "{text}");
+    assert!(ended.output[2].starts_with("listening on 127.0.0.1:"), "{text}");
 }
 
 #[test]
@@ -350,10 +351,12 @@ fn prose_tells_where_it_listens_and_the_verdict() {
         "--input".into(),
         file(&wav),
     ]);
-    let mut announcer = Program::start_prose("the announcer", arguments, &[]);
+    let state = tempfile::tempdir().unwrap();
+    let environment = [(STATE.to_owned(), state.path().display().to_string())];
+    let mut announcer = Program::start_prose("the announcer", arguments, &environment);
     let line = announcer.wait_for_line("listening on 127.0.0.1:");
     let address = line.rsplit(' ').next().unwrap().to_owned();
-    let mut station = support::hallway::start_station(&address, "hall-1", &file(output.path()), &[]);
+    let mut station = start_station(&address, "hall-1", &file(output.path()), &environment);
     announcer.wait_for_line("1 of 1 stations played it");
     assert_eq!(announcer.exit_code(), 0);
     station.wait_for("played");

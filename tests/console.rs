@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::hallway::{BULLHORN, Program, file, start_station, wavs};
+use support::hallway::{BULLHORN, Program, STATE, file, start_station, wavs};
 use support::pulse::{MOUTH, PulseRig};
 use support::terminal::Terminal;
 use support::wav::{SPOKEN_HZ, Spec, speech};
@@ -123,9 +123,11 @@ fn a_file_is_announced_from_the_console() {
     let fixtures = tempfile::tempdir().unwrap();
     let output = tempfile::tempdir().unwrap();
     let wav = Spec::mono(16, 8_000).write(fixtures.path(), 800);
-    let terminal = Terminal::open(80, 24, &[]);
+    let state = tempfile::tempdir().unwrap();
+    let environment = [(STATE.to_owned(), state.path().display().to_string())];
+    let terminal = Terminal::open(80, 24, &environment);
     let address = announce(&terminal, &format!("--input {}", file(&wav).display()));
-    let _station = start_station(&address, "hall-1", &file(output.path()), &[]);
+    let _station = start_station(&address, "hall-1", &file(output.path()), &environment);
     terminal.wait_for("hall-1");
     terminal.press("Enter");
     terminal.wait_for("1 of 1 stations played it");

@@ -215,7 +215,7 @@ fn stations_come_back_when_the_announcer_was_restarted() {
 
     let address = hallway.address.clone();
     let arguments = ["announce".into(), "--listen".into(), address.into(), "--input".into(), file(&wav)];
-    let mut restarted = Program::start("the announcer, restarted,", arguments, &[]);
+    let mut restarted = Program::start("the announcer, restarted,", arguments, &hallway.environment);
     restarted.wait_for_one("station-joined", "station", "hall-1");
     restarted.enter();
     assert_eq!(restarted.wait_for("done")["played"], 1);
@@ -275,7 +275,8 @@ fn a_station_that_reboots_hears_what_was_kept_for_it() {
     hallway.announcer.wait_for_one("station-left", "station", "hall-2");
     hallway.announcer.enter();
     hallway.stations[0].wait_for("played");
-    let mut rebooted = start_station(&hallway.address, "hall-2", &file(outputs[1].path()), &[]);
+    let mut rebooted =
+        start_station(&hallway.address, "hall-2", &file(outputs[1].path()), &hallway.environment);
     rebooted.wait_for("played");
     assert!(read_i16(&wavs(outputs[1].path())[0]).0 == read_i16(&wav).0);
 }

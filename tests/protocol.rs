@@ -72,7 +72,7 @@ fn message<M: Message + std::fmt::Debug>(line: &Line) -> M {
 }
 
 fn documented_clip() -> (ClipHeader, Vec<u8>) {
-    let FromAnnouncer::Clip { header } = message(&line("Clip")) else { panic!("no Clip") };
+    let FromAnnouncer::Clip { header, .. } = message(&line("Clip")) else { panic!("no Clip") };
     let block = line("block").bytes;
     (ClipHeader::decode(&header).unwrap(), payload(&block).1.to_vec())
 }
@@ -89,7 +89,7 @@ fn every_line_decodes_and_encodes_to_the_same_bytes() {
                 assert_eq!(sender, Sender::Announcer);
                 let (kind, wav) = payload(&line.bytes);
                 assert_eq!(kind, FrameKind::Block);
-                assert_eq!(wire::block_frames(wav), line.bytes);
+                assert_eq!(wire::block_frames(wav.chunks(BLOCK_BYTES)), line.bytes);
             }
             (_, Sender::Station) => drop(message::<FromStation>(&line)),
             (_, Sender::Announcer) => drop(message::<FromAnnouncer>(&line)),
@@ -106,7 +106,7 @@ fn the_documented_clip_is_one() {
     let mut incoming = bullhorn::clip::Incoming::new(header.format, header.sha256).unwrap();
     incoming.push(&wav).unwrap();
     assert_eq!(incoming.finish().unwrap().wav(), &wav[..]);
-    let FromAnnouncer::Clip { header: bytes } = message(&line("Clip")) else { panic!("no Clip") };
+    let FromAnnouncer::Clip { header: bytes, .. } = message(&line("Clip")) else { panic!("no Clip") };
     assert_eq!(header.encode(), bytes);
 }
 
@@ -124,13 +124,15 @@ fn the_tables_name_every_message_by_its_number() {
         FromStation::Played(receipt),
         FromStation::Failed { clip, reason: reason.clone() },
         FromStation::Goodbye,
+        FromStation::AskTime { nonce: [0; 16] },
     ];
     let announcer = [
-        FromAnnouncer::Welcome { clock: 0 },
+        FromAnnouncer::Welcome { clock: 0, site: None },
         FromAnnouncer::Refused { reason },
         FromAnnouncer::Pong { t1_us: 0, t2_us: 0, t3_us: 0 },
-        FromAnnouncer::Clip { header: vec![] },
+        FromAnnouncer::Clip { header: vec![], signature: vec![], key: vec![] },
         FromAnnouncer::PlayAt { clip, instant_us: 0 },
+        FromAnnouncer::Time(wire::Statement { unix_ms: 0, signature: vec![0; wire::SIGNATURE_BYTES] }),
         FromAnnouncer::Noted { clip },
     ];
     let rows = |section: &str| -> Vec<String> {
@@ -158,8 +160,8 @@ fn the_tables_name_every_message_by_its_number() {
 #[test]
 fn the_limits_on_the_page_are_those_of_the_code() {
     for limit in [
-        format!("1 to {} for a message", thousands(wire::MAX_MESSAGE_BYTES)),
-        format!("1 to {} for a block", thousands(BLOCK_BYTES)),
+        format!("1 to {} for a message", thousands(wire::MAX_MESSAGE_BYTES + wire::TAG_BYTES)),
+        format!("1 to {} for a block", thousands(BLOCK_BYTES + wire::TAG_BYTES)),
         format!("1 to {} bytes, printable", wire::MAX_NAME_BYTES),
         format!("| zones of a station or a clip | {} at most |", wire::MAX_ZONES),
         format!("| reasons | {} bytes at most |", wire::MAX_REASON_BYTES),

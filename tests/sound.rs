@@ -130,7 +130,7 @@ fn defaults_are_the_servers() {
         .station("archive", file(kept.path()))
         .open();
     let mut station =
-        Program::start("hall-1", ["speaker", &hallway.address, "--name", "hall-1"], &rig.environment());
+        Program::start("hall-1", ["speaker", &hallway.address, "--name", "hall-1"], &hallway.environment);
     hallway.announcer.wait_for_one("station-joined", "station", "hall-1");
     let recording = rig.record();
     let _voice = rig.play(MOUTH, &speech(rig.folder(), 40, SPOKEN_HZ));

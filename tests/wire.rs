@@ -3,9 +3,9 @@
 
 use bullhorn::clip::Format;
 use bullhorn::wire::{
-    self, BLOCK_BYTES, ClipHeader, ClipId, FrameHeader, FrameKind, FromAnnouncer, FromStation,
-    MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ZONES, Message, Mode, PREFACE_BYTES, Preface,
-    Receipt, Status, WireError,
+    self, BLOCK_BYTES, CLIP_KEY_BYTES, ClipHeader, ClipId, FrameHeader, FrameKind, FromAnnouncer,
+    FromStation, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ZONES, Message, Mode,
+    PREFACE_BYTES, Preface, Receipt, SIGNATURE_BYTES, Statement, Status, TAG_BYTES, WireError,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -36,8 +36,20 @@ fn reason() -> impl Strategy<Value = String> {
 
 fn from_station() -> impl Strategy<Value = FromStation> {
     prop_oneof![
-        (name(), vec(name(), 0..=MAX_ZONES), any::<u64>(), proptest::option::of(receipt()))
-            .prop_map(|(name, zones, instance, last)| FromStation::Hello { name, zones, instance, last }),
+        (
+            name(),
+            vec(name(), 0..=MAX_ZONES),
+            any::<u64>(),
+            proptest::option::of(receipt()),
+            proptest::option::of(any::<[u8; 16]>())
+        )
+            .prop_map(|(name, zones, instance, last, nonce)| FromStation::Hello {
+                name,
+                zones,
+                instance,
+                last,
+                nonce
+            }),
         any::<u64>().prop_map(|t1_us| FromStation::Ping { t1_us }),
         (clip_id(), any::<u32>()).prop_map(|(clip, lead_us)| FromStation::Verified { clip, lead_us }),
         (clip_id(), reason()).prop_map(|(clip, reason)| FromStation::Rejected { clip, reason }),
@@ -45,15 +57,27 @@ fn from_station() -> impl Strategy<Value = FromStation> {
         receipt().prop_map(FromStation::Played),
         (clip_id(), reason()).prop_map(|(clip, reason)| FromStation::Failed { clip, reason }),
         Just(FromStation::Goodbye),
+        any::<[u8; 16]>().prop_map(|nonce| FromStation::AskTime { nonce }),
     ]
+}
+
+fn statement() -> impl Strategy<Value = Statement> {
+    (any::<u64>(), any::<u8>())
+        .prop_map(|(unix_ms, byte)| Statement { unix_ms, signature: vec![byte; SIGNATURE_BYTES] })
 }
 
 fn from_announcer() -> impl Strategy<Value = FromAnnouncer> {
     prop_oneof![
-        any::<u64>().prop_map(|clock| FromAnnouncer::Welcome { clock }),
+        (any::<u64>(), proptest::option::of((any::<[u8; 32]>(), statement())))
+            .prop_map(|(clock, site)| FromAnnouncer::Welcome { clock, site }),
+        statement().prop_map(FromAnnouncer::Time),
         reason().prop_map(|reason| FromAnnouncer::Refused { reason }),
         any::<[u64; 3]>().prop_map(|[t1_us, t2_us, t3_us]| FromAnnouncer::Pong { t1_us, t2_us, t3_us }),
-        vec(any::<u8>(), 0..1_200).prop_map(|header| FromAnnouncer::Clip { header }),
+        (vec(any::<u8>(), 0..1_200), any::<bool>()).prop_map(|(header, secured)| FromAnnouncer::Clip {
+            header,
+            signature: vec![7; if secured { SIGNATURE_BYTES } else { 0 }],
+            key: vec![8; if secured { CLIP_KEY_BYTES } else { 0 }],
+        }),
         (clip_id(), any::<u64>()).prop_map(|(clip, instant_us)| FromAnnouncer::PlayAt { clip, instant_us }),
         clip_id().prop_map(|clip| FromAnnouncer::Noted { clip }),
     ]
@@ -186,7 +210,11 @@ proptest! {
             prop_assert!(ClipHeader::decode(&bytes[..cut]).is_err());
         }
         prop_assert!(ClipHeader::decode(&[&bytes[..], &[0]].concat()).is_err());
-        let message = FromAnnouncer::Clip { header: bytes.clone() };
+        let message = FromAnnouncer::Clip {
+            header: bytes.clone(),
+            signature: vec![1; SIGNATURE_BYTES],
+            key: vec![2; CLIP_KEY_BYTES],
+        };
         prop_assert!(wire::encode(&message).unwrap().len() <= MAX_MESSAGE_BYTES);
         everything_is_stable(&mutated(bytes, &mutations));
     }
@@ -195,15 +223,19 @@ proptest! {
     fn prefaces_round_trip(version: u16, mode: u8, status: u8) {
         let preface = Preface { version, mode, status };
         prop_assert_eq!(Preface::decode(&preface.encode()), Ok(preface));
-        prop_assert_eq!(preface.known_mode(), (mode == 0).then_some(Mode::Open));
+        prop_assert_eq!(preface.known_mode(), match mode {
+            0 => Some(Mode::Open),
+            1 => Some(Mode::Secured),
+            _ => None,
+        });
     }
 
     #[test]
     fn every_frame_header_is_held_against_its_limit(bytes: [u8; 3]) {
         let length = usize::from(u16::from_be_bytes([bytes[1], bytes[2]]));
         let limit = match bytes[0] {
-            1 => MAX_MESSAGE_BYTES,
-            2 => BLOCK_BYTES,
+            1 => MAX_MESSAGE_BYTES + TAG_BYTES,
+            2 => BLOCK_BYTES + TAG_BYTES,
             kind => {
                 prop_assert_eq!(FrameHeader::decode(bytes), Err(WireError::FrameKind(kind)));
                 return Ok(());
@@ -228,14 +260,14 @@ proptest! {
 
     /// The first byte chooses the message: this one gets past it every time.
     #[test]
-    fn arbitrary_fields_never_panic(variant in 0_u8..9, bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_fields_never_panic(variant in 0_u8..10, bytes in vec(any::<u8>(), 0..200)) {
         everything_is_stable(&[&[variant][..], &bytes].concat());
         everything_is_stable(&[&wire::MAGIC[..], &bytes].concat());
     }
 
     #[test]
     fn blocks_hold_the_clip_whole(wav in vec(any::<u8>(), 0..70_000)) {
-        let frames = wire::block_frames(&wav);
+        let frames = wire::block_frames(wav.chunks(BLOCK_BYTES));
         let (mut rest, mut whole, mut blocks) = (&frames[..], Vec::new(), 0);
         while let Some((header, more)) = rest.split_first_chunk::<3>() {
             let header = FrameHeader::decode(*header).unwrap();
@@ -259,7 +291,7 @@ proptest! {
 }
 
 fn hello(name: &str, zones: Vec<String>) -> FromStation {
-    FromStation::Hello { name: name.into(), zones, instance: 1, last: None }
+    FromStation::Hello { name: name.into(), zones, instance: 1, last: None, nonce: None }
 }
 
 /// What a peer that keeps no bounds can encode.
@@ -312,7 +344,7 @@ fn zones_and_reasons_are_held_to_their_bounds() {
         assert_eq!(decoded(&FromStation::Failed { clip, reason: reason.clone() }).is_ok(), legal);
         assert_eq!(decoded(&FromAnnouncer::Refused { reason }).is_ok(), legal);
     }
-    let over = FromAnnouncer::Clip { header: vec![0; MAX_MESSAGE_BYTES] };
+    let over = FromAnnouncer::Clip { header: vec![0; MAX_MESSAGE_BYTES], signature: vec![], key: vec![] };
     assert!(matches!(wire::encode(&over), Err(WireError::FrameSize { .. })));
 }
 
@@ -362,15 +394,27 @@ fn header_fields_are_held_to_their_bounds() {
 fn golden_vectors() {
     let clip = ClipId { epoch: 300, sequence: 2 };
     let receipt = Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1 };
-    let from_station: [(FromStation, &[u8]); 8] = [
+    let nonce = std::array::from_fn(|at| at as u8);
+    let from_station: [(FromStation, &[u8]); 10] = [
         (
             FromStation::Hello {
                 name: "é".into(),
                 zones: vec!["z".into()],
                 instance: 127,
                 last: Some(receipt),
+                nonce: None,
             },
-            &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1],
+            &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1, 0],
+        ),
+        (
+            FromStation::Hello {
+                name: "a".into(),
+                zones: vec![],
+                instance: 0,
+                last: None,
+                nonce: Some(nonce),
+            },
+            &[&[0, 1, b'a', 0, 0, 0, 1][..], &nonce].concat(),
         ),
         (FromStation::Ping { t1_us: 16_384 }, &[1, 0x80, 0x80, 1]),
         (FromStation::Verified { clip, lead_us: 1 }, &[2, 0xac, 2, 2, 1]),
@@ -379,21 +423,34 @@ fn golden_vectors() {
         (FromStation::Played(receipt), &[5, 0xac, 2, 2, 0x80, 1, 3, 3, 1]),
         (FromStation::Failed { clip, reason: String::new() }, &[6, 0xac, 2, 2, 0]),
         (FromStation::Goodbye, &[7]),
+        (FromStation::AskTime { nonce }, &[&[8][..], &nonce].concat()),
     ];
     for (message, bytes) in from_station {
         assert_eq!(wire::encode(&message).unwrap(), bytes, "{message:?}");
         assert_eq!(wire::decode::<FromStation>(bytes).unwrap(), message);
     }
-    let from_announcer: [(FromAnnouncer, &[u8]); 6] = [
+    let signature = vec![0x5a; SIGNATURE_BYTES];
+    let statement = Statement { unix_ms: 300, signature: signature.clone() };
+    let key = vec![0xa5; CLIP_KEY_BYTES];
+    let from_announcer: [(FromAnnouncer, &[u8]); 9] = [
         (
-            FromAnnouncer::Welcome { clock: u64::MAX },
-            &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+            FromAnnouncer::Welcome { clock: u64::MAX, site: None },
+            &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],
+        ),
+        (
+            FromAnnouncer::Welcome { clock: 1, site: Some(([7; 32], statement.clone())) },
+            &[&[0, 1, 1][..], &[7; 32], &[0xac, 2, 64], &signature].concat(),
         ),
         (FromAnnouncer::Refused { reason: "a".into() }, &[1, 1, b'a']),
         (FromAnnouncer::Pong { t1_us: 0, t2_us: 1, t3_us: 300 }, &[2, 0, 1, 0xac, 2]),
-        (FromAnnouncer::Clip { header: vec![9, 8] }, &[3, 2, 9, 8]),
+        (FromAnnouncer::Clip { header: vec![9, 8], signature: vec![], key: vec![] }, &[3, 2, 9, 8, 0, 0]),
+        (
+            FromAnnouncer::Clip { header: vec![9], signature: signature.clone(), key: key.clone() },
+            &[&[3, 1, 9, 64][..], &signature, &[32], &key].concat(),
+        ),
+        (FromAnnouncer::Time(statement), &[&[5, 0xac, 2, 64][..], &signature].concat()),
         (FromAnnouncer::PlayAt { clip, instant_us: 5 }, &[4, 0xac, 2, 2, 5]),
-        (FromAnnouncer::Noted { clip }, &[5, 0xac, 2, 2]),
+        (FromAnnouncer::Noted { clip }, &[6, 0xac, 2, 2]),
     ];
     for (message, bytes) in from_announcer {
         assert_eq!(wire::encode(&message).unwrap(), bytes, "{message:?}");

@@ -2,6 +2,7 @@
 //! socket and the desk, and answers pings on its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::ReadHalf;
@@ -9,9 +10,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use crate::link::{self, AnnouncerLink, Frame, LinkError, Receiver};
+use super::door::Place;
+use crate::link::{self, AnnouncerLink, Frame, LinkError, Peer, Receiver};
+use crate::site::Site;
 use crate::stations::{ConnectionId, Hello, Order};
-use crate::wire::{FromAnnouncer, FromStation, Mode, WireError};
+use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 
 /// Orders that may wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
@@ -26,6 +29,7 @@ pub(super) enum Report {
     Joined {
         connection: ConnectionId,
         hello: Hello,
+        peer: Option<Peer>,
         orders: mpsc::Sender<Order>,
         answer: oneshot::Sender<Result<(), String>>,
     },
@@ -52,46 +56,74 @@ impl AnnouncerClock {
     }
 }
 
+/// What every connection needs of its announcer.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub clock: AnnouncerClock,
+    pub site: Option<Arc<Site>>,
+    pub desk: mpsc::Sender<Report>,
+}
+
 /// Serves one accepted socket until it ends, and reports how it ended.
 pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     connection: ConnectionId,
-    clock: AnnouncerClock,
-    desk: mpsc::Sender<Report>,
+    place: Place,
+    host: Host,
 ) {
     let opened = async {
         link::prepare(&stream)?;
-        link::accept(stream, Mode::Open).await
+        link::accept(stream, host.site.as_deref()).await
     };
-    let report = match opened.await {
+    let opened = tokio::select! {
+        opened = opened => opened,
+        () = place.pushed() => return,
+    };
+    let report = match opened {
         Err(error) => Report::Stranger { address, error },
-        Ok(link) => match converse(link, address, connection, clock, &desk).await {
+        // Boxed, so that strangers do not hold the memory of a conversation.
+        Ok((link, peer)) => match Box::pin(converse(link, peer, address, connection, place, &host)).await {
             Ok(reason) => Report::Left { connection, reason: reason.to_owned() },
             Err(error) => Report::Left { connection, reason: crate::error_chain(&error) },
         },
     };
     // The desk hangs up only when the whole program leaves.
-    let _ = desk.send(report).await;
+    let _ = host.desk.send(report).await;
+}
+
+/// Tells a connection for which there is no room to come again, if that costs nothing.
+pub(super) fn turn_away(stream: &TcpStream, is_secured: bool) {
+    let mode = if is_secured { Mode::Secured } else { Mode::Open };
+    // Whether it is read is the other's affair.
+    let _ = stream.try_write(&Preface::of_announcer(mode, Status::Busy).encode());
 }
 
 async fn converse(
     (mut receiver, mut sender): AnnouncerLink<TcpStream>,
+    peer: Option<Peer>,
     address: SocketAddr,
     connection: ConnectionId,
-    clock: AnnouncerClock,
-    desk: &mpsc::Sender<Report>,
+    place: Place,
+    host: &Host,
 ) -> Result<&'static str, LinkError> {
-    let hello = match receiver.next().await? {
-        Some(Frame::Message(FromStation::Hello { name, zones, instance, last })) => {
-            Hello { name, zones, instance, last, address: address.to_string() }
+    let Host { clock, site, desk } = host;
+    let site = site.as_deref();
+    let first = tokio::select! {
+        first = receiver.next() => first?,
+        () = place.pushed() => return Ok("others needed its place"),
+    };
+    let (hello, nonce) = match first {
+        Some(Frame::Message(FromStation::Hello { name, zones, instance, last, nonce })) => {
+            (Hello { name, zones, instance, last, address: address.to_string() }, nonce)
         }
         Some(_) => return Err(WireError::Field("hello").into()),
         None => return Ok("it closed the connection"),
     };
+    drop(place);
     let (orders, mut mailbox) = mpsc::channel(MAX_WAITING_ORDERS);
     let (answer, verdict) = oneshot::channel();
-    let joined = Report::Joined { connection, hello, orders, answer };
+    let joined = Report::Joined { connection, hello, peer, orders, answer };
     let (Ok(()), Ok(verdict)) = (desk.send(joined).await, verdict.await) else {
         return Ok("the announcer leaves");
     };
@@ -100,7 +132,8 @@ async fn converse(
         sender.close().await?;
         return hung_up(receiver, "it was refused").await;
     }
-    sender.send(&FromAnnouncer::Welcome { clock: clock.id }).await?;
+    let site_and_time = site.zip(nonce).map(|(site, nonce)| (site.announcer(), site.state_time(nonce)));
+    sender.send(&FromAnnouncer::Welcome { clock: clock.id, site: site_and_time }).await?;
     loop {
         tokio::select! {
             frame = receiver.next() => match frame? {
@@ -108,6 +141,10 @@ async fn converse(
                     let now_us = clock.at_us(Instant::now());
                     sender.send(&FromAnnouncer::Pong { t1_us, t2_us: now_us, t3_us: now_us }).await?;
                 }
+                Some(Frame::Message(FromStation::AskTime { nonce })) => match site {
+                    Some(site) => sender.send(&FromAnnouncer::Time(site.state_time(nonce))).await?,
+                    None => return Err(WireError::Field("time").into()),
+                },
                 Some(Frame::Message(message)) => {
                     let report = Report::Heard { connection, message };
                     if desk.send(report).await.is_err() {
@@ -119,7 +156,7 @@ async fn converse(
             },
             order = mailbox.recv() => match order {
                 Some(Order::Deliver(delivery)) => {
-                    sender.send(&FromAnnouncer::Clip { header: delivery.header.clone() }).await?;
+                    sender.send(&delivery.message()).await?;
                     tokio::select! {
                         sent = sender.send_blocks(&delivery.frames) => sent?,
                         // Before the last block is out, no order but to end it can come.

@@ -1,20 +1,28 @@
 //! One connection of a station: hello, at most one clip, its receipt.
 
+mod intake;
+mod playing;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, End, clock_us};
-use crate::clip::{Clip, ClipError, Incoming, MAX_WAV_BYTES};
+use crate::clip::MAX_WAV_BYTES;
 use crate::clock::{Clock, Exchange};
 use crate::event::{Event, Events};
+use crate::keys::{KeysError, NoisePublicKey};
 use crate::link::{Frame, LinkError, PING_INTERVAL, StationLink};
 use crate::loudspeaker::Loudspeaker;
+use crate::membership::{Membership, MembershipError};
+use crate::seal::{ASK_AGAIN_AFTER, TimeNonce};
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt, WireError};
+use intake::{Refusal, Sent};
+use zeroize::Zeroizing;
 
 /// Pings in quick succession when the announcer's clock is new, to know it at once.
 const FIRST_PINGS: u32 = 8;
@@ -24,10 +32,6 @@ const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 /// The least bytes a second beyond that.
 const TRANSFER_MIN_RATE: u64 = 32 * 1024;
-/// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
-const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
-/// The furthest instant: an earlier page of the greatest length, and a transfer.
-const MAX_AHEAD: Duration = Duration::from_secs(300);
 /// How long to wait for the announcer to write an outcome down, after the last block of a refused clip.
 const NOTE_DEADLINE: Duration = Duration::from_secs(3);
 /// Clips remembered, so that none is played twice.
@@ -41,12 +45,20 @@ pub(super) struct Memory {
     /// Which announcer clock that is.
     clock_of: Option<u64>,
     played: VecDeque<Receipt>,
+    /// None for an open link.
+    pub membership: Option<Membership>,
 }
 
 impl Memory {
-    pub fn new(instance: u64) -> Self {
-        let (clock, played) = (Clock::default(), VecDeque::new());
-        Self { base: Instant::now(), instance, clock, clock_of: None, played }
+    pub fn new(instance: u64, membership: Option<Membership>) -> Self {
+        Self {
+            base: Instant::now(),
+            instance: membership.as_ref().map_or(instance, Membership::instance),
+            clock: Clock::default(),
+            clock_of: None,
+            played: VecDeque::new(),
+            membership,
+        }
     }
 
     fn remember(&mut self, receipt: Receipt) {
@@ -57,11 +69,14 @@ impl Memory {
     }
 }
 
+/// A nonce, and when it was sent.
+type Question = (TimeNonce, std::time::Instant);
+
 /// What the connection brings next.
 enum Turn {
     PingDue,
     Message(FromAnnouncer),
-    Block(Bytes),
+    Block(BytesMut),
     Closed,
     Shutdown,
 }
@@ -75,6 +90,15 @@ enum SessionError {
     Closed,
     #[error("the announcer refused this station: {0}")]
     Refused(String),
+    #[error(
+        "the announcer closed the connection without a word: this station was removed there, or its \
+         invite has expired or was replaced; `bullhorn invite` there prints a good one"
+    )]
+    TurnedAway,
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     #[error("the announcer spoke out of turn")]
     OutOfTurn,
     #[error("the announcer did not go on for {} s", .0.as_secs())]
@@ -83,42 +107,45 @@ enum SessionError {
     Shutdown,
 }
 
-/// Why a clip is refused.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("its header is not valid")]
-    Header(#[source] WireError),
-    #[error(transparent)]
-    Clip(#[from] ClipError),
-    #[error("it was played already")]
-    Repeated,
-    #[error("it is for other zones")]
-    Zone,
-}
-
 fn transfer_deadline(wav_bytes: u32) -> Duration {
     TRANSFER_DEADLINE + Duration::from_secs(u64::from(wav_bytes) / TRANSFER_MIN_RATE)
 }
 
 pub(super) struct Session<'a> {
     link: StationLink<TcpStream>,
+    /// What the announcer has proven to hold; none on an open link.
+    announcer: Option<NoisePublicKey>,
     config: &'a Config,
     memory: &'a mut Memory,
     events: &'a Events,
     shutdown: &'a CancellationToken,
     next_ping: Instant,
     quick_pings: u32,
+    /// When the announcer's time was asked last.
+    time_asked: std::time::Instant,
+    question: Option<Question>,
 }
 
 impl<'a> Session<'a> {
     pub fn new(
-        link: StationLink<TcpStream>,
+        (link, announcer): (StationLink<TcpStream>, Option<NoisePublicKey>),
         config: &'a Config,
         memory: &'a mut Memory,
         events: &'a Events,
         shutdown: &'a CancellationToken,
     ) -> Self {
-        Self { link, config, memory, events, shutdown, next_ping: Instant::now(), quick_pings: 0 }
+        Self {
+            link,
+            announcer,
+            config,
+            memory,
+            events,
+            shutdown,
+            next_ping: Instant::now(),
+            quick_pings: 0,
+            time_asked: std::time::Instant::now(),
+            question: None,
+        }
     }
 
     /// From hello to the end of the connection; `joined` is called when the announcer has said welcome.
@@ -142,11 +169,12 @@ impl<'a> Session<'a> {
     ) -> Result<(), SessionError> {
         self.join().await?;
         joined();
-        let FromAnnouncer::Clip { header } = self.next_message(None).await? else {
+        let FromAnnouncer::Clip { header, signature, key } = self.next_message(None).await? else {
             return Err(SessionError::OutOfTurn);
         };
+        let sent = Sent { header: &header, signature: &signature, key: Zeroizing::new(key) };
         let (id, received) = match ClipHeader::decode(&header) {
-            Ok(header) => (header.id, self.receive(&header).await?),
+            Ok(parsed) => (parsed.id, self.receive(&parsed, &sent).await?),
             Err(error) => {
                 // A header that does not even name its clip cannot be answered.
                 let id = ClipHeader::id_of(&header).ok_or(LinkError::Wire(error.clone()))?;
@@ -181,16 +209,34 @@ impl<'a> Session<'a> {
     }
 
     async fn join(&mut self) -> Result<(), SessionError> {
+        let question = self.ask_time()?;
         self.send(FromStation::Hello {
             name: self.config.name.clone(),
             zones: self.config.zones.clone(),
             instance: self.memory.instance,
             last: self.memory.played.back().copied(),
+            nonce: question.map(|(nonce, _)| nonce.0),
         })
         .await?;
         self.next_ping = Instant::now() + PING_INTERVAL;
-        match self.next_message(None).await? {
-            FromAnnouncer::Welcome { clock } => {
+        let welcome = match self.next_message(None).await {
+            // The announcer has no more to say to a key that it does not know. It may have closed before it
+            // read the Hello, which resets the connection.
+            Err(SessionError::Closed | SessionError::Link(LinkError::Io(_))) if self.announcer.is_some() => {
+                return Err(SessionError::TurnedAway);
+            }
+            welcome => welcome?,
+        };
+        match welcome {
+            FromAnnouncer::Welcome { clock, site } => {
+                match (&mut self.memory.membership, self.announcer, site, question) {
+                    (None, None, None, None) => (),
+                    (Some(member), Some(noise), Some((announcer, statement)), Some((nonce, asked))) => {
+                        member.welcomed(noise, announcer, nonce, &statement, asked)?;
+                        self.time_asked = asked;
+                    }
+                    _ => return Err(SessionError::OutOfTurn),
+                }
                 if self.memory.clock_of.replace(clock) != Some(clock) {
                     self.memory.clock = Clock::default();
                     self.quick_pings = FIRST_PINGS;
@@ -203,137 +249,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes the clip in and checks it against its header. The inner error is for the announcer.
-    async fn receive(&mut self, header: &ClipHeader) -> Result<Result<Clip, Refusal>, SessionError> {
-        let ours = &self.config.zones;
-        if self.memory.played.iter().any(|receipt| receipt.clip == header.id) {
-            return Ok(Err(Refusal::Repeated));
-        }
-        if !header.zones.is_empty() && !header.zones.iter().any(|zone| ours.contains(zone)) {
-            return Ok(Err(Refusal::Zone));
-        }
-        let mut incoming = match Incoming::new(header.format, header.sha256) {
-            Ok(incoming) => incoming,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        let allowed = transfer_deadline(header.format.wav_bytes);
-        let until = Instant::now() + allowed;
-        self.link.0.expect_blocks(true);
-        while incoming.missing_bytes() > 0 {
-            match self.turn_until(until, allowed).await? {
-                Turn::Block(block) => {
-                    if let Err(error) = incoming.push(&block) {
-                        return Ok(Err(error.into()));
-                    }
-                }
-                _ => return Err(SessionError::OutOfTurn),
-            }
-        }
-        self.link.0.expect_blocks(false);
-        Ok(incoming.finish().map_err(Refusal::from))
-    }
-
-    /// Says that the clip is here, waits for the instant, plays, and reports.
-    async fn play(
-        &mut self,
-        id: ClipId,
-        clip: &Clip,
-        loudspeaker: &mut Loudspeaker,
-    ) -> Result<(), SessionError> {
-        let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
-        let lead = loudspeaker.lead() + way;
-        let lead_us = u32::try_from(lead.as_micros()).unwrap_or(u32::MAX);
-        self.send(FromStation::Verified { clip: id, lead_us }).await?;
-        self.tell(|clip, station| Event::Verified { clip, station }, id);
-        let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
-            FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
-            _ => return Err(SessionError::OutOfTurn),
-        };
-        let now = Instant::now();
-        let at = match self.memory.clock.to_station_us(instant_us) {
-            Some(local_us) => self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64),
-            None => now + lead,
-        };
-        if at > now + MAX_AHEAD {
-            return self.fail(id, "the instant to play it is out of reach").await;
-        }
-        let label = format!("{}-{id}", self.config.name);
-        let (mut link_error, mut shut_down) = (None, false);
-        let shutdown = self.shutdown;
-        let result = {
-            let (started, mut has_started) = tokio::sync::oneshot::channel();
-            let play = loudspeaker.play(clip, &label, at, || {
-                // Nobody may wait for it any more.
-                let _ = started.send(());
-            });
-            tokio::pin!(play);
-            let mut announced = false;
-            loop {
-                tokio::select! {
-                    result = &mut play => break Some(result),
-                    Ok(()) = &mut has_started, if !announced => {
-                        announced = true;
-                        self.tell(|clip, station| Event::Playing { clip, station }, id);
-                        if link_error.is_none() {
-                            link_error = self.send(FromStation::Playing { clip: id }).await.err();
-                        }
-                    }
-                    turn = self.turn(), if link_error.is_none() => match self.act(turn).await {
-                        // A page that has begun is played to its end, whatever becomes of the link.
-                        Ok(None) => (),
-                        Ok(Some(Turn::Shutdown)) | Err(SessionError::Shutdown) => {
-                            shut_down = true;
-                            break None;
-                        }
-                        Ok(Some(_)) => link_error = Some(SessionError::OutOfTurn),
-                        Err(error) => link_error = Some(error),
-                    },
-                    () = shutdown.cancelled(), if link_error.is_some() => {
-                        shut_down = true;
-                        break None;
-                    }
-                }
-            }
-        };
-        if shut_down {
-            self.fail(id, "the station is shut down by its user").await?;
-            return Err(SessionError::Shutdown);
-        }
-        match result {
-            Some(Ok(report)) => {
-                let receipt = Receipt {
-                    clip: id,
-                    frames: report.frames,
-                    start_error_us: report.start_error_us,
-                    max_error_us: report.max_error_us,
-                    underruns: report.underruns,
-                };
-                self.memory.remember(receipt);
-                self.events.tell(Event::Played {
-                    clip: id.to_string(),
-                    station: self.config.name.clone(),
-                    frames: receipt.frames,
-                    late_ms: receipt.start_error_us.max(0) as u64 / 1_000,
-                    start_error_us: receipt.start_error_us,
-                    max_error_us: receipt.max_error_us,
-                    underruns: receipt.underruns,
-                });
-                match link_error {
-                    Some(error) => Err(error),
-                    None => self.send(FromStation::Played(receipt)).await,
-                }
-            }
-            Some(Err(error)) => match link_error {
-                Some(link_error) => Err(link_error),
-                None => self.fail(id, &crate::error_chain(&error)).await,
-            },
-            None => Ok(()),
-        }
-    }
-
-    async fn fail(&mut self, id: ClipId, reason: &str) -> Result<(), SessionError> {
-        self.tell(|clip, station| Event::Failed { clip, station, reason: reason.to_owned() }, id);
-        self.send(FromStation::Failed { clip: id, reason: wire::reason(reason) }).await
+    /// A question for the announcer's time, and when it is put; none on an open link.
+    fn ask_time(&self) -> Result<Option<Question>, SessionError> {
+        let asks = self.memory.membership.is_some();
+        Ok(if asks { Some((TimeNonce::generate()?, std::time::Instant::now())) } else { None })
     }
 
     async fn send(&mut self, message: FromStation) -> Result<(), SessionError> {
@@ -395,6 +314,20 @@ impl<'a> Session<'a> {
                 let now = Instant::now();
                 self.next_ping = now + pause;
                 self.send(FromStation::Ping { t1_us: clock_us(self.memory.base, now) }).await?;
+                if self.time_asked.elapsed() >= ASK_AGAIN_AFTER {
+                    self.question = self.ask_time()?;
+                    self.time_asked = std::time::Instant::now();
+                    if let Some((nonce, _)) = self.question {
+                        self.send(FromStation::AskTime { nonce: nonce.0 }).await?;
+                    }
+                }
+                Ok(None)
+            }
+            Turn::Message(FromAnnouncer::Time(statement)) => {
+                match (&mut self.memory.membership, self.question.take()) {
+                    (Some(member), Some((nonce, asked))) => member.told_time(nonce, &statement, asked)?,
+                    _ => return Err(SessionError::OutOfTurn),
+                }
                 Ok(None)
             }
             Turn::Message(FromAnnouncer::Pong { t1_us, t2_us, t3_us }) => {

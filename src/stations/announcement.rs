@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clip_cipher::ClipKey;
 use crate::event::Missing;
-use crate::wire::ClipId;
+use crate::wire::{ClipId, FromAnnouncer};
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub struct Delivery {
     pub id: ClipId,
     /// Its encoded header.
     pub header: Vec<u8>,
+    /// The announcer's signature over it; empty in open mode.
+    pub signature: Vec<u8>,
+    /// What opens the blocks; none in open mode.
+    pub key: Option<ClipKey>,
     /// Its block frames.
     pub frames: Vec<u8>,
     /// How long it sounds.
@@ -25,6 +30,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// What announces the blocks.
+    pub fn message(&self) -> FromAnnouncer {
+        let key = self.key.as_ref().map(|key| key.as_bytes().to_vec()).unwrap_or_default();
+        FromAnnouncer::Clip { header: self.header.clone(), signature: self.signature.clone(), key }
+    }
+
     /// Whether a station in these zones should play it.
     pub fn is_for(&self, zones: &[String]) -> bool {
         self.zones.is_empty() || self.zones.iter().any(|zone| zones.contains(zone))

@@ -225,7 +225,7 @@ fn a_receipt_for_what_was_never_told_is_worth_nothing() {
         FromStation::Verified { clip: clip(99), lead_us: 0 },
         FromStation::Rejected { clip: clip(99), reason: String::new() },
         FromStation::Ping { t1_us: 0 },
-        FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None },
+        FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None, nonce: None },
     ] {
         let words = format!("{forged:?}");
         office.says("a", forged);

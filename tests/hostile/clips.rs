@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bullhorn::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, FromAnnouncer, FromStation};
+use bullhorn::wire::{BLOCK_BYTES, ClipHeader, ClipId, FromAnnouncer, FromStation};
 
 use crate::Cases;
-use crate::peer::{Heard, clip_of, wav};
+use crate::peer::{Heard, blocks, clip_message, clip_of, wav};
 use crate::station::{Scene, header_of};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn clips_that_are_not_what_was_announced() {
         let mut scene = Scene::new().await;
         let header = header_of(1, 8_000, &bytes);
         let mut peer = scene.offers(&header, &bytes[..BLOCK_BYTES]).await;
-        peer.say(&FromAnnouncer::Clip { header: header.encode() }).await;
+        peer.say(&clip_message(header.encode())).await;
         scene.hung_up(peer, "out of turn").await;
         scene.ends_well().await;
     });
@@ -86,7 +86,7 @@ async fn clips_that_are_not_what_was_announced() {
         let header = header_of(1, 8_000, &bytes);
         let mut peer = scene.offers(&header, &bytes).await;
         scene.verified(&mut peer, header.id).await;
-        peer.say(&FromAnnouncer::Clip { header: header_of(2, 8_000, &bytes).encode() }).await;
+        peer.say(&clip_message(header_of(2, 8_000, &bytes).encode())).await;
         scene.hung_up(peer, "out of turn").await;
         scene.ends_well().await;
     });
@@ -95,7 +95,7 @@ async fn clips_that_are_not_what_was_announced() {
         let bytes = wav(48_000, &clip_of(48_000 * 119));
         let header = ClipHeader { zones: vec!["cellar".into()], ..header_of(1, 48_000, &bytes) };
         let peer = scene.offers(&header, &bytes).await;
-        scene.rejected(peer, header.id, "it is for other zones").await;
+        scene.rejected(peer, header.id, "the clip is for other zones").await;
         scene.ends_well().await;
     });
     cases.add("a refused clip that comes slowly is skipped all the same", async move {
@@ -167,9 +167,9 @@ async fn instants_and_repetitions() {
         for _ in 0..2 {
             let (mut peer, last) = scene.greeted().await;
             assert_eq!(last, Some(receipt));
-            peer.say(&FromAnnouncer::Welcome { clock: 5 }).await;
-            peer.say(&FromAnnouncer::Clip { header: header.encode() }).await;
-            peer.bytes(&wire::block_frames(&bytes)).await;
+            peer.say(&FromAnnouncer::Welcome { clock: 5, site: None }).await;
+            peer.say(&clip_message(header.encode())).await;
+            peer.bytes(&blocks(&bytes)).await;
             scene.rejected(peer, header.id, "it was played already").await;
         }
         assert_eq!(std::fs::metadata(&scene.heard[0]).unwrap().modified().unwrap(), before);

@@ -1,9 +1,9 @@
 //! Clip headers that are wrong: the station answers, plays nothing, and takes the next clip.
 
-use bullhorn::wire::{self, FromAnnouncer, MAX_ZONES};
+use bullhorn::wire::MAX_ZONES;
 
 use crate::Cases;
-use crate::peer::{Heard, clip_of, wav};
+use crate::peer::{Heard, blocks, clip_message, clip_of, wav};
 use crate::station::{Scene, header_of};
 
 /// A change to an encoded header, and what the station says of it.
@@ -61,8 +61,8 @@ async fn wrong_headers_are_rejected_with_the_reason() {
             let mut encoded = header.encode();
             change(&mut encoded);
             let mut peer = scene.joined().await;
-            peer.say(&FromAnnouncer::Clip { header: encoded }).await;
-            peer.bytes(&wire::block_frames(&bytes)).await;
+            peer.say(&clip_message(encoded)).await;
+            peer.bytes(&blocks(&bytes)).await;
             scene.rejected(peer, header.id, why).await;
             scene.ends_well().await;
         });
@@ -86,7 +86,7 @@ async fn headers_that_name_no_clip_end_the_connection() {
             let mut encoded = header_of(1, 8_000, &wav(8_000, &[1])).encode();
             change(&mut encoded);
             let mut peer = scene.joined().await;
-            peer.say(&FromAnnouncer::Clip { header: encoded }).await;
+            peer.say(&clip_message(encoded)).await;
             assert_eq!(scene.next(&mut peer).await, Heard::End);
             scene.waits("is malformed").await;
             scene.ends_well().await;

@@ -118,7 +118,7 @@ async fn cut_and_back(stage: Stage) {
         let id = goes_as_far_as(peer, stage).await;
         let last = (stage >= Stage::Told).then(|| receipt(id, 20_000));
         let mut peer = RawStation::open(address).await;
-        let hello = FromStation::Hello { name: "bad".into(), zones: vec![], instance: 1, last };
+        let hello = FromStation::Hello { name: "bad".into(), zones: vec![], instance: 1, last, nonce: None };
         peer.say(&hello).await;
         assert!(matches!(peer.next().await, Heard::Message(FromAnnouncer::Welcome { .. })));
         if last.is_none() {
@@ -232,7 +232,14 @@ async fn the_worst_that_a_station_can_do() {
             drop(peer);
             let mut peer = RawStation::open(address).await;
             let last = Some(receipt(id, 2_000));
-            peer.say(&FromStation::Hello { name: "bad".into(), zones: vec![], instance: 1, last }).await;
+            peer.say(&FromStation::Hello {
+                name: "bad".into(),
+                zones: vec![],
+                instance: 1,
+                last,
+                nonce: None,
+            })
+            .await;
             peer.next().await;
         }),
     );

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bullhorn::clip::Format;
 use bullhorn::event::Event;
-use bullhorn::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Mode, Preface, Receipt, Status};
+use bullhorn::wire::{ClipHeader, ClipId, FromAnnouncer, FromStation, Mode, Preface, Receipt, Status};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-use crate::peer::{Hall, Heard, PATIENCE, RawAnnouncer, clip_of, wav};
+use crate::peer::{Hall, Heard, PATIENCE, RawAnnouncer, blocks, clip_message, clip_of, wav};
 use crate::{Cases, MARGIN};
 
 const SILENCE: Duration = Duration::from_secs(3);
@@ -69,7 +69,7 @@ impl Scene {
 
     pub async fn joined(&self) -> RawAnnouncer {
         let (mut peer, _) = self.greeted().await;
-        peer.say(&FromAnnouncer::Welcome { clock: 5 }).await;
+        peer.say(&FromAnnouncer::Welcome { clock: 5, site: None }).await;
         peer
     }
 
@@ -89,8 +89,8 @@ impl Scene {
 
     pub async fn offers(&self, header: &ClipHeader, wav: &[u8]) -> RawAnnouncer {
         let mut peer = self.joined().await;
-        peer.say(&FromAnnouncer::Clip { header: header.encode() }).await;
-        peer.bytes(&wire::block_frames(wav)).await;
+        peer.say(&clip_message(header.encode())).await;
+        peer.bytes(&blocks(wav)).await;
         peer
     }
 
@@ -277,12 +277,12 @@ async fn frames_that_are_none() {
         ("kind 255", &[255, 0, 1, 0], "has no place here"),
         ("a block without a clip", &[2, 0, 1, 0], "has no place here"),
         ("no bytes", &[1, 0, 0], "over the limit"),
-        ("over the cap", &[1, 0x08, 0x01], "over the limit"),
-        ("an unknown message", &[1, 0, 1, 6], "malformed"),
+        ("over the cap", &[1, 0x08, 0x11], "over the limit"),
+        ("an unknown message", &[1, 0, 1, 7], "malformed"),
         ("a message cut short", &[1, 0, 2, 2, 0], "malformed"),
-        ("a byte too many", &[1, 0, 3, 0, 5, 0], "malformed"),
+        ("a byte too many", &[1, 0, 4, 0, 5, 0, 0], "malformed"),
         ("PlayAt without a clip", &[1, 0, 4, 4, 1, 1, 1], "out of turn"),
-        ("Noted without a clip", &[1, 0, 3, 5, 1, 1], "out of turn"),
+        ("Noted without a clip", &[1, 0, 3, 6, 1, 1], "out of turn"),
     ];
     for (what, bytes, why) in frames {
         cases.add(what, async move {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bullhorn::wire::{ClipId, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Receipt, encode};
+use bullhorn::wire::{ClipId, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Receipt, TAG_BYTES, encode};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
@@ -73,13 +73,13 @@ fn broken_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("a message of no bytes", frame(1, b"")),
         ("a block of no bytes", frame(2, b"")),
         ("a block", frame(2, b"x")),
-        ("a message over the cap", frame(1, &[0; MAX_MESSAGE_BYTES + 1])),
+        ("a message over the cap", frame(1, &[0; MAX_MESSAGE_BYTES + TAG_BYTES + 1])),
         ("the head of a message over the cap", vec![1, 0xff, 0xff]),
-        ("the head of a block over the cap", vec![2, 0x40, 0x01]),
-        ("a message of an unknown number", frame(1, &[8])),
+        ("the head of a block over the cap", vec![2, 0x40, 0x11]),
+        ("a message of an unknown number", frame(1, &[9])),
         ("a message that is cut short", frame(1, &[0, 10, b'a'])),
         ("a byte too many", frame(1, &[1, 5, 0])),
-        ("a name that is no UTF-8", frame(1, &[0, 1, 0xff, 0, 1, 0])),
+        ("a name that is no UTF-8", frame(1, &[0, 1, 0xff, 0, 1, 0, 0])),
     ]
 }
 
@@ -142,7 +142,7 @@ async fn strangers_are_told_dropped_and_disturb_nobody() {
         cases.add(format!("the name {name:?}"), first_bytes(address, message(&hello(name, 1))));
     }
     let zones = vec!["z".to_owned(); 17];
-    let crowded = FromStation::Hello { name: "a".into(), zones, instance: 1, last: None };
+    let crowded = FromStation::Hello { name: "a".into(), zones, instance: 1, last: None, nonce: None };
     cases.add("17 zones", first_bytes(address, message(&crowded)));
     cases.add("a name that is taken", async move {
         let mut peer = RawStation::open(address).await;

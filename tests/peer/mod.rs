@@ -44,6 +44,16 @@ pub fn wav(rate_hz: u32, samples: &[i16]) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A clip's announcement in open mode.
+pub fn clip_message(header: Vec<u8>) -> FromAnnouncer {
+    FromAnnouncer::Clip { header, signature: vec![], key: vec![] }
+}
+
+/// Its block frames in open mode.
+pub fn blocks(wav: &[u8]) -> Vec<u8> {
+    wire::block_frames(wav.chunks(wire::BLOCK_BYTES))
+}
+
 /// One end of a connection, the test's; it reads messages of type `In`.
 pub struct Raw<In> {
     pub stream: TcpStream,
@@ -139,7 +149,7 @@ impl RawStation {
     pub async fn clip(&mut self) -> wire::ClipHeader {
         loop {
             match self.next().await {
-                Heard::Message(FromAnnouncer::Clip { header }) => {
+                Heard::Message(FromAnnouncer::Clip { header, .. }) => {
                     return wire::ClipHeader::decode(&header).unwrap();
                 }
                 Heard::Message(FromAnnouncer::Pong { .. }) => (),
@@ -180,7 +190,7 @@ impl RawStation {
 }
 
 pub fn hello(name: &str, instance: u64) -> FromStation {
-    FromStation::Hello { name: name.into(), zones: vec![], instance, last: None }
+    FromStation::Hello { name: name.into(), zones: vec![], instance, last: None, nonce: None }
 }
 
 /// What a role told, all of it, and where the test stands in it.
@@ -247,7 +257,8 @@ impl Office {
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
-        let config = announcer::Config { length: None, zones: vec![], keep, once: None, lines: true };
+        let config =
+            announcer::Config { length: None, zones: vec![], keep, once: None, lines: true, site: None };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
@@ -311,6 +322,7 @@ impl Hall {
             port: address.port(),
             name: name.into(),
             zones: vec![],
+            membership: None,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();

@@ -13,12 +13,15 @@ use serde_json::Value;
 
 use super::DEADLINE;
 use super::pulse::Recording;
+use tempfile::TempDir;
 
 /// The program under test.
 pub const BULLHORN: &str = env!("CARGO_BIN_EXE_bullhorn");
 
 /// How long sound may still come out after the verdict.
 const AFTERWARDS: Duration = Duration::from_millis(700);
+/// Where keys are kept, unless `--state` says otherwise.
+pub const STATE: &str = "XDG_STATE_HOME";
 
 /// Environment variables for a program.
 pub type Environment = Vec<(String, String)>;
@@ -36,6 +39,7 @@ pub struct Program {
     said: Vec<String>,
     complaints: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
+    _state: Option<TempDir>,
 }
 
 impl Program {
@@ -49,16 +53,19 @@ impl Program {
         Self::start_prose(name, arguments, environment)
     }
 
-    /// Starts it as it is.
+    /// Starts it as it is. Where the environment names no [`STATE`], it has one of its own.
     pub fn start_prose<S: Into<OsString>>(
         name: &str,
         arguments: impl IntoIterator<Item = S>,
         environment: &[(String, String)],
     ) -> Self {
+        let has_state = environment.iter().any(|(name, _)| name == STATE);
+        let state = (!has_state).then(|| tempfile::tempdir().unwrap());
         let mut child = Command::new(BULLHORN)
             .args(arguments.into_iter().map(Into::into))
-            .envs(environment.iter().cloned())
             .env_remove("RUST_LOG")
+            .envs(environment.iter().cloned())
+            .envs(state.iter().map(|folder| (STATE, folder.path())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -91,6 +98,7 @@ impl Program {
             said: Vec::new(),
             complaints,
             listener: Some(listener),
+            _state: state,
         }
     }
 
@@ -238,6 +246,9 @@ pub struct Hallway {
     pub stations: Vec<Program>,
     /// Where the announcer listens, `IP:PORT`.
     pub address: String,
+    /// What all of them run with; a station of it needs no invite.
+    pub environment: Environment,
+    _state: TempDir,
 }
 
 /// One announcement on real sound.
@@ -284,7 +295,9 @@ impl Plan {
     }
 
     /// Starts everything; returns once every station has joined.
-    pub fn open(self) -> Hallway {
+    pub fn open(mut self) -> Hallway {
+        let state = tempfile::tempdir().unwrap();
+        self.environment.push((STATE.into(), state.path().display().to_string()));
         let arguments =
             ["announce".into(), "--listen".into(), "127.0.0.1:0".into()].into_iter().chain(self.announce);
         let mut announcer = Program::start("the announcer", arguments, &self.environment);
@@ -296,7 +309,7 @@ impl Plan {
         for (name, _) in &self.stations {
             announcer.wait_for_one("station-joined", "station", name);
         }
-        Hallway { announcer, stations, address }
+        Hallway { announcer, stations, address, environment: self.environment, _state: state }
     }
 }
 

@@ -248,6 +248,7 @@ fn environment(folder: &Path) -> Vec<(String, String)> {
         ("PULSE_COOKIE".into(), inside(COOKIE)),
         ("XDG_CONFIG_HOME".into(), inside("home")),
         ("HOME".into(), inside("home")),
+        ("XDG_STATE_HOME".into(), inside("state")),
         ("DBUS_SESSION_BUS_ADDRESS".into(), "disabled:".into()),
     ]
 }

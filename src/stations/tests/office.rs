@@ -31,7 +31,7 @@ pub(super) struct Office {
 impl Office {
     pub(super) fn new(keeps: bool) -> Self {
         Self {
-            stations: Stations::new(100, keeps),
+            stations: Stations::new(100, keeps, false),
             now: Instant::now() + Duration::from_secs(1_000),
             connections: 0,
             online: BTreeMap::new(),
@@ -98,7 +98,15 @@ impl Office {
     pub(super) fn announce_to(&mut self, sequence: u64, zones: &[&str]) -> ClipId {
         let id = clip(sequence);
         let zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
-        let delivery = Delivery { id, header: vec![1], frames: vec![2; 64], length: LENGTH, zones };
+        let delivery = Delivery {
+            id,
+            header: vec![1],
+            signature: vec![],
+            key: None,
+            frames: vec![2; 64],
+            length: LENGTH,
+            zones,
+        };
         self.stations.announce(delivery, self.now + KEEP, self.now);
         self.collect();
         id

@@ -1,0 +1,142 @@
+//! The door: how many may stand in it who have not yet proven who they are.
+//!
+//! Whoever is through it is not counted, so strangers can never use up the places of stations that
+//! have joined. When the door is full, those who stand in it longest make room, but not before they
+//! have had time for an honest handshake.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The most connections that have not yet proven who they are.
+const MAX_STRANGERS: usize = 1_024;
+/// … of which from one address.
+const MAX_STRANGERS_AN_ADDRESS: usize = 512;
+/// How long each has the place to itself; a handshake takes two round trips and a millisecond.
+const MIN_STAY: Duration = Duration::from_secs(1);
+
+/// Counts who stands in the door.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Door(Arc<Mutex<Inside>>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    next: u64,
+    standing: BTreeMap<u64, Standing>,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    address: IpAddr,
+    since: Instant,
+    pushed: CancellationToken,
+}
+
+/// A place in the door; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    door: Door,
+    number: u64,
+    pushed: CancellationToken,
+}
+
+impl Door {
+    /// A place for a connection from an address; `None` when there is none to be had.
+    pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Place> {
+        let mut inside = self.lock();
+        let from_here = inside.addresses.get(&address).copied().unwrap_or_default();
+        let full = inside.standing.len() >= MAX_STRANGERS;
+        if full || from_here >= MAX_STRANGERS_AN_ADDRESS {
+            let outstayed = |standing: &Standing| {
+                now >= standing.since + MIN_STAY && (full || standing.address == address)
+            };
+            let oldest = inside.standing.iter().find(|(_, standing)| outstayed(standing));
+            let (number, _) = oldest.map(|(number, standing)| (*number, standing))?;
+            if let Some(standing) = inside.remove(number) {
+                standing.pushed.cancel();
+            }
+        }
+        inside.next += 1;
+        let number = inside.next;
+        let pushed = CancellationToken::new();
+        *inside.addresses.entry(address).or_default() += 1;
+        inside.standing.insert(number, Standing { address, since: now, pushed: pushed.clone() });
+        Some(Place { door: self.clone(), number, pushed })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    fn remove(&mut self, number: u64) -> Option<Standing> {
+        let standing = self.standing.remove(&number)?;
+        if let Some(count) = self.addresses.get_mut(&standing.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&standing.address);
+            }
+        }
+        Some(standing)
+    }
+}
+
+impl Place {
+    /// Ends when somebody else needs the place more.
+    pub async fn pushed(&self) {
+        self.pushed.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.door.lock().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    #[test]
+    fn a_flood_from_one_address_leaves_room_for_another() {
+        let (door, now) = (Door::default(), Instant::now());
+        let flood: Vec<_> = (0..2_000).map_while(|_| door.enter(address(1), now)).collect();
+        assert_eq!(flood.len(), MAX_STRANGERS_AN_ADDRESS);
+        assert!(door.enter(address(2), now).is_some());
+    }
+
+    #[test]
+    fn who_has_outstayed_makes_room_and_nobody_else() {
+        let (door, now) = (Door::default(), Instant::now());
+        let first = door.enter(address(1), now).unwrap();
+        let rest: Vec<_> =
+            (1..MAX_STRANGERS_AN_ADDRESS).map(|_| door.enter(address(1), now).unwrap()).collect();
+        assert!(door.enter(address(1), now).is_none());
+        let later = now + MIN_STAY;
+        let new = door.enter(address(1), later).unwrap();
+        assert!(first.pushed.is_cancelled() && rest.iter().all(|place| !place.pushed.is_cancelled()));
+        drop((first, new));
+        assert!(door.enter(address(1), now).is_some(), "a place that is left is free");
+    }
+
+    #[test]
+    fn an_empty_door_remembers_nobody() {
+        let door = Door::default();
+        drop((door.enter(address(1), Instant::now()), door.enter(address(2), Instant::now())));
+        let inside = door.lock();
+        assert!(inside.standing.is_empty() && inside.addresses.is_empty());
+    }
+}

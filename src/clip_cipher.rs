@@ -1,0 +1,154 @@
+//! A clip, sealed once for all its stations.
+//!
+//! Sealing a clip anew for each of 1,000 stations would cost 1,000 times the work. Instead it is
+//! sealed once under a key of its own, and each station is given that key inside its own secured
+//! link. ChaCha20-Poly1305 (RFC 8439); block `n` has the nonce `n`, so that blocks can be neither
+//! swapped nor repeated. A key seals one clip: it is made here and nowhere else.
+//!
+//! The blocks prove only that somebody with the key made them, and every station that was sent the
+//! clip has it. Who spoke, how long the clip is and that it is whole is proven by the signed header
+//! with its length and SHA-256.
+
+use std::fmt;
+
+use bytes::Bytes;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::Zeroizing;
+
+use crate::keys::{KeysError, random};
+
+/// What sealing adds to a block.
+pub const TAG_BYTES: usize = 16;
+
+/// What can go wrong with a sealed clip.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipCipherError {
+    /// A block was altered, is not in its place, or belongs to another clip.
+    #[error("block {0} of the clip is not genuine")]
+    NotGenuine(u32),
+    /// The cipher would not seal.
+    #[error("the clip could not be sealed")]
+    Seal,
+    /// The system gives no random numbers.
+    #[error(transparent)]
+    Random(#[from] KeysError),
+}
+
+/// The key of one clip. Wiped when dropped; never shown.
+#[derive(Clone)]
+pub struct ClipKey(Zeroizing<[u8; 32]>);
+
+impl ClipKey {
+    /// A key that came through a secured link.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Its bytes, to be sent through a secured link and nowhere else.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn cipher(&self) -> Option<LessSafeKey> {
+        UnboundKey::new(&CHACHA20_POLY1305, self.0.as_slice()).ok().map(LessSafeKey::new)
+    }
+}
+
+impl fmt::Debug for ClipKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClipKey(…)")
+    }
+}
+
+/// A clip under seal. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct SealedClip {
+    key: ClipKey,
+    sealed: Bytes,
+    block_bytes: usize,
+}
+
+impl SealedClip {
+    /// Seals a clip in blocks of `block_bytes` (at least 1), the last one shorter, under a new key.
+    ///
+    /// # Errors
+    /// [`ClipCipherError::Random`]; [`ClipCipherError::Seal`] for more than 2³² blocks.
+    pub fn seal(wav: &[u8], block_bytes: usize) -> Result<Self, ClipCipherError> {
+        let block_bytes = block_bytes.max(1);
+        let key = ClipKey::from_bytes(random()?);
+        let cipher = key.cipher().ok_or(ClipCipherError::Seal)?;
+        let mut sealed = Vec::with_capacity(sealed_bytes(wav.len(), block_bytes));
+        for (index, block) in wav.chunks(block_bytes).enumerate() {
+            let start = sealed.len();
+            sealed.extend_from_slice(block);
+            let index = u32::try_from(index).map_err(|_| ClipCipherError::Seal)?;
+            let fresh = sealed.get_mut(start..).ok_or(ClipCipherError::Seal)?;
+            let tag = cipher
+                .seal_in_place_separate_tag(nonce(index), Aad::empty(), fresh)
+                .map_err(|_| ClipCipherError::Seal)?;
+            sealed.extend_from_slice(tag.as_ref());
+        }
+        Ok(Self { key, sealed: sealed.into(), block_bytes })
+    }
+
+    /// The key to give to each station.
+    pub fn key(&self) -> &ClipKey {
+        &self.key
+    }
+
+    /// All sealed blocks, one behind the other, as they are sent.
+    pub fn sealed(&self) -> &Bytes {
+        &self.sealed
+    }
+
+    /// The sealed blocks, each up to [`TAG_BYTES`] more than the block size. No bytes are copied.
+    pub fn blocks(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let step = self.block_bytes + TAG_BYTES;
+        let end = self.sealed.len();
+        (0..end).step_by(step).map(move |start| self.sealed.slice(start..end.min(start + step)))
+    }
+}
+
+/// The size of a sealed clip.
+pub fn sealed_bytes(wav_bytes: usize, block_bytes: usize) -> usize {
+    wav_bytes.saturating_add(wav_bytes.div_ceil(block_bytes.max(1)).saturating_mul(TAG_BYTES))
+}
+
+/// Opens the blocks of one clip.
+#[derive(Debug)]
+pub struct ClipOpener {
+    cipher: LessSafeKey,
+}
+
+impl ClipOpener {
+    /// With the key that came through the secured link.
+    ///
+    /// # Errors
+    /// [`ClipCipherError::Seal`], only if the library fails.
+    pub fn new(key: &ClipKey) -> Result<Self, ClipCipherError> {
+        Ok(Self { cipher: key.cipher().ok_or(ClipCipherError::Seal)? })
+    }
+
+    /// Opens block `index`, counted from 0, in place, and gives its content.
+    ///
+    /// # Errors
+    /// [`ClipCipherError::NotGenuine`].
+    pub fn open_block<'block>(
+        &self,
+        index: u32,
+        block: &'block mut [u8],
+    ) -> Result<&'block mut [u8], ClipCipherError> {
+        self.cipher
+            .open_in_place(nonce(index), Aad::empty(), block)
+            .map_err(|_| ClipCipherError::NotGenuine(index))
+    }
+}
+
+fn nonce(index: u32) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce.iter_mut().rev().zip(index.to_le_bytes()).for_each(|(to, from)| *to = from);
+    Nonce::assume_unique_for_key(nonce)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Who is who, and where it is kept: the state folder, the keys, the stations known, the announcers
+//! pinned, and how far each announcer has been heard.
+//!
+//! Everything here is synchronous and touches files only. Whatever is written replaces its file
+//! whole (temporary file, fsync, rename, fsync of the folder), under the folder's lock.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub mod folder;
+pub mod heard;
+pub mod identity;
+pub mod known;
+pub mod pins;
+
+pub(crate) mod checked;
+
+pub use folder::{Claimed, StateFolder};
+pub use heard::{Heard, Mark};
+pub use identity::{AnnouncerId, AnnouncerKeys, Fingerprint, NoiseKeys, NoisePublicKey, StationKeys};
+pub use known::{Admitted, KnownStations, Station};
+pub use pins::{AnnouncerChanged, Pin, Pins};
+
+/// What can go wrong with the state folder and what lies in it.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// Neither `XDG_STATE_HOME` nor a home folder is known.
+    #[error("there is no home folder to keep keys in: name a folder with --state")]
+    NoHome(#[source] etcetera::HomeDirError),
+    /// Others could read or write what must be private.
+    #[error("{} is open to other users (mode {mode:03o}): run `{mend}`", path.display())]
+    Exposed {
+        /// The folder or file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// The command that mends it.
+        mend: String,
+    },
+    /// Two announcers of one identity would number their clips alike.
+    #[error("an announcer runs with {} already: leave it, or choose another folder with --state", .0.display())]
+    InUse(PathBuf),
+    /// Something else is where the folder should be.
+    #[error("{} is not a folder: move it away or choose another with --state", .0.display())]
+    NotAFolder(PathBuf),
+    /// The system does not permit it.
+    #[error("cannot {doing} {}: permission denied; its owner must be the user who runs bullhorn", path.display())]
+    Denied {
+        /// What was tried.
+        doing: &'static str,
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system is full.
+    #[error("cannot {doing} {}: the disk is full; nothing was changed, make room and try again", path.display())]
+    Full {
+        /// What was tried.
+        doing: &'static str,
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file system is mounted read-only.
+    #[error("cannot {doing} {}: the file system is read-only; choose a writable folder with --state", path.display())]
+    ReadOnly {
+        /// What was tried.
+        doing: &'static str,
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Any other fault of the file system.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file ends before its checksum.
+    #[error("{} is cut short: {remedy}", path.display())]
+    CutShort {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The file is whole but is not what was written.
+    #[error("{} is damaged ({problem}): {remedy}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it; never quotes the file.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A newer bullhorn wrote the file.
+    #[error("{} was written by a newer bullhorn: use that one, or another folder with --state", .0.display())]
+    FromTheFuture(PathBuf),
+    /// Another key joined with the name first.
+    #[error(
+        "the name {name} belongs to another station's key ({holder}): choose another name, \
+         or run `bullhorn stations remove {name}` first if that station is gone"
+    )]
+    NameTaken {
+        /// The name that was asked for.
+        name: String,
+        /// The key that has it.
+        holder: Fingerprint,
+    },
+    /// A name that no station may have.
+    #[error("a station's name has 1 to {} bytes and no control characters", crate::wire::MAX_NAME_BYTES)]
+    BadName,
+    /// No station of that name has joined.
+    #[error("no station named {0} has joined: `bullhorn stations` lists those that have")]
+    NoSuchStation(String),
+    /// The site has as many stations as it may.
+    #[error("{} stations have joined, which is the limit: remove one first", known::MAX_STATIONS)]
+    TooManyStations,
+    /// The announcer's key is not the pinned one.
+    #[error(transparent)]
+    AnnouncerChanged(#[from] Box<AnnouncerChanged>),
+    /// Another process of this station began a later clip.
+    #[error("another process has played a later page already: run one station in each --state folder")]
+    HeardLater,
+    /// A table could not be put into words.
+    #[error("cannot encode {file}")]
+    Encode {
+        /// The file's name.
+        file: &'static str,
+        /// What the encoder said.
+        source: toml::ser::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers, without which no key can be made")]
+    Random(#[source] getrandom::Error),
+    /// The X25519 implementation is missing.
+    #[error("X25519 is not available in this build")]
+    NoX25519,
+}
+
+impl KeysError {
+    /// Sorts an error of the file system into the kinds that a user mends in different ways.
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied { doing, path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { doing, path, source },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { doing, path, source },
+            _ => Self::Io { doing, path, source },
+        }
+    }
+}
+
+/// Fills an array with random bytes of the system.
+///
+/// # Errors
+/// [`KeysError::Random`].
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeysError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(KeysError::Random)?;
+    Ok(bytes)
+}
+
+/// Lets a station of the same user on the same machine join without an invite: whoever can read and
+/// write the announcer's state folder is the announcer's user. Gives the announcer to pin, or `None`
+/// when the folder holds no announcer.
+///
+/// # Errors
+/// Those of reading the announcer's keys and of [`KnownStations::admit`].
+pub fn introduce_locally(
+    folder: &StateFolder,
+    station: &StationKeys,
+    name: &str,
+    zones: &[String],
+    now_unix_s: u64,
+) -> Result<Option<Pin>, KeysError> {
+    let Some(announcer) = AnnouncerKeys::load(folder)? else {
+        return Ok(None);
+    };
+    KnownStations::open(folder)?.admit(&station.noise().public(), name, zones, now_unix_s)?;
+    Ok(Some(Pin { noise: announcer.noise().public(), announcer: announcer.id() }))
+}
+
+#[cfg(test)]
+mod tests;

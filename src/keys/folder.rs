@@ -1,0 +1,212 @@
+//! The state folder: private, locked while it is written, every file replaced whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use zeroize::Zeroizing;
+
+use super::KeysError;
+
+/// No file here is larger: 65,536 stations of 200 bytes each fit well.
+const MAX_FILE_BYTES: u64 = 32 << 20;
+/// Permission bits of the group and of others.
+const OTHERS: u32 = 0o077;
+
+/// A folder of mode 0700 that holds keys and what must outlive a reboot.
+#[derive(Debug, Clone)]
+pub struct StateFolder {
+    path: PathBuf,
+}
+
+/// The folder while no other process changes it. Only a locked folder can be written. The lock is
+/// advisory (`flock`), goes with the value, and is let go by the system should the process die.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    folder: &'a StateFolder,
+    _lock: File,
+}
+
+/// Tells one content of a file from the next: every write makes a new inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp(Option<(u64, i64, i64, u64)>);
+
+/// A folder that one announcer runs on. Let go with the value, or by the system should the process die.
+#[derive(Debug)]
+pub struct Claimed {
+    _lock: File,
+}
+
+impl StateFolder {
+    /// Opens `chosen`, or else `$XDG_STATE_HOME/bullhorn` (`~/.local/state/bullhorn`), and makes it
+    /// if it is not there.
+    ///
+    /// # Errors
+    /// [`KeysError::Exposed`] when group or others have any right to it, [`KeysError::NotAFolder`],
+    /// [`KeysError::NoHome`], and those of the file system.
+    pub fn open(chosen: Option<&Path>) -> Result<Self, KeysError> {
+        let path = match chosen {
+            Some(path) => path.to_path_buf(),
+            None => {
+                let xdg = etcetera::base_strategy::Xdg::new().map_err(KeysError::NoHome)?;
+                xdg.state_dir().unwrap_or_else(|| xdg.home_dir().join(".local/state")).join("bullhorn")
+            }
+        };
+        Self::open_at(path)
+    }
+
+    /// A folder inside this one, for a second station of the same user on one machine. Its name is
+    /// made from `name`; whatever is neither an ASCII letter or digit nor `-` becomes `%` and hex.
+    ///
+    /// # Errors
+    /// Those of [`StateFolder::open`].
+    pub fn within(&self, name: &str) -> Result<Self, KeysError> {
+        let safe: String = name
+            .bytes()
+            .map(|byte| match byte {
+                b'-' => "-".into(),
+                _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+                _ => format!("%{byte:02x}"),
+            })
+            .collect();
+        Self::open_at(self.path.join(format!("station-{safe}")))
+    }
+
+    fn open_at(path: PathBuf) -> Result<Self, KeysError> {
+        let found = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&path)
+                    .map_err(|source| KeysError::io("make the folder", &path, source))?;
+                fs::metadata(&path)
+            }
+            found => found,
+        }
+        .map_err(|source| KeysError::io("look into", &path, source))?;
+        if !found.is_dir() {
+            return Err(KeysError::NotAFolder(path));
+        }
+        refuse_exposed(&path, found.mode(), "700")?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until no other process or thread changes the folder, and keeps them from it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn lock(&self) -> Result<Locked<'_>, KeysError> {
+        let path = self.path.join("lock");
+        let failed = |source| KeysError::io("lock", &path, source);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(&path).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(Locked { folder: self, _lock: lock })
+    }
+
+    /// Keeps the folder for one announcer, for as long as the value lives.
+    ///
+    /// # Errors
+    /// [`KeysError::InUse`] when another process has it, and those of the file system.
+    pub fn claim(&self) -> Result<Claimed, KeysError> {
+        let path = self.path.join("running");
+        let failed = |source| KeysError::io("lock", &path, source);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(&path).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Claimed { _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(KeysError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// A file's content, wiped from memory when dropped; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// [`KeysError::Exposed`] when group or others have any right to it, and those of the file system.
+    pub fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
+        let path = self.path.join(name);
+        let failed = |source| KeysError::io("read", &path, source);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        let found = file.metadata().map_err(failed)?;
+        refuse_exposed(&path, found.mode(), "600")?;
+        if found.len() > MAX_FILE_BYTES {
+            return Err(KeysError::Damaged {
+                path,
+                problem: format!("{} bytes are more than bullhorn ever writes", found.len()),
+                remedy: "restore it from a backup",
+            });
+        }
+        let mut content = Zeroizing::new(Vec::with_capacity(found.len() as usize + 1));
+        file.take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(failed)?;
+        Ok(Some(content))
+    }
+
+    /// What tells this content of a file from the next.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn stamp(&self, name: &str) -> Result<Stamp, KeysError> {
+        let path = self.path.join(name);
+        match fs::metadata(&path) {
+            Ok(found) => Ok(Stamp(Some((found.ino(), found.ctime(), found.ctime_nsec(), found.len())))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Stamp(None)),
+            Err(source) => Err(KeysError::io("look at", &path, source)),
+        }
+    }
+}
+
+impl Locked<'_> {
+    /// Replaces a file whole and waits until it is on the disk. Mode 0600. After an error the old
+    /// content stands.
+    ///
+    /// # Errors
+    /// Those of the file system, [`KeysError::Full`] and [`KeysError::ReadOnly`] among them.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), KeysError> {
+        let path = self.folder.path.join(name);
+        let temporary = self.folder.path.join(format!("{name}.new"));
+        let written = self.write_through(&temporary, &path, content);
+        if written.is_err() {
+            // Best effort: the next write removes what is left here.
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(|source| KeysError::io("write", &path, source))
+    }
+
+    fn write_through(&self, temporary: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+        match fs::remove_file(temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(temporary, path)?;
+        File::open(&self.folder.path)?.sync_all()
+    }
+}
+
+fn refuse_exposed(path: &Path, mode: u32, right: &str) -> Result<(), KeysError> {
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let quoted = path.display().to_string().replace('\'', r"'\''");
+    Err(KeysError::Exposed {
+        path: path.into(),
+        mode: mode & 0o777,
+        mend: format!("chmod {right} '{quoted}'"),
+    })
+}

@@ -1,0 +1,112 @@
+//! How far a station has heard each announcer: `heard` in the station's state folder. What is below
+//! the mark is never played again, not even after the power failed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::checked::Kind;
+use super::{AnnouncerId, KeysError, StateFolder};
+
+const HEARD: Kind = Kind {
+    file: "heard",
+    word: "heard",
+    remedy: "restore it from a backup; or delete it, after which pages that have not expired may be heard again",
+};
+
+/// The last clip that a station began to play. Later clips have a higher epoch, or the same epoch
+/// and a higher sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The announcer's run.
+    pub epoch: u64,
+    /// The clip's number in that run.
+    pub sequence: u64,
+    /// Whether it was played to its end.
+    pub finished: bool,
+}
+
+impl Mark {
+    /// Whether a clip may be played after this one: a later one always, the same one until it has
+    /// been played to its end.
+    pub fn admits(&self, epoch: u64, sequence: u64) -> bool {
+        let order = (epoch, sequence).cmp(&(self.epoch, self.sequence));
+        order.is_gt() || (order.is_eq() && !self.finished)
+    }
+}
+
+/// The marks of all announcers that this station has heard.
+#[derive(Debug)]
+pub struct Heard {
+    folder: StateFolder,
+    marks: BTreeMap<AnnouncerId, Mark>,
+}
+
+impl Heard {
+    /// Reads the file; there may be none yet.
+    ///
+    /// # Errors
+    /// Those of reading; a damaged file is refused and never taken for an empty one.
+    pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
+        let mut heard = Self { folder: folder.clone(), marks: BTreeMap::new() };
+        heard.read()?;
+        Ok(heard)
+    }
+
+    /// The last clip heard of an announcer.
+    pub fn mark(&self, announcer: &AnnouncerId) -> Option<Mark> {
+        self.marks.get(announcer).copied()
+    }
+
+    /// Moves an announcer's mark. On the disk before it returns: call it before the first sample with
+    /// `finished` false, and after the last with true.
+    ///
+    /// # Errors
+    /// [`KeysError::HeardLater`] if the mark would go back, and those of reading and writing; then the
+    /// clip must not be played.
+    pub fn advance(&mut self, announcer: &AnnouncerId, mark: Mark) -> Result<(), KeysError> {
+        let folder = self.folder.clone();
+        let locked = folder.lock()?;
+        self.read()?;
+        let was = self.marks.get(announcer).copied();
+        if was == Some(mark) {
+            return Ok(());
+        }
+        if was.is_some_and(|was| !was.admits(mark.epoch, mark.sequence)) {
+            return Err(KeysError::HeardLater);
+        }
+        self.marks.insert(*announcer, mark);
+        let mut body = String::with_capacity(self.marks.len() * 112);
+        for (announcer, Mark { epoch, sequence, finished }) in &self.marks {
+            let end = if *finished { "finished" } else { "begun" };
+            // Writing to a String cannot fail.
+            let _ = writeln!(body, "{} {epoch} {sequence} {end}", announcer.to_hex());
+        }
+        HEARD.write(&locked, &body).inspect_err(|_| {
+            match was {
+                Some(was) => self.marks.insert(*announcer, was),
+                None => self.marks.remove(announcer),
+            };
+        })
+    }
+
+    fn read(&mut self) -> Result<(), KeysError> {
+        let body = HEARD.read(&self.folder)?;
+        let lines = body.iter().flat_map(|body| body.lines());
+        let parsed: Option<_> = lines.map(parse).collect();
+        self.marks = parsed.ok_or_else(|| HEARD.damaged(&self.folder, "a line is not a mark"))?;
+        Ok(())
+    }
+}
+
+fn parse(line: &str) -> Option<(AnnouncerId, Mark)> {
+    let mut words = line.split(' ');
+    let announcer = AnnouncerId::from_hex(words.next()?)?;
+    let epoch = words.next()?.parse().ok()?;
+    let sequence = words.next()?.parse().ok()?;
+    let finished = match words.next()? {
+        "finished" => true,
+        "begun" => false,
+        _ => return None,
+    };
+    words.next().is_none().then_some((announcer, Mark { epoch, sequence, finished }))
+}

@@ -1,0 +1,305 @@
+//! The stations that have joined: `stations.toml` in the announcer's state folder.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::folder::{Locked, Stamp};
+use super::{KeysError, NoisePublicKey, StateFolder};
+
+/// The most stations that can join one announcer.
+pub const MAX_STATIONS: usize = 65_536;
+
+const FILE: &str = "stations.toml";
+const REMEDY: &str = "restore it from a backup; or move it away and invite the stations again";
+
+/// A station that has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Station {
+    /// Its name, which belongs to its key.
+    pub name: String,
+    /// What it shows in the handshake.
+    pub key: NoisePublicKey,
+    /// The zones it declared last.
+    pub zones: Vec<String>,
+    /// When it joined, in seconds since 1970 by the announcer's clock.
+    pub joined_unix_s: u64,
+    /// When it was last here, likewise.
+    pub last_seen_unix_s: u64,
+}
+
+/// How a station got in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// It joined now.
+    Joined,
+    /// It had joined before.
+    Back,
+    /// It had joined under another name, which is free again.
+    Renamed {
+        /// That name.
+        from: String,
+    },
+}
+
+/// The stations that have joined, in memory, with their file. The file may be changed by another
+/// process at any time (`bullhorn stations remove`): [`KnownStations::refresh`] sees it, and no
+/// write here brings back what was removed there.
+#[derive(Debug)]
+pub struct KnownStations {
+    folder: StateFolder,
+    read: Stamp,
+    roster: Roster,
+    /// Stations seen since the file was last written.
+    seen: HashMap<NoisePublicKey, u64>,
+    /// Stations that another process removed, until [`KnownStations::refresh`] gives them.
+    gone: Vec<Station>,
+}
+
+/// Stations by key, and keys by name.
+#[derive(Debug, Default)]
+struct Roster {
+    by_key: HashMap<NoisePublicKey, Station>,
+    keys: HashMap<String, NoisePublicKey>,
+}
+
+impl Roster {
+    fn insert(&mut self, station: Station) {
+        self.forget(&station.key);
+        self.keys.insert(station.name.clone(), station.key);
+        self.by_key.insert(station.key, station);
+    }
+
+    fn forget(&mut self, key: &NoisePublicKey) -> Option<Station> {
+        let station = self.by_key.remove(key)?;
+        self.keys.remove(&station.name);
+        Some(station)
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Table {
+    #[serde(default, rename = "station")]
+    stations: Vec<Row>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    name: String,
+    noise_key: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    zones: Vec<String>,
+    joined_unix: u64,
+    last_seen_unix: u64,
+}
+
+impl KnownStations {
+    /// Reads `stations.toml`; there may be none yet.
+    ///
+    /// # Errors
+    /// Those of reading; [`KeysError::Damaged`].
+    pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
+        let mut known = Self {
+            folder: folder.clone(),
+            read: Stamp::default(),
+            roster: Roster::default(),
+            seen: HashMap::new(),
+            gone: Vec::new(),
+        };
+        known.reload()?;
+        Ok(known)
+    }
+
+    /// The station of a key, from memory.
+    pub fn station(&self, key: &NoisePublicKey) -> Option<&Station> {
+        self.roster.by_key.get(key)
+    }
+
+    /// All stations, in the order of their names.
+    pub fn all(&self) -> Vec<&Station> {
+        let mut all: Vec<_> = self.roster.by_key.values().collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Reads the file again if another process changed it, and gives the stations that were removed from
+    /// it since the last call: their connections must be closed. Costs one `stat` when nothing changed.
+    ///
+    /// # Errors
+    /// Those of reading; what is in memory stays.
+    pub fn refresh(&mut self) -> Result<Vec<Station>, KeysError> {
+        self.reload()?;
+        Ok(std::mem::take(&mut self.gone))
+    }
+
+    /// Whether a key has joined, by the file as it is now. One that cannot be read changes nothing.
+    ///
+    /// # Errors
+    /// Those of reading; what is in memory stays.
+    pub fn knows(&mut self, key: &NoisePublicKey) -> Result<bool, KeysError> {
+        self.reload()?;
+        Ok(self.roster.by_key.contains_key(key))
+    }
+
+    fn reload(&mut self) -> Result<(), KeysError> {
+        let stamp = self.folder.stamp(FILE)?;
+        if stamp == self.read {
+            return Ok(());
+        }
+        let roster = self.parse()?;
+        let stays = |was: &&Station| roster.by_key.contains_key(&was.key);
+        self.gone.extend(self.roster.by_key.values().filter(|was| !stays(was)).cloned());
+        self.roster = roster;
+        self.read = stamp;
+        self.apply_seen();
+        Ok(())
+    }
+
+    /// Lets a key in under a name: the caller has seen the key prove itself, and either knows it or
+    /// has checked its invite. On the disk before it returns; a key and name that are known already
+    /// cost no write.
+    ///
+    /// # Errors
+    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::BadName`],
+    /// [`KeysError::TooManyStations`], and those of reading and writing.
+    pub fn admit(
+        &mut self,
+        key: &NoisePublicKey,
+        name: &str,
+        zones: &[String],
+        now_unix_s: u64,
+    ) -> Result<Admitted, KeysError> {
+        if !crate::wire::is_name(name) {
+            return Err(KeysError::BadName);
+        }
+        self.reload()?;
+        if self.roster.by_key.get(key).is_some_and(|station| station.name == name) {
+            self.saw(name, now_unix_s);
+            return Ok(Admitted::Back);
+        }
+        let folder = self.folder.clone();
+        let locked = folder.lock()?;
+        self.reload()?;
+        if let Some(holder) = self.roster.keys.get(name).filter(|holder| *holder != key) {
+            return Err(KeysError::NameTaken { name: name.into(), holder: holder.fingerprint() });
+        }
+        let was = self.roster.by_key.get(key).cloned();
+        let admitted = match &was {
+            Some(was) if was.name == name && was.zones == zones => {
+                self.saw(name, now_unix_s);
+                return Ok(Admitted::Back);
+            }
+            Some(was) if was.name == name => Admitted::Back,
+            Some(was) => Admitted::Renamed { from: was.name.clone() },
+            None if self.roster.by_key.len() >= MAX_STATIONS => return Err(KeysError::TooManyStations),
+            None => Admitted::Joined,
+        };
+        let station = Station {
+            name: name.into(),
+            key: *key,
+            zones: zones.to_vec(),
+            joined_unix_s: was.as_ref().map_or(now_unix_s, |was| was.joined_unix_s),
+            last_seen_unix_s: now_unix_s,
+        };
+        self.roster.insert(station);
+        self.write(&locked).inspect_err(|_| {
+            self.roster.forget(key);
+            was.into_iter().for_each(|was| self.roster.insert(was));
+        })?;
+        Ok(admitted)
+    }
+
+    /// Notes that a station is here, in memory only: [`KnownStations::save_seen`] writes it.
+    pub fn saw(&mut self, name: &str, now_unix_s: u64) {
+        if let Some(key) = self.roster.keys.get(name).copied()
+            && let Some(station) = self.roster.by_key.get_mut(&key)
+        {
+            station.last_seen_unix_s = now_unix_s;
+            self.seen.insert(key, now_unix_s);
+        }
+    }
+
+    /// Writes who was seen since the last write, if anybody was. Meant for once a minute and the end.
+    ///
+    /// # Errors
+    /// Those of reading and writing; what was seen is kept for the next time.
+    pub fn save_seen(&mut self) -> Result<(), KeysError> {
+        if self.seen.is_empty() {
+            return Ok(());
+        }
+        let folder = self.folder.clone();
+        let locked = folder.lock()?;
+        self.reload()?;
+        self.write(&locked)
+    }
+
+    /// Shuts a station out: its key is unknown from now on, and its name is free. A current invite
+    /// would still let it back in; [`crate::invite::shut_out`] retires that as well.
+    ///
+    /// # Errors
+    /// [`KeysError::NoSuchStation`], and those of reading and writing.
+    pub fn remove(&mut self, name: &str) -> Result<Station, KeysError> {
+        let folder = self.folder.clone();
+        let locked = folder.lock()?;
+        self.reload()?;
+        let removed = self.roster.keys.get(name).copied().and_then(|key| self.roster.forget(&key));
+        let Some(removed) = removed else {
+            return Err(KeysError::NoSuchStation(name.into()));
+        };
+        self.write(&locked).inspect_err(|_| self.roster.insert(removed.clone()))?;
+        Ok(removed)
+    }
+
+    fn apply_seen(&mut self) {
+        self.seen.retain(|key, seen| match self.roster.by_key.get_mut(key) {
+            Some(station) => {
+                station.last_seen_unix_s = station.last_seen_unix_s.max(*seen);
+                true
+            }
+            None => false,
+        });
+    }
+
+    fn parse(&self) -> Result<Roster, KeysError> {
+        let damaged = |problem: String| KeysError::Damaged {
+            path: self.folder.path().join(FILE),
+            problem,
+            remedy: REMEDY,
+        };
+        let content = self.folder.read(FILE)?.unwrap_or_default();
+        let text = std::str::from_utf8(&content).map_err(|_| damaged("it is not text".into()))?;
+        let table: Table = toml::from_str(text).map_err(|error| damaged(error.message().into()))?;
+        let mut roster = Roster::default();
+        for Row { name, noise_key, zones, joined_unix, last_seen_unix } in table.stations {
+            let key = NoisePublicKey::from_hex(&noise_key)
+                .ok_or_else(|| damaged(format!("the key of {name} is not one")))?;
+            if roster.keys.contains_key(&name) || roster.by_key.contains_key(&key) {
+                return Err(damaged(format!("{name} or its key stands in it twice")));
+            }
+            roster.insert(Station {
+                name,
+                key,
+                zones,
+                joined_unix_s: joined_unix,
+                last_seen_unix_s: last_seen_unix,
+            });
+        }
+        Ok(roster)
+    }
+
+    fn write(&mut self, locked: &Locked<'_>) -> Result<(), KeysError> {
+        let row = |station: &Station| Row {
+            name: station.name.clone(),
+            noise_key: station.key.to_hex(),
+            zones: station.zones.clone(),
+            joined_unix: station.joined_unix_s,
+            last_seen_unix: station.last_seen_unix_s,
+        };
+        let table = Table { stations: self.all().into_iter().map(row).collect() };
+        let text = toml::to_string(&table).map_err(|source| KeysError::Encode { file: FILE, source })?;
+        locked.write(FILE, text.as_bytes())?;
+        self.read = self.folder.stamp(FILE)?;
+        self.seen.clear();
+        Ok(())
+    }
+}

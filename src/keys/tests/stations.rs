@@ -1,0 +1,155 @@
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[test]
+fn a_name_belongs_to_the_key_that_joined_with_it() {
+    let Fixture { _home, folder } = fixture();
+    let mut known = KnownStations::open(&folder).unwrap();
+    assert_eq!(known.admit(&key(1), "hall-1", &[], 10).unwrap(), Admitted::Joined);
+    let before = fs::read(folder.path().join("stations.toml")).unwrap();
+    let refused = known.admit(&key(2), "hall-1", &[], 11).unwrap_err();
+    assert!(matches!(&refused, KeysError::NameTaken { name, .. } if name == "hall-1"), "{refused}");
+    assert_eq!(fs::read(folder.path().join("stations.toml")).unwrap(), before);
+    assert!(known.station(&key(2)).is_none());
+    assert_eq!(known.admit(&key(1), "hall-1", &[], 12).unwrap(), Admitted::Back);
+    assert_eq!(known.admit(&key(1), "hall-2", &[], 13).unwrap(), Admitted::Renamed { from: "hall-1".into() });
+    assert_eq!(known.admit(&key(2), "hall-1", &[], 14).unwrap(), Admitted::Joined);
+    let again = KnownStations::open(&folder).unwrap();
+    let names: Vec<_> =
+        again.all().iter().map(|station| (station.name.as_str(), station.joined_unix_s)).collect();
+    assert_eq!(names, [("hall-1", 14), ("hall-2", 10)]);
+    for bad in ["", "a\nb", &"x".repeat(65)] {
+        assert!(matches!(known.admit(&key(3), bad, &[], 1), Err(KeysError::BadName)));
+    }
+}
+
+#[test]
+fn a_removed_station_is_gone_from_a_running_announcer_and_stays_gone() {
+    let Fixture { _home, folder } = fixture();
+    let mut running = KnownStations::open(&folder).unwrap();
+    running.admit(&key(1), "hall-1", &[], 10).unwrap();
+    running.admit(&key(2), "hall-2", &[], 10).unwrap();
+    running.saw("hall-1", 20);
+    running.saw("hall-2", 20);
+    assert!(running.refresh().unwrap().is_empty());
+    let removed = KnownStations::open(&folder).unwrap().remove("hall-1").unwrap();
+    assert_eq!(removed.key, key(1));
+    let gone = running.refresh().unwrap();
+    assert_eq!(gone.iter().map(|station| station.name.as_str()).collect::<Vec<_>>(), ["hall-1"]);
+    assert!(running.station(&key(1)).is_none());
+    running.saw("hall-1", 30);
+    running.save_seen().unwrap();
+    let again = KnownStations::open(&folder).unwrap();
+    assert!(again.station(&key(1)).is_none());
+    assert_eq!(again.station(&key(2)).unwrap().last_seen_unix_s, 20);
+    assert!(matches!(running.remove("hall-1"), Err(KeysError::NoSuchStation(_))));
+    assert_eq!(running.admit(&key(3), "hall-1", &[], 40).unwrap(), Admitted::Joined);
+}
+
+#[test]
+fn shutting_out_retires_the_invite_too() {
+    let Fixture { _home, folder } = fixture();
+    let announcer = AnnouncerKeys::load_or_create(&folder).unwrap();
+    let book = InviteBook::new(&folder);
+    let invite = book.issue(&announcer, DEFAULT_VALIDITY, 100).unwrap();
+    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", &[], 100).unwrap();
+    assert!(matches!(crate::invite::shut_out(&folder, "hall-9"), Err(KeysError::NoSuchStation(_))));
+    assert!(book.accept(invite.secret().id(), 101).unwrap().is_some(), "a wrong name changes nothing");
+    crate::invite::shut_out(&folder, "hall-1").unwrap();
+    assert!(book.accept(invite.secret().id(), 101).unwrap().is_none());
+    assert!(KnownStations::open(&folder).unwrap().station(&key(1)).is_none());
+}
+
+#[test]
+fn stations_that_join_through_many_processes_at_once_are_all_kept() {
+    let Fixture { _home, folder } = fixture();
+    std::thread::scope(|scope| {
+        for process in 0..4 {
+            let folder = &folder;
+            scope.spawn(move || {
+                let mut known = KnownStations::open(folder).unwrap();
+                for number in 0..25 {
+                    let number = process * 25 + number;
+                    known.admit(&key(number), &format!("hall-{number}"), &[], number).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(KnownStations::open(&folder).unwrap().all().len(), 100);
+}
+
+#[test]
+fn ten_thousand_stations_are_read_found_and_added_to_quickly() {
+    let Fixture { _home, folder } = fixture();
+    let mut text = String::new();
+    for number in 0..10_000 {
+        let key = key(number).to_hex();
+        text += &format!(
+            "[[station]]\nname = \"hall-{number}\"\nnoise_key = \"{key}\"\njoined_unix = 1\nlast_seen_unix = 2\n"
+        );
+    }
+    folder.lock().unwrap().write("stations.toml", text.as_bytes()).unwrap();
+    let begun = Instant::now();
+    let mut known = KnownStations::open(&folder).unwrap();
+    let opened = begun.elapsed();
+    let begun = Instant::now();
+    for number in 0..10_000 {
+        assert!(known.station(&key(number)).is_some());
+        known.saw(&format!("hall-{number}"), 3);
+    }
+    let found = begun.elapsed();
+    let begun = Instant::now();
+    known.admit(&key(10_000), "hall-10000", &[], 3).unwrap();
+    let joined = begun.elapsed();
+    println!("10,000 stations: open {opened:?}, find and note all {found:?}, one more joins {joined:?}");
+    assert!(
+        opened < Duration::from_secs(5) && found < Duration::from_secs(1) && joined < Duration::from_secs(5)
+    );
+    assert_eq!(KnownStations::open(&folder).unwrap().all().len(), 10_001);
+}
+
+#[test]
+fn damaged_tables_are_refused_and_left_alone() {
+    let Fixture { _home, folder } = fixture();
+    KnownStations::open(&folder).unwrap().admit(&key(1), "hall-1", &[], 10).unwrap();
+    let good = fs::read_to_string(folder.path().join("stations.toml")).unwrap();
+    for bad in
+        [good.clone() + &good, good.replace("07", "zz"), "[[station]]\nname = 3".into(), "\u{0}".into()]
+    {
+        folder.lock().unwrap().write("stations.toml", bad.as_bytes()).unwrap();
+        let refused = KnownStations::open(&folder).unwrap_err();
+        assert!(matches!(refused, KeysError::Damaged { .. }), "{refused}");
+        assert_eq!(fs::read_to_string(folder.path().join("stations.toml")).unwrap(), bad);
+    }
+    for bad in ["[\"h:1\"]\nnoise_key = \"a\"\nannouncer_id = \"b\"", "x", "[a]\nb = 1"] {
+        folder.lock().unwrap().write("announcers.toml", bad.as_bytes()).unwrap();
+        assert!(matches!(Pins::open(&folder), Err(KeysError::Damaged { .. })));
+    }
+}
+
+#[test]
+fn a_running_announcer_keeps_its_stations_when_the_table_is_damaged() {
+    let Fixture { _home, folder } = fixture();
+    let mut known = KnownStations::open(&folder).unwrap();
+    known.admit(&key(1), "hall-1", &[], 10).unwrap();
+    folder.lock().unwrap().write("stations.toml", b"torn").unwrap();
+    assert!(matches!(known.refresh(), Err(KeysError::Damaged { .. })));
+    assert!(known.station(&key(1)).is_some());
+    assert!(matches!(known.admit(&key(2), "hall-2", &[], 11), Err(KeysError::Damaged { .. })));
+    assert_eq!(fs::read(folder.path().join("stations.toml")).unwrap(), b"torn");
+}
+
+#[test]
+fn a_station_of_the_announcers_own_user_needs_no_invite() {
+    let Fixture { _home, folder } = fixture();
+    let station = StationKeys::load_or_create(&folder).unwrap();
+    assert!(introduce_locally(&folder, &station, "hall-1", &[], 7).unwrap().is_none(), "no announcer here");
+    let announcer = AnnouncerKeys::load_or_create(&folder).unwrap();
+    let mut running = KnownStations::open(&folder).unwrap();
+    let pin = introduce_locally(&folder, &station, "hall-1", &[], 7).unwrap().unwrap();
+    assert_eq!(pin, Pin { noise: announcer.noise().public(), announcer: announcer.id() });
+    running.refresh().unwrap();
+    assert_eq!(running.station(&station.noise().public()).unwrap().name, "hall-1");
+}

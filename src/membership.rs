@@ -1,0 +1,202 @@
+//! A station's membership: its own key, the announcer it trusts, and how far it has heard it.
+
+use std::net::ToSocketAddrs;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::handshake::Contact;
+use crate::invite::Invite;
+use crate::keys::{
+    AnnouncerChanged, AnnouncerId, Heard, KeysError, Mark, NoiseKeys, NoisePublicKey, Pin, Pins, StateFolder,
+    StationKeys, introduce_locally,
+};
+use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
+use crate::wire::{AnnouncerKey, Statement, WireError};
+
+/// Why a station cannot be a member.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// Nobody invited it.
+    #[error(
+        "this station has not joined {address}: run `bullhorn invite` there, and here the line that it prints"
+    )]
+    NotJoined {
+        /// As dialled.
+        address: String,
+    },
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// Another announcer than the pinned one.
+    #[error(transparent)]
+    Changed(#[from] Box<AnnouncerChanged>),
+    /// Its statement of time is no good.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    /// What it says is out of bounds.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// A station of a site, or one that is about to join.
+#[derive(Debug)]
+pub struct Membership {
+    /// Where an announcer of the same user keeps its state.
+    folder: StateFolder,
+    keys: StationKeys,
+    pins: Pins,
+    heard: Heard,
+    invite: Option<Invite>,
+    address: String,
+    name: String,
+    zones: Vec<String>,
+    /// Whether the announcer is on this machine.
+    is_local: bool,
+    /// With an invite from the announcer that is pinned, both ways in are tried by turns: it may have
+    /// been used already, or be there because this station was removed.
+    invite_next: bool,
+    time: Option<AnnouncerTime>,
+}
+
+impl Membership {
+    /// Opens a station's part of the state folder, and makes its key if there is none.
+    ///
+    /// # Errors
+    /// [`MembershipError::NotJoined`] when there is no way in; those of the state folder.
+    pub fn open(
+        folder: &StateFolder,
+        (host, port): (&str, u16),
+        name: &str,
+        zones: &[String],
+        invite: Option<Invite>,
+    ) -> Result<Self, MembershipError> {
+        let own = folder.within(name)?;
+        let is_local = (host, port)
+            .to_socket_addrs()
+            .is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback()));
+        let membership = Self {
+            folder: folder.clone(),
+            keys: StationKeys::load_or_create(&own)?,
+            pins: Pins::open(&own)?,
+            heard: Heard::open(&own)?,
+            invite,
+            address: format!("{host}:{port}"),
+            name: name.to_owned(),
+            zones: zones.to_vec(),
+            is_local,
+            invite_next: false,
+            time: None,
+        };
+        if !is_local && membership.invite.is_none() && membership.pin().is_none() {
+            return Err(MembershipError::NotJoined { address: membership.address });
+        }
+        Ok(membership)
+    }
+
+    /// A number that stands for that key.
+    pub fn instance(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self.keys.noise().public().as_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// What to show, and whom to expect at the announcer's address. A station of the announcer's own user on the
+    /// announcer's own machine joins here, if it has not.
+    ///
+    /// # Errors
+    /// [`MembershipError::NotJoined`] while there is no announcer; those of the state folder.
+    pub fn introduction(&mut self) -> Result<(&NoiseKeys, Contact<'_>, &str), MembershipError> {
+        if self.pin().is_none() && self.invite.is_none() {
+            let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let pin = match self.is_local {
+                true => introduce_locally(&self.folder, &self.keys, &self.name, &self.zones, now_unix_s)?,
+                false => None,
+            };
+            let pin = pin.ok_or_else(|| MembershipError::NotJoined { address: self.address.clone() })?;
+            self.pins.pin(&self.address, pin)?;
+        }
+        let by_turns = std::mem::replace(&mut self.invite_next, true);
+        let contact = match (self.pins.get(&self.address), &self.invite) {
+            (Some(pin), Some(invite)) if pin.noise == invite.announcer() && !by_turns => {
+                Contact::Pinned(pin.noise)
+            }
+            (_, Some(invite)) => {
+                self.invite_next = false;
+                Contact::Invite(invite)
+            }
+            (Some(pin), None) => Contact::Pinned(pin.noise),
+            (None, None) => return Err(MembershipError::NotJoined { address: self.address.clone() }),
+        };
+        Ok((self.keys.noise(), contact, &self.address))
+    }
+
+    /// Takes the announcer's welcome: pins it if it is new, forgets the invite, and notes its time.
+    /// `noise` is the key it has proven in the handshake; `asked` is when the nonce was sent.
+    ///
+    /// # Errors
+    /// [`MembershipError::Changed`], [`MembershipError::Time`], and those of the state folder.
+    pub fn welcomed(
+        &mut self,
+        noise: NoisePublicKey,
+        announcer: AnnouncerKey,
+        nonce: TimeNonce,
+        statement: &Statement,
+        asked: Instant,
+    ) -> Result<(), MembershipError> {
+        let found = Pin { noise, announcer: AnnouncerId::from_bytes(announcer) };
+        if self.invite.as_ref().is_none_or(|invite| invite.announcer() != noise) {
+            self.pins.check(&self.address, &found).map_err(Box::new)?;
+        }
+        self.time = Some(read_time(&found.announcer, nonce, statement, asked)?);
+        self.pins.pin(&self.address, found)?;
+        self.invite = None;
+        Ok(())
+    }
+
+    /// Takes the answer to a later question for the time.
+    ///
+    /// # Errors
+    /// [`MembershipError::Time`].
+    pub fn told_time(
+        &mut self,
+        nonce: TimeNonce,
+        statement: &Statement,
+        asked: Instant,
+    ) -> Result<(), MembershipError> {
+        if let Some(pin) = self.pin() {
+            self.time = Some(read_time(&pin.announcer, nonce, statement, asked)?);
+        }
+        Ok(())
+    }
+
+    /// What a clip is admitted by; `None` before the announcer's welcome.
+    pub fn admission(&self) -> Option<Admission<'_>> {
+        let announcer = self.pin()?.announcer;
+        let heard = self.heard.mark(&announcer);
+        Some(Admission { announcer, zones: &self.zones, time: self.time?, heard })
+    }
+
+    /// Writes down that a clip is begun, or was played to its end. On the disk before it returns.
+    ///
+    /// # Errors
+    /// Those of the state folder.
+    pub fn advance(&mut self, mark: Mark) -> Result<(), KeysError> {
+        match self.pin().map(|pin| pin.announcer) {
+            Some(announcer) => self.heard.advance(&announcer, mark),
+            None => Ok(()),
+        }
+    }
+
+    fn pin(&self) -> Option<&Pin> {
+        self.pins.get(&self.address)
+    }
+}
+
+fn read_time(
+    announcer: &AnnouncerId,
+    nonce: TimeNonce,
+    statement: &Statement,
+    asked: Instant,
+) -> Result<AnnouncerTime, MembershipError> {
+    let signature = statement.signature.as_slice().try_into().map_err(|_| WireError::Field("signature"))?;
+    let statement = TimeStatement { unix_ms: statement.unix_ms, signature };
+    Ok(AnnouncerTime::from_statement(announcer, nonce, &statement, asked, Instant::now())?)
+}

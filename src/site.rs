@@ -1,0 +1,159 @@
+//! A site: the announcer's identity, whom it has invited, and who has joined.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::invite::{Invite, InviteBook, InviteId, InviteSecret};
+use crate::keys::identity::begin_epoch;
+use crate::keys::{
+    Admitted, AnnouncerKeys, Claimed, KeysError, KnownStations, NoiseKeys, NoisePublicKey, StateFolder,
+    Station,
+};
+use crate::link::{Gate, Peer};
+use crate::seal::{self, AnnouncerClock, TimeNonce, TimeStatement};
+use crate::wire::{AnnouncerKey, Nonce, Statement};
+
+/// How long an invite is valid unless `--valid` says otherwise.
+pub const INVITE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+
+/// A running announcer's site.
+#[derive(Debug)]
+pub struct Site {
+    keys: AnnouncerKeys,
+    book: InviteBook,
+    known: Mutex<KnownStations>,
+    clock: AnnouncerClock,
+    epoch: u64,
+    _claimed: Claimed,
+}
+
+impl Site {
+    /// Opens the site in a state folder, and makes its identity if there is none. Begins a new epoch.
+    ///
+    /// # Errors
+    /// Those of the state folder; [`KeysError::InUse`].
+    pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
+        let claimed = folder.claim()?;
+        let keys = AnnouncerKeys::load_or_create(folder)?;
+        let clock = AnnouncerClock::start();
+        let epoch = begin_epoch(folder, clock.unix_ms(Instant::now()) / 1_000)?;
+        let known = Mutex::new(KnownStations::open(folder)?);
+        Ok(Self { keys, book: InviteBook::new(folder), known, clock, epoch, _claimed: claimed })
+    }
+
+    /// This run's number.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Who this announcer is, for its stations.
+    pub fn announcer(&self) -> AnnouncerKey {
+        *self.keys.id().as_bytes()
+    }
+
+    /// The announcer's time in ms since 1970: its wall clock at the start, counted on monotonically.
+    pub fn unix_ms(&self, at: Instant) -> u64 {
+        self.clock.unix_ms(at)
+    }
+
+    /// States the time to a station that asked.
+    pub fn state_time(&self, nonce: Nonce) -> Statement {
+        let statement = TimeStatement::sign(&self.keys, TimeNonce(nonce), self.unix_ms(Instant::now()));
+        Statement { unix_ms: statement.unix_ms, signature: statement.signature.to_vec() }
+    }
+
+    /// Signs a clip's header.
+    pub fn sign(&self, header: &[u8]) -> Vec<u8> {
+        seal::sign(&self.keys, header).to_vec()
+    }
+
+    /// The current invite, or a new one where none is valid.
+    ///
+    /// # Errors
+    /// Those of the state folder.
+    pub fn invite(&self) -> Result<Invite, KeysError> {
+        let now = self.now_unix_s();
+        match self.book.current(&self.keys, now)? {
+            Some(invite) => Ok(invite),
+            None => self.book.issue(&self.keys, INVITE_VALIDITY, now),
+        }
+    }
+
+    /// Lets a station in under its name: a known one, or one that came with an invite.
+    ///
+    /// # Errors
+    /// [`KeysError::NoSuchStation`] for one that was removed meanwhile, and those of
+    /// [`KnownStations::admit`].
+    pub fn admit(&self, peer: &Peer, name: &str, zones: &[String]) -> Result<Admitted, KeysError> {
+        let (mut known, now) = (self.known(), self.now_unix_s());
+        let Some(invite) = peer.invite else {
+            return match known.knows(&peer.key)? {
+                true => known.admit(&peer.key, name, zones, now),
+                false => Err(KeysError::NoSuchStation(name.to_owned())),
+            };
+        };
+        let admitted = known.admit(&peer.key, name, zones, now)?;
+        // The invite may have been retired since the handshake, so that the station is shut out. Asked
+        // after the station was written down, as whoever shuts it out retires first and removes then.
+        if admitted == Admitted::Joined && self.book.accept(invite, now)?.is_none() {
+            known.remove(name)?;
+            return Err(KeysError::NoSuchStation(name.to_owned()));
+        }
+        Ok(admitted)
+    }
+
+    /// The stations that have joined.
+    pub fn stations(&self) -> Vec<Station> {
+        self.known().all().into_iter().cloned().collect()
+    }
+
+    /// The stations that were removed since the last call, by another process.
+    ///
+    /// # Errors
+    /// Those of reading the state folder.
+    pub fn removed(&self) -> Result<Vec<Station>, KeysError> {
+        self.known().refresh()
+    }
+
+    /// Writes down that these stations are here, by name.
+    ///
+    /// # Errors
+    /// Those of writing the state folder.
+    pub fn save_seen<'a>(&self, here: impl Iterator<Item = &'a str>) -> Result<(), KeysError> {
+        let now = self.now_unix_s();
+        let mut known = self.known();
+        for name in here {
+            known.saw(name, now);
+        }
+        known.save_seen()
+    }
+
+    fn now_unix_s(&self) -> u64 {
+        self.unix_ms(Instant::now()) / 1_000
+    }
+
+    fn known(&self) -> MutexGuard<'_, KnownStations> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate for Site {
+    fn keys(&self) -> &NoiseKeys {
+        self.keys.noise()
+    }
+
+    fn invite(&self, id: InviteId) -> Option<InviteSecret> {
+        self.book.accept(id, self.now_unix_s()).unwrap_or_else(|error| {
+            tracing::warn!("cannot look for an invite: {}", crate::error_chain(&error));
+            None
+        })
+    }
+
+    fn knows(&self, station: &NoisePublicKey) -> bool {
+        let mut known = self.known();
+        known.knows(station).unwrap_or_else(|error| {
+            tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error));
+            known.station(station).is_some()
+        })
+    }
+}

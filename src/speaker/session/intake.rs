@@ -1,0 +1,110 @@
+//! Taking a clip in: everything that is checked before a sample of it is played.
+
+use std::time::Instant as StdInstant;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::{Session, SessionError, Turn, transfer_deadline};
+use crate::clip::{Clip, ClipError, Incoming};
+use crate::clip_cipher::{ClipCipherError, ClipKey, ClipOpener};
+use crate::seal::{self, Claim};
+use crate::wire::{ClipHeader, WireError};
+
+/// A clip's announcement as it came.
+pub(super) struct Sent<'a> {
+    pub header: &'a [u8],
+    pub signature: &'a [u8],
+    pub key: Zeroizing<Vec<u8>>,
+}
+
+/// Why a clip is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("its header is not valid")]
+    Header(#[source] WireError),
+    #[error(transparent)]
+    Seal(#[from] seal::Refusal),
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    #[error(transparent)]
+    Cipher(#[from] ClipCipherError),
+    #[error("it was played already")]
+    Repeated,
+    #[error("it is not signed, or its announcer has not said who it is")]
+    Unsigned,
+}
+
+impl Session<'_> {
+    /// Takes the clip in and checks it against its header. The inner error is for the announcer.
+    pub(super) async fn receive(
+        &mut self,
+        header: &ClipHeader,
+        sent: &Sent<'_>,
+    ) -> Result<Result<Clip, Refusal>, SessionError> {
+        let admitted = self
+            .admit(header, sent)
+            .and_then(|opener| Ok((opener, Incoming::new(header.format, header.sha256)?)));
+        let (opener, mut incoming) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let allowed = transfer_deadline(header.format.wav_bytes);
+        let until = Instant::now() + allowed;
+        let mut index = 0;
+        self.link.0.expect_blocks(true);
+        while incoming.missing_bytes() > 0 {
+            let Turn::Block(mut block) = self.turn_until(until, allowed).await? else {
+                return Err(SessionError::OutOfTurn);
+            };
+            let taken = match &opener {
+                Some(opener) => {
+                    let plain = opener.open_block(index, &mut block).map_err(Refusal::from);
+                    plain.and_then(|plain| Ok(incoming.push(plain)?))
+                }
+                None => incoming.push(&block).map_err(Refusal::from),
+            };
+            if let Err(refusal) = taken {
+                return Ok(Err(refusal));
+            }
+            index += 1;
+        }
+        self.link.0.expect_blocks(false);
+        Ok(incoming.finish().map_err(Refusal::from))
+    }
+
+    /// Whether a clip may be received at all. Gives what opens its blocks; nothing on an open link.
+    fn admit(&self, header: &ClipHeader, sent: &Sent<'_>) -> Result<Option<ClipOpener>, Refusal> {
+        let opener = match &self.memory.membership {
+            None => {
+                header.format.check()?;
+                let zones = &self.config.zones;
+                if !header.zones.is_empty() && !header.zones.iter().any(|zone| zones.contains(zone)) {
+                    return Err(seal::Refusal::Zone.into());
+                }
+                None
+            }
+            Some(member) => {
+                let admission = member.admission().ok_or(Refusal::Unsigned)?;
+                let claim = Claim {
+                    header: sent.header,
+                    signature: sent.signature.try_into().map_err(|_| Refusal::Unsigned)?,
+                    announcer: admission.announcer,
+                    epoch: header.id.epoch,
+                    sequence: header.id.sequence,
+                    created_unix_ms: header.created_unix_ms,
+                    expires_unix_ms: header.expires_unix_ms,
+                    zones: &header.zones,
+                    format: header.format,
+                };
+                admission.judge(&claim, StdInstant::now())?;
+                let key = sent.key.as_slice().try_into().map_err(|_| Refusal::Unsigned)?;
+                Some(ClipOpener::new(&ClipKey::from_bytes(key))?)
+            }
+        };
+        if self.memory.played.iter().any(|receipt| receipt.clip == header.id) {
+            return Err(Refusal::Repeated);
+        }
+        Ok(opener)
+    }
+}

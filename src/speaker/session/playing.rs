@@ -1,0 +1,136 @@
+//! From the verified clip to the receipt.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Session, SessionError, Turn};
+use crate::clip::Clip;
+use crate::event::Event;
+use crate::keys::Mark;
+use crate::loudspeaker::Loudspeaker;
+use crate::wire::{self, ClipId, FromAnnouncer, FromStation, Receipt};
+
+/// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
+const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
+/// The furthest instant: an earlier page of the greatest length, and a transfer.
+const MAX_AHEAD: Duration = Duration::from_secs(300);
+
+impl Session<'_> {
+    /// Says that the clip is here, waits for the instant, plays, and reports.
+    pub(super) async fn play(
+        &mut self,
+        id: ClipId,
+        clip: &Clip,
+        loudspeaker: &mut Loudspeaker,
+    ) -> Result<(), SessionError> {
+        let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
+        let lead = loudspeaker.lead() + way;
+        let lead_us = u32::try_from(lead.as_micros()).unwrap_or(u32::MAX);
+        self.send(FromStation::Verified { clip: id, lead_us }).await?;
+        self.tell(|clip, station| Event::Verified { clip, station }, id);
+        // On the disk before the first sample, and while the others are still verifying.
+        self.advance(id, false);
+        let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
+            FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
+            _ => return Err(SessionError::OutOfTurn),
+        };
+        let now = Instant::now();
+        let at = match self.memory.clock.to_station_us(instant_us) {
+            Some(local_us) => self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64),
+            None => now + lead,
+        };
+        if at > now + MAX_AHEAD {
+            return self.fail(id, "the instant to play it is out of reach").await;
+        }
+        let label = format!("{}-{id}", self.config.name);
+        let (mut link_error, mut shut_down) = (None, false);
+        let shutdown = self.shutdown;
+        let result = {
+            let (started, mut has_started) = tokio::sync::oneshot::channel();
+            let play = loudspeaker.play(clip, &label, at, || {
+                // Nobody may wait for it any more.
+                let _ = started.send(());
+            });
+            tokio::pin!(play);
+            let mut announced = false;
+            loop {
+                tokio::select! {
+                    result = &mut play => break Some(result),
+                    Ok(()) = &mut has_started, if !announced => {
+                        announced = true;
+                        self.tell(|clip, station| Event::Playing { clip, station }, id);
+                        if link_error.is_none() {
+                            link_error = self.send(FromStation::Playing { clip: id }).await.err();
+                        }
+                    }
+                    turn = self.turn(), if link_error.is_none() => match self.act(turn).await {
+                        // A page that has begun is played to its end, whatever becomes of the link.
+                        Ok(None) => (),
+                        Ok(Some(Turn::Shutdown)) | Err(SessionError::Shutdown) => {
+                            shut_down = true;
+                            break None;
+                        }
+                        Ok(Some(_)) => link_error = Some(SessionError::OutOfTurn),
+                        Err(error) => link_error = Some(error),
+                    },
+                    () = shutdown.cancelled(), if link_error.is_some() => {
+                        shut_down = true;
+                        break None;
+                    }
+                }
+            }
+        };
+        if shut_down {
+            self.fail(id, "the station is shut down by its user").await?;
+            return Err(SessionError::Shutdown);
+        }
+        match result {
+            Some(Ok(report)) => {
+                let receipt = Receipt {
+                    clip: id,
+                    frames: report.frames,
+                    start_error_us: report.start_error_us,
+                    max_error_us: report.max_error_us,
+                    underruns: report.underruns,
+                };
+                self.memory.remember(receipt);
+                self.advance(id, true);
+                self.events.tell(Event::Played {
+                    clip: id.to_string(),
+                    station: self.config.name.clone(),
+                    frames: receipt.frames,
+                    late_ms: receipt.start_error_us.max(0) as u64 / 1_000,
+                    start_error_us: receipt.start_error_us,
+                    max_error_us: receipt.max_error_us,
+                    underruns: receipt.underruns,
+                });
+                match link_error {
+                    Some(error) => Err(error),
+                    None => self.send(FromStation::Played(receipt)).await,
+                }
+            }
+            Some(Err(error)) => match link_error {
+                Some(link_error) => Err(link_error),
+                None => self.fail(id, &crate::error_chain(&error)).await,
+            },
+            None => Ok(()),
+        }
+    }
+
+    async fn fail(&mut self, id: ClipId, reason: &str) -> Result<(), SessionError> {
+        self.tell(|clip, station| Event::Failed { clip, station, reason: reason.to_owned() }, id);
+        self.send(FromStation::Failed { clip: id, reason: wire::reason(reason) }).await
+    }
+
+    /// Writes down how far the announcer was heard, so that no later run plays this clip again. A disk that
+    /// cannot be written does not silence the station: this run remembers by itself, and it is told.
+    fn advance(&mut self, id: ClipId, finished: bool) {
+        let Some(member) = &mut self.memory.membership else { return };
+        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished };
+        if let Err(error) = member.advance(mark) {
+            let message = format!("cannot write down what was heard: {}", crate::error_chain(&error));
+            self.events.tell(Event::Warning { message });
+        }
+    }
+}

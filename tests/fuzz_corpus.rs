@@ -1,0 +1,30 @@
+//! Replays the seeds of the fuzz targets, and what they once found, through the same functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../fuzz/entries.rs"]
+mod entries;
+
+fn replay(target: &str, entry: fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut seeds = 0;
+    for seed in std::fs::read_dir(folder).unwrap() {
+        entry(&std::fs::read(seed.unwrap().path()).unwrap());
+        seeds += 1;
+    }
+    assert!(seeds > 0, "no seeds for {target}");
+}
+
+#[test]
+fn invite_seeds() {
+    replay("invite", entries::invite);
+}
+
+#[test]
+fn handshake_seeds() {
+    replay("handshake", entries::handshake);
+}
+
+#[test]
+fn header_seeds() {
+    replay("header", entries::header);
+}
