@@ -58,6 +58,8 @@ pub struct Config {
     pub zones: Vec<String>,
     /// How long a clip is kept for stations that are away; zero for not at all.
     pub keep: Duration,
+    /// How long the others are waited for once half of the stations have the clip.
+    pub wait: Duration,
     /// Wait for so many stations, announce once and leave.
     pub once: Option<usize>,
     /// Commands are lines: each announces, one after the other. Otherwise a command to announce
@@ -97,7 +99,7 @@ pub async fn run(
     events.tell(Event::Listening { address: address.to_string() });
     let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let desk = Desk {
-        stations: Stations::new(MAX_STATIONS, !config.keep.is_zero()),
+        stations: Stations::new(MAX_STATIONS, !config.keep.is_zero()).with_straggler_wait(config.wait),
         config,
         events,
         start_unix,

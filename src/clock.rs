@@ -67,6 +67,8 @@ struct Line {
     at_us: f64,
     offset_us: f64,
     rate: f64,
+    /// How far the rate may be off.
+    rate_doubt: f64,
     uncertainty_us: f64,
 }
 
@@ -104,9 +106,12 @@ impl Clock {
         Some(line.at_us + from / (1.0 + line.rate))
     }
 
-    /// How far [`Self::to_station_us`] may be off for an instant about the latest exchange, in µs.
-    pub fn uncertainty_us(&self) -> Option<f64> {
-        self.line.map(|line| line.uncertainty_us)
+    /// How far [`Self::to_station_us`] may be off for an instant of the announcer's, in µs: by what the
+    /// exchanges leave open, and by what the clocks may drift between the latest of them and the instant.
+    pub fn uncertainty_us(&self, announcer_us: u64) -> Option<f64> {
+        let line = self.line?;
+        let ahead_us = self.to_station_us(announcer_us)? - line.at_us;
+        Some(line.uncertainty_us + line.rate_doubt * ahead_us.abs())
     }
 
     /// The longest round trip among the latest eight exchanges, in µs: how early word must be given.
@@ -127,17 +132,20 @@ impl Clock {
             low = low.max(exchange.offset_us() - doubt(exchange));
             high = high.min(exchange.offset_us() + doubt(exchange));
         }
-        let (guess, rate) = self.regression(at_us).unwrap_or((best.offset_us(), 0.0));
         if low > high {
             // They contradict each other: the best one alone is believed.
-            return Some(Line { at_us, offset_us: best.offset_us(), rate: 0.0, uncertainty_us: doubt(best) });
+            let (offset_us, uncertainty_us) = (best.offset_us(), doubt(best));
+            return Some(Line { at_us, offset_us, rate: 0.0, rate_doubt: MAX_DRIFT, uncertainty_us });
         }
+        let (guess, rate, rate_doubt) = self.regression(at_us).unwrap_or((best.offset_us(), 0.0, MAX_DRIFT));
         let offset_us = guess.clamp(low, high);
-        Some(Line { at_us, offset_us, rate, uncertainty_us: (offset_us - low).max(high - offset_us) })
+        let uncertainty_us = (offset_us - low).max(high - offset_us);
+        Some(Line { at_us, offset_us, rate, rate_doubt, uncertainty_us })
     }
 
-    /// Offset at an instant, and rate, by least squares; `None` before there is enough to go by.
-    fn regression(&self, at_us: f64) -> Option<(f64, f64)> {
+    /// Offset at an instant, rate, and how far the rate may be off, by least squares; `None` before there is
+    /// enough to go by.
+    fn regression(&self, at_us: f64) -> Option<(f64, f64, f64)> {
         let shortest = self.exchanges.iter().map(Exchange::round_trip_us).reduce(f64::min)?;
         // Only exchanges about as quick as the quickest bear on the rate.
         let limit = shortest * 1.5 + 50.0;
@@ -157,7 +165,10 @@ impl Clock {
         let covariance = trusted.iter().map(|(t, o)| (t - mean_t) * (o - mean_o)).sum::<f64>();
         let variance = trusted.iter().map(|(t, _)| (t - mean_t).powi(2)).sum::<f64>();
         let rate = (covariance / variance).clamp(-MAX_DRIFT, MAX_DRIFT);
-        Some((mean_o + rate * (at_us - mean_t), rate))
+        // No offset is off by more than half of its round trip; this is the worst that so many can do together.
+        let worst_us = limit / 2.0 + ROUNDING_US;
+        let doubt = worst_us * trusted.iter().map(|(t, _)| (t - mean_t).abs()).sum::<f64>() / variance;
+        Some((mean_o + rate * (at_us - mean_t), rate, doubt.min(MAX_DRIFT)))
     }
 }
 

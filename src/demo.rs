@@ -14,6 +14,7 @@ use crate::event::{Command, Events};
 use crate::loudspeaker::{Loudspeaker, LoudspeakerError, Output};
 use crate::microphone::{Input, Microphone, MicrophoneError};
 use crate::speaker::{self, SpeakerError};
+use crate::stations::STRAGGLER_WAIT;
 
 /// The stations' names.
 pub const STATIONS: [&str; 2] = ["hall-1", "hall-2"];
@@ -123,6 +124,7 @@ impl Demo {
                 port: address.port(),
                 name: name.to_owned(),
                 zones: Vec::new(),
+                delay_us: 0,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();
@@ -132,6 +134,7 @@ impl Demo {
             length: None,
             zones: Vec::new(),
             keep: Duration::from_secs(60),
+            wait: STRAGGLER_WAIT,
             once: once.then_some(STATIONS.len()),
             lines: false,
         };

@@ -94,6 +94,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         length: options.length(),
         zones: options.zones,
         keep: options.keep,
+        wait: options.wait,
         once,
         lines: mode != Mode::Terminal,
     };
@@ -122,6 +123,7 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         host: options.announcer.host,
         port: options.announcer.port,
         zones: options.zones,
+        delay_us: options.delay,
     };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {

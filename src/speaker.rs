@@ -49,6 +49,8 @@ pub struct Config {
     pub name: String,
     /// Its zones.
     pub zones: Vec<String>,
+    /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
+    pub delay_us: i64,
 }
 
 /// How one connection ended.

@@ -11,6 +11,7 @@ use bullhorn::event::{Command, Event, Events, Missing};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::speaker;
+use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::wire::{
     self, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode, PREFACE_BYTES, Preface,
 };
@@ -247,7 +248,14 @@ impl Office {
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
-        let config = announcer::Config { length: None, zones: vec![], keep, once: None, lines: true };
+        let config = announcer::Config {
+            length: None,
+            zones: vec![],
+            keep,
+            wait: STRAGGLER_WAIT,
+            once: None,
+            lines: true,
+        };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
@@ -311,6 +319,7 @@ impl Hall {
             port: address.port(),
             name: name.into(),
             zones: vec![],
+            delay_us: 0,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();
