@@ -56,6 +56,11 @@ impl Desk {
     }
 }
 
+/// What the countdown says, while it is seen.
+fn remaining_s(screen: &str) -> Option<f64> {
+    screen.lines().find_map(|line| line.split_once("● recording")?.1.split_whitespace().next()?.parse().ok())
+}
+
 /// What the meter says, while it is seen.
 fn level_db(screen: &str) -> Option<f64> {
     let line = screen.lines().find(|line| line.contains("recording") && line.trim_end().ends_with("dB"))?;
@@ -82,7 +87,8 @@ fn enter_announces_and_the_verdict_appears() {
 fn escape_drops_the_recording() {
     let mut desk = Desk::open("3", 100, 30);
     desk.terminal.press("Enter");
-    desk.terminal.wait_for("dB");
+    // So late that the next Enter is no held key's repeat.
+    desk.terminal.wait_until("half a second", |screen| remaining_s(screen).is_some_and(|left| left < 2.5));
     desk.terminal.press("Escape");
     desk.terminal.wait_until("the recording dropped", |screen| screen.to_lowercase().contains("cancelled"));
     // The next one is recorded and sent; the dropped one never was.

@@ -167,7 +167,7 @@ fn the_limits_on_the_page_are_those_of_the_code() {
     for limit in [
         format!("1 to {} for a message", thousands(wire::MAX_MESSAGE_BYTES)),
         format!("1 to {} for a block", thousands(BLOCK_BYTES)),
-        format!("1 to {} bytes, no control characters", wire::MAX_NAME_BYTES),
+        format!("1 to {} bytes, printable", wire::MAX_NAME_BYTES),
         format!("| zones of a station or a clip | {} at most |", wire::MAX_ZONES),
         format!("| reasons | {} bytes at most |", wire::MAX_REASON_BYTES),
         format!("46 to {}, even", thousands(bullhorn::clip::MAX_WAV_BYTES)),
