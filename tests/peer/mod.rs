@@ -11,6 +11,7 @@ use bullhorn::event::{Command, Event, Events, Missing};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::speaker;
+use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::wire::{
     self, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode, PREFACE_BYTES, Preface,
 };
@@ -257,8 +258,15 @@ impl Office {
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
-        let config =
-            announcer::Config { length: None, zones: vec![], keep, once: None, lines: true, site: None };
+        let config = announcer::Config {
+            length: None,
+            zones: vec![],
+            keep,
+            wait: STRAGGLER_WAIT,
+            once: None,
+            lines: true,
+            site: None,
+        };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
@@ -323,6 +331,7 @@ impl Hall {
             name: name.into(),
             zones: vec![],
             membership: None,
+            delay_us: 0,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();

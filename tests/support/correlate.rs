@@ -166,6 +166,24 @@ pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, 
     Match { delay_frames: found.delay_frames + shift, ..found }
 }
 
+/// By how many frames the right channel of a recording is behind the left, in each window of a sound that is
+/// on both: `frames` of it from `start` on the left. Windows without sound are left out.
+pub fn skews_frames(left: &[f32], right: &[f32], start: usize, frames: usize, window: usize) -> Vec<f64> {
+    let end = (start + frames).min(left.len());
+    let whole = best_lag(&left[start..end], right) - start as isize;
+    let loudness = |part: &[f32]| energy(part.iter().copied()) / part.len() as f64;
+    let mean = loudness(&left[start..end]);
+    let parts = left[start..end].chunks_exact(window).enumerate();
+    let skew = |(index, part): (usize, &[f32])| {
+        let from = (start + index * window) as isize;
+        let correlate = |lag: isize| (correlation_at(part, right, from + lag), lag);
+        let (_, lag) =
+            (whole - REACH..=whole + REACH).map(correlate).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        lag as f64 + between_samples(part, right, from + lag).0
+    };
+    parts.filter(|(_, part)| loudness(part) > mean * TOO_QUIET).map(skew).collect()
+}
+
 /// Where each frame of a reference stands in a recording.
 #[derive(Debug)]
 struct Course {
