@@ -99,7 +99,15 @@ fn end_on_panic() {
     }));
 }
 
+/// A socket for each station, and for strangers at the door; many systems begin with 1,024.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::info!(%error, "cannot raise the limit of open sockets");
+    }
+}
+
 fn announce(options: cli::Announce) -> Result<bool, Failure> {
+    raise_descriptor_limit();
     let runtime = Runtime::new()?;
     let _guard = runtime.enter();
     let microphone = Microphone::open(options.input.as_ref().unwrap_or(&Input::Default))?;

@@ -59,10 +59,16 @@ impl Program {
         arguments: impl IntoIterator<Item = S>,
         environment: &[(String, String)],
     ) -> Self {
+        let mut command = Command::new(BULLHORN);
+        command.args(arguments.into_iter().map(Into::into));
+        Self::start_command(name, command, environment)
+    }
+
+    /// Starts any command that becomes the program.
+    pub fn start_command(name: &str, mut command: Command, environment: &[(String, String)]) -> Self {
         let has_state = environment.iter().any(|(name, _)| name == STATE);
         let state = (!has_state).then(|| tempfile::tempdir().unwrap());
-        let mut child = Command::new(BULLHORN)
-            .args(arguments.into_iter().map(Into::into))
+        let mut child = command
             .env_remove("RUST_LOG")
             .envs(environment.iter().cloned())
             .envs(state.iter().map(|folder| (STATE, folder.path())))
