@@ -177,7 +177,14 @@ async fn light_station(
                 }
             }
             Some(Frame::Message(FromAnnouncer::PlayAt { clip, .. })) => {
-                let receipt = Receipt { clip, frames: 0, start_error_us: 0, max_error_us: 0, underruns: 0 };
+                let receipt = Receipt {
+                    clip,
+                    frames: 0,
+                    start_error_us: 0,
+                    max_error_us: 0,
+                    underruns: 0,
+                    uncertainty_us: 0,
+                };
                 sender.send(&FromStation::Played(receipt)).await.unwrap();
             }
             Some(Frame::Message(FromAnnouncer::Noted { .. })) | None => break,

@@ -121,6 +121,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         length: options.length(),
         zones: options.zones,
         keep: options.keep,
+        wait: options.wait,
         once,
         lines: mode != Mode::Terminal,
         site: site.clone(),
@@ -168,7 +169,8 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     };
     let is_open = membership.is_none();
     let loudspeaker = Loudspeaker::open(options.output.as_ref().unwrap_or(&Output::Default))?;
-    let config = speaker::Config { name, host, port, zones: options.zones, membership };
+    let config =
+        speaker::Config { name, host, port, zones: options.zones, membership, delay_us: options.delay };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {
         let shutdown = on_signals()?;

@@ -52,6 +52,8 @@ pub struct Config {
     pub zones: Vec<String>,
     /// How it knows its announcer and is known by it; without it, it plays for anybody.
     pub membership: Option<Membership>,
+    /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
+    pub delay_us: i64,
 }
 
 /// Why no link came about.

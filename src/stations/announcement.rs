@@ -1,13 +1,13 @@
 //! One announcement: the clip, and how far each station is with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clip_cipher::ClipKey;
-use crate::event::Missing;
+use crate::event::{Missing, OutOfStep, is_in_step};
 use crate::wire::{ClipId, FromAnnouncer};
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
@@ -42,7 +42,7 @@ impl Delivery {
     }
 
     /// Whether some station may be meant by both.
-    fn may_meet(&self, other: &Self) -> bool {
+    pub(super) fn may_meet(&self, other: &Self) -> bool {
         self.zones.is_empty() || other.zones.is_empty() || self.is_for(&other.zones)
     }
 }
@@ -104,6 +104,16 @@ pub(super) struct Recipient {
     pub begun: bool,
 }
 
+/// How well one station played it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// Between the page's instant and its first sample.
+    pub late_us: i64,
+    /// The farthest that it was from step.
+    pub off_us: i64,
+    pub uncertainty_us: u32,
+}
+
 /// A clip on its way to everybody who should play it.
 #[derive(Debug)]
 pub(super) struct Announcement {
@@ -111,8 +121,10 @@ pub(super) struct Announcement {
     pub expires: Instant,
     pub recipients: HashMap<String, Recipient>,
     pub tally: Tally,
-    /// When the first of them plays.
-    pub agreed: Option<Instant>,
+    /// When they play: the first is the page's instant, the others are for those that were late.
+    pub starts: Vec<Instant>,
+    /// Of those that have played it.
+    pub timings: BTreeMap<String, Timing>,
     /// When the instant is named even if some have not verified.
     pub agree_by: Option<Instant>,
     /// The verdict was given.
@@ -126,7 +138,8 @@ impl Announcement {
             expires,
             recipients: HashMap::new(),
             tally: Tally::default(),
-            agreed: None,
+            starts: Vec::new(),
+            timings: BTreeMap::new(),
             agree_by: None,
             settled: false,
         }
@@ -184,10 +197,45 @@ impl Announcement {
         leads.max().unwrap_or_default()
     }
 
-    /// When it stops sounding, if another clip could sound at the same place.
-    pub fn sounds_until(&self, other: &Delivery) -> Option<Instant> {
-        let until = self.agreed? + self.delivery.length;
-        self.delivery.may_meet(other).then_some(until)
+    /// The page's instant.
+    pub fn agreed(&self) -> Option<Instant> {
+        self.starts.first().copied()
+    }
+
+    /// Takes note that some play at an instant.
+    pub fn book(&mut self, at: Instant) {
+        if !self.starts.contains(&at) {
+            self.starts.push(at);
+        }
+    }
+
+    /// Whether it may sound somewhere then or later.
+    pub fn sounds_at(&self, instant: Instant) -> bool {
+        self.starts.last().is_some_and(|start| instant < *start + self.delivery.length)
+    }
+
+    /// Between the first and the last to begin, of those in step, and by how much that may be wrong, in µs;
+    /// `None` for fewer than two.
+    pub fn spread(&self) -> Option<(u64, u64)> {
+        let in_step: Vec<&Timing> =
+            self.timings.values().filter(|timing| is_in_step(timing.off_us, timing.uncertainty_us)).collect();
+        let (first, last) =
+            (in_step.iter().map(|it| it.late_us).min()?, in_step.iter().map(|it| it.late_us).max()?);
+        let mut doubts: Vec<u32> = in_step.iter().map(|timing| timing.uncertainty_us).collect();
+        doubts.sort_unstable();
+        let doubt = doubts.iter().rev().take(2).copied().map(u64::from).sum();
+        (in_step.len() > 1).then(|| (last.abs_diff(first), doubt))
+    }
+
+    /// Those that played it out of step; sorted by name.
+    pub fn out_of_step(&self) -> Vec<OutOfStep> {
+        let out = self.timings.iter().filter(|(_, timing)| !is_in_step(timing.off_us, timing.uncertainty_us));
+        let out = out.map(|(station, &Timing { off_us, uncertainty_us, .. })| OutOfStep {
+            station: station.clone(),
+            off_us,
+            uncertainty_us,
+        });
+        out.collect()
     }
 
     /// Those who have not played it, and why; sorted by name.

@@ -11,7 +11,7 @@ use crate::building::{Building, Disk, dial};
 use crate::peer::PATIENCE;
 
 fn receipt(clip: ClipId) -> Receipt {
-    Receipt { clip, frames: 1, start_error_us: 0, max_error_us: 0, underruns: 0 }
+    Receipt { clip, frames: 1, start_error_us: 0, max_error_us: 0, underruns: 0, uncertainty_us: 0 }
 }
 
 async fn hear(link: &mut StationLink<TcpStream>) -> Option<FromAnnouncer> {

@@ -14,6 +14,7 @@ use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::site::Site;
 use bullhorn::speaker;
+use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::wire::{
     self, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode, PREFACE_BYTES, Preface,
 };
@@ -265,7 +266,15 @@ impl Office {
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
-        let config = announcer::Config { length: None, zones: vec![], keep, once: None, lines: true, site };
+        let config = announcer::Config {
+            length: None,
+            zones: vec![],
+            keep,
+            wait: STRAGGLER_WAIT,
+            once: None,
+            lines: true,
+            site,
+        };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
@@ -338,6 +347,7 @@ impl Hall {
             host: address.ip().to_string(),
             port: address.port(),
             name: name.into(),
+            delay_us: 0,
             zones,
             membership,
         };

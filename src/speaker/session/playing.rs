@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Session, SessionError, Turn};
 use crate::clip::Clip;
-use crate::event::Event;
+use crate::event::{self, Event};
 use crate::keys::{KeysError, Mark};
 use crate::loudspeaker::Loudspeaker;
 use crate::wire::{self, ClipId, FromAnnouncer, FromStation, Receipt};
@@ -25,7 +25,8 @@ impl Session<'_> {
         loudspeaker: &mut Loudspeaker,
     ) -> Result<(), SessionError> {
         let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
-        let lead = loudspeaker.lead() + way;
+        let early = Duration::from_micros(self.config.delay_us.min(0).unsigned_abs());
+        let lead = loudspeaker.lead() + way + early;
         let lead_us = u32::try_from(lead.as_micros()).unwrap_or(u32::MAX);
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
@@ -39,9 +40,14 @@ impl Session<'_> {
         };
         let now = Instant::now();
         let at = match self.memory.clock.to_station_us(instant_us) {
-            Some(local_us) => self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64),
+            Some(local_us) => {
+                let local_us = local_us + self.config.delay_us as f64;
+                self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64)
+            }
             None => now + lead,
         };
+        let uncertainty_us =
+            self.memory.clock.uncertainty_us(instant_us).map_or(u32::MAX, |us| us.ceil() as u32);
         if at > now + MAX_AHEAD {
             return self.fail(id, "the instant to play it is out of reach").await;
         }
@@ -95,6 +101,7 @@ impl Session<'_> {
                     start_error_us: report.start_error_us,
                     max_error_us: report.max_error_us,
                     underruns: report.underruns,
+                    uncertainty_us,
                 };
                 self.memory.remember(receipt);
                 // It was played; that another process went on meanwhile changes nothing about that.
@@ -107,6 +114,8 @@ impl Session<'_> {
                     start_error_us: receipt.start_error_us,
                     max_error_us: receipt.max_error_us,
                     underruns: receipt.underruns,
+                    uncertainty_us,
+                    off_us: event::worst_off_us(receipt.start_error_us, receipt.max_error_us),
                 });
                 match link_error {
                     Some(error) => Err(error),
