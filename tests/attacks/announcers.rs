@@ -109,11 +109,9 @@ async fn one_that_cannot_sign() {
     assert_eq!(talk.next().await, None);
     // … and under the announcer's, with a time that it cannot have signed.
     let mut link = mask.accept().await.unwrap();
-    let nonce = loop {
-        match link.0.next().await.unwrap().unwrap() {
-            bullhorn::link::Frame::Message(FromStation::Hello { nonce, .. }) => break nonce.unwrap(),
-            other => panic!("no Hello but {other:?}"),
-        }
+    let nonce = match link.0.next().await.unwrap().unwrap() {
+        bullhorn::link::Frame::Message(FromStation::Hello { nonce, .. }) => nonce.unwrap(),
+        other => panic!("no Hello but {other:?}"),
     };
     let site = Some((building.site.announcer(), mask.states(nonce, 1_000_000)));
     link.1.send(&FromAnnouncer::Welcome { clock: 5, site }).await.unwrap();
