@@ -446,6 +446,7 @@ impl Desk {
             header: encoded,
             frames,
             length: format.length(),
+            sound_frames: format.frames().into(),
             zones: header.zones,
         };
         self.stations.announce(delivery, now + life, now);
@@ -463,6 +464,7 @@ impl Desk {
                         self.orders.remove(&connection);
                     }
                 }
+                Action::Closed(_) => {}
                 Action::Tell(event) => {
                     if let Event::Done { played, expected, .. } = &event {
                         self.all_heard &= played == expected && (self.config.once.is_none() || *expected > 0);

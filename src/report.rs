@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::devices::{Device, Direction};
-use crate::event::{Event, Missing};
+use crate::event::{Event, Missing, Outcome};
 use crate::keys::Station;
 use crate::wire::is_unprintable;
 
@@ -58,8 +58,11 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Verified { clip, station } => format!("{station} has {clip}, intact"),
         Event::Rejected { clip, station, reason } => format!("{station} refused {clip}: {reason}"),
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),
-        Event::Played { clip, station, late_ms, underruns, .. } => {
+        Event::Played { clip, station, again, late_ms, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
+            if *again {
+                played += " again, from its start";
+            }
             if *late_ms >= WORTH_SAYING_MS {
                 played += &format!(", {late_ms} ms late");
             }
@@ -70,7 +73,10 @@ pub fn sentence(event: &Event) -> Option<String> {
             }
             played
         }
-        Event::Failed { clip, station, reason } => format!("{station} did not play {clip}: {reason}"),
+        Event::Failed { clip, station, outcome: Outcome::Interrupted, reason } => {
+            format!("{station} was interrupted in {clip}: {reason}")
+        }
+        Event::Failed { clip, station, reason, .. } => format!("{station} did not play {clip}: {reason}"),
         Event::Done { played, expected, missing, .. } => verdict(*played, *expected, missing),
         Event::Connected { announcer } => format!("connected to {announcer}"),
         Event::Waiting { announcer, reason } => format!("waiting for {announcer}: {reason}"),
@@ -214,13 +220,20 @@ mod tests {
             Event::Played {
                 clip: clip(),
                 station: station(),
+                outcome: Outcome::Played,
+                again: false,
                 frames: 240_000,
                 late_ms: 0,
                 start_error_us: -12,
                 max_error_us: 30,
                 underruns: 0,
             },
-            Event::Failed { clip: clip(), station: station(), reason: "connection lost".into() },
+            Event::Failed {
+                clip: clip(),
+                station: station(),
+                outcome: Outcome::Missed,
+                reason: "connection lost".into(),
+            },
             Event::Done {
                 clip: clip(),
                 played: 1,
@@ -309,6 +322,8 @@ mod tests {
             sentence(&Event::Played {
                 clip,
                 station: "hall-1".into(),
+                outcome: Outcome::Played,
+                again: false,
                 frames: 1,
                 late_ms,
                 start_error_us: 0,

@@ -286,7 +286,12 @@ mod tests {
     }
 
     fn failed(name: &str) -> Event {
-        Event::Failed { clip: CLIP.into(), station: name.into(), reason: "no sound device".into() }
+        Event::Failed {
+            clip: CLIP.into(),
+            station: name.into(),
+            outcome: crate::event::Outcome::Missed,
+            reason: "no sound device".into(),
+        }
     }
 
     #[test]
@@ -345,6 +350,8 @@ mod tests {
         let played = Event::Played {
             clip: CLIP.into(),
             station: "hall-1".into(),
+            outcome: crate::event::Outcome::Played,
+            again: false,
             frames: 1,
             late_ms: 0,
             start_error_us: 0,

@@ -191,7 +191,7 @@ impl View {
             Event::Verified { clip, station } => self.advance(clip, station, Stage::Verified),
             Event::Playing { clip, station } => self.advance(clip, station, Stage::Playing),
             Event::Played { clip, station, .. } => self.advance(clip, station, Stage::Played),
-            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason } => {
+            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason, .. } => {
                 self.advance(clip, station, Stage::Failed(reason.clone()));
             }
             Event::Done { clip, played, expected, missing } => {
@@ -371,6 +371,8 @@ mod tests {
         view.apply(&Event::Played {
             clip: c,
             station: s,
+            outcome: crate::event::Outcome::Played,
+            again: false,
             frames,
             late_ms,
             start_error_us: 0,

@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod office;
+mod outcomes;
 mod random;
 
 use super::*;
+use announcement::LATE_GAP;
 use office::{KEEP, LEAD, LENGTH, Office, clip, receipt};
 
 #[test]
