@@ -53,11 +53,12 @@ impl Stations {
         }
     }
 
-    /// Gives up whatever has no outcome yet: for an announcer that leaves and keeps nothing.
-    pub fn give_up(&mut self, reason: &str) {
+    /// Gives up whatever has no outcome yet and is not kept elsewhere: for an announcer that leaves.
+    pub fn give_up(&mut self, reason: &str, is_kept: impl Fn(&ClipId) -> bool) {
         let open: Vec<(ClipId, Vec<String>)> = self
             .announcements
             .iter()
+            .filter(|(id, _)| !is_kept(id))
             .map(|(id, announcement)| (*id, announcement.names(|p| !matches!(p, Progress::Ended(..)))))
             .collect();
         for (id, names) in open {

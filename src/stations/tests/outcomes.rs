@@ -341,7 +341,7 @@ fn an_announcer_that_keeps_nothing_gives_its_last_words_when_it_leaves() {
     let mut office = Office::with(&["a"]);
     office.leave("a");
     let id = office.announce(1);
-    office.stations.give_up("the announcer left");
+    office.stations.give_up("the announcer left", |_| false);
     office.collect();
     assert_eq!(office.outcomes("a", id), [(Outcome::Missed, false)]);
 }
