@@ -383,6 +383,8 @@ impl Desk {
     async fn close(&mut self) {
         let (has_outbox, unstored) = (self.outbox.is_some(), &self.unstored);
         self.stations.give_up("the announcer left", |id| has_outbox && !unstored.contains(id));
+        // What has all its outcomes is forgotten at a tick.
+        self.stations.tick(Instant::now());
         self.carry_out();
         if let Some(outbox) = &self.outbox {
             outbox.close(LEAVE_DEADLINE).await;
