@@ -1,6 +1,8 @@
 //! What happened, as one enum: the console, the JSON lines, the log and the tests see the same facts.
 
-use serde::Serialize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// One fact from either role. `docs/events.md` gives every field and its unit.
@@ -97,6 +99,10 @@ pub enum Event {
         clip: String,
         /// The station's name.
         station: String,
+        /// [`Outcome::Played`] or [`Outcome::PlayedLate`].
+        outcome: Outcome,
+        /// An earlier try was interrupted after it had begun: the start of the clip was heard before.
+        again: bool,
         /// Frames played, at the clip's rate.
         frames: u64,
         /// How much later than the agreed instant it began, in milliseconds; 0 when in step.
@@ -115,12 +121,14 @@ pub enum Event {
         /// later is positive. See [`is_in_step`].
         off_us: i64,
     },
-    /// A station did not play the clip to its end.
+    /// A station did not play the clip to its end, and will not.
     Failed {
         /// The clip's id.
         clip: String,
         /// The station's name.
         station: String,
+        /// [`Outcome::Interrupted`], [`Outcome::Rejected`] or [`Outcome::Missed`].
+        outcome: Outcome,
         /// Why, in words.
         reason: String,
     },
@@ -159,6 +167,48 @@ pub enum Event {
         /// One sentence.
         message: String,
     },
+}
+
+/// How a clip ended for one station: the last word, given once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Played to its last sample, with the others.
+    Played,
+    /// Played to its last sample, after the others or after the verdict.
+    PlayedLate,
+    /// Begun, and not played to its end.
+    Interrupted,
+    /// The station refused it; nothing of it was heard.
+    Rejected,
+    /// The station was away or not free until it expired; nothing of it was heard.
+    Missed,
+}
+
+/// How far behind its instant a station may begin and still count as in step with the others.
+const LATE: Duration = Duration::from_millis(100);
+
+impl Outcome {
+    /// That of a clip played to its end, which began so long after it was due.
+    pub fn played(behind: Duration) -> Self {
+        if behind >= LATE { Self::PlayedLate } else { Self::Played }
+    }
+
+    /// Whether it was heard to its end.
+    pub fn is_played(self) -> bool {
+        matches!(self, Self::Played | Self::PlayedLate)
+    }
+
+    /// One word, or two.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Played => "played",
+            Self::PlayedLate => "played late",
+            Self::Interrupted => "interrupted",
+            Self::Rejected => "rejected",
+            Self::Missed => "missed",
+        }
+    }
 }
 
 /// A station that should have played a clip and did not.

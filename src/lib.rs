@@ -32,6 +32,7 @@ pub mod link;
 pub mod loudspeaker;
 pub mod membership;
 pub mod microphone;
+pub mod outbox;
 pub mod report;
 pub mod sample;
 pub mod seal;

@@ -10,7 +10,7 @@ use crate::keys::{
     StationKeys, introduce_locally,
 };
 use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
-use crate::wire::{AnnouncerKey, Statement, WireError};
+use crate::wire::{AnnouncerKey, Receipt, Statement, WireError};
 
 /// Why a station cannot be a member.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +183,22 @@ impl Membership {
             Some(announcer) => self.heard.advance(&announcer, mark),
             None => Ok(()),
         }
+    }
+
+    /// Writes down that a clip was played to its end, and how. On the disk before it returns.
+    ///
+    /// # Errors
+    /// Those of the state folder.
+    pub fn finish(&mut self, receipt: Receipt) -> Result<(), KeysError> {
+        match self.pin().map(|pin| pin.announcer) {
+            Some(announcer) => self.heard.finish(&announcer, receipt),
+            None => Ok(()),
+        }
+    }
+
+    /// The receipt of the clip heard last of the announcer, also by an earlier run of this station.
+    pub fn last_receipt(&self) -> Option<Receipt> {
+        self.heard.receipt(&self.pin()?.announcer)
     }
 
     fn pin(&self) -> Option<&Pin> {

@@ -20,6 +20,8 @@ use session::{Memory, Session};
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause; each is twice the one before.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A connection that stood for this long was no failure: the next pause is the first again.
+const STANDING: Duration = Duration::from_secs(3);
 /// How long a connection may take to be made.
 const DIAL_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -97,28 +99,35 @@ pub async fn run(
     let mut outage = true;
     let mut told = false;
     loop {
-        let joined = |outage: &mut bool, told: &mut bool, pause: &mut Duration| {
+        let mut welcomed = None;
+        let mut joined = |outage: &mut bool, told: &mut bool| {
+            welcomed = Some(Instant::now());
             if std::mem::take(outage) {
                 events.tell(Event::Connected { announcer: announcer.clone() });
             }
             *told = false;
-            *pause = MIN_PAUSE;
         };
         let end = tokio::select! {
             connected = dial(&config, &mut memory.membership) => match connected {
                 Err(error) => End::Lost(crate::error_chain(&error)),
                 Ok(link) => {
                     let session = Session::new(link, &config, &mut memory, &events, &shutdown);
-                    session.run(&mut loudspeaker, || joined(&mut outage, &mut told, &mut pause)).await
+                    session.run(&mut loudspeaker, || joined(&mut outage, &mut told)).await
                 }
             },
             () = shutdown.cancelled() => End::Shutdown,
         };
         match end {
-            End::Served => continue,
+            End::Served => {
+                pause = MIN_PAUSE;
+                continue;
+            }
             End::Shutdown => return Ok(()),
             End::Lost(reason) => {
                 outage = true;
+                if welcomed.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
+                    pause = MIN_PAUSE;
+                }
                 if !std::mem::replace(&mut told, true) {
                     events.tell(Event::Waiting { announcer: announcer.clone(), reason });
                 }

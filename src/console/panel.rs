@@ -291,6 +291,8 @@ mod tests {
         Event::Played {
             clip: CLIP.into(),
             station: name.into(),
+            outcome: crate::event::Outcome::Played,
+            again: false,
             frames: 1,
             late_ms: off_us.max(0) as u64 / 1_000,
             start_error_us: 0,
@@ -302,7 +304,12 @@ mod tests {
     }
 
     fn failed(name: &str) -> Event {
-        Event::Failed { clip: CLIP.into(), station: name.into(), reason: "no sound device".into() }
+        Event::Failed {
+            clip: CLIP.into(),
+            station: name.into(),
+            outcome: crate::event::Outcome::Missed,
+            reason: "no sound device".into(),
+        }
     }
 
     #[test]

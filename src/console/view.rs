@@ -198,7 +198,7 @@ impl View {
                 let out_of_step = report::out_of_step(*off_us, *uncertainty_us);
                 self.advance(clip, station, out_of_step.map_or(Stage::Played, Stage::OutOfStep));
             }
-            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason } => {
+            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason, .. } => {
                 self.advance(clip, station, Stage::Failed(reason.clone()));
             }
             Event::Done { clip, played, expected, missing, out_of_step, .. } => {
@@ -378,6 +378,8 @@ mod tests {
         view.apply(&Event::Played {
             clip: c,
             station: s,
+            outcome: crate::event::Outcome::Played,
+            again: false,
             frames,
             late_ms,
             start_error_us: 0,

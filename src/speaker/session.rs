@@ -56,7 +56,8 @@ impl Memory {
             instance: membership.as_ref().map_or(instance, Membership::instance),
             clock: Clock::default(),
             clock_of: None,
-            played: VecDeque::new(),
+            // A receipt that this station's last run wrote down, and perhaps could not deliver.
+            played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
             membership,
         }
     }
@@ -174,7 +175,7 @@ impl<'a> Session<'a> {
         };
         let sent = Sent { header: &header, signature: &signature, key: Zeroizing::new(key) };
         let (id, received) = match ClipHeader::decode(&header) {
-            Ok(parsed) => (parsed.id, self.receive(&parsed, &sent).await?),
+            Ok(parsed) => (parsed.id, self.receive(&parsed, &sent).await?.map(|clip| (parsed, clip))),
             Err(error) => {
                 // A header that does not even name its clip cannot be answered.
                 let id = ClipHeader::id_of(&header).ok_or(LinkError::Wire(error.clone()))?;
@@ -187,7 +188,7 @@ impl<'a> Session<'a> {
                 self.tell(|clip, station| Event::Rejected { clip, station, reason: reason.clone() }, id);
                 self.send(FromStation::Rejected { clip: id, reason: wire::reason(&reason) }).await?;
             }
-            Ok(clip) => self.play(id, &clip, loudspeaker).await?,
+            Ok((header, clip)) => self.play(&header, &clip, loudspeaker).await?,
         }
         self.noted(id).await
     }
