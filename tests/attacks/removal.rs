@@ -43,7 +43,8 @@ async fn a_connected_station_is_cut_off_within_a_second() {
         again.close().await;
     }
     // The name is free, and a new invite is good.
-    let mut next = building.hall(&Disk::new(), "hall-1").await;
+    let new = Disk::new();
+    let mut next = building.hall(&new, "hall-1").await;
     building.page(&mut [&mut next, &mut good]).await;
     next.close().await;
     good.close().await;
