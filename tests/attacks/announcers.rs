@@ -1,6 +1,7 @@
 //! Rogue announcers: whatever they hold but the announcer's own keys, no station says its name to them.
 
 use bullhorn::keys::AnnouncerKeys;
+use bullhorn::link::Frame;
 use bullhorn::wire::{FromAnnouncer, FromStation};
 
 use crate::building::{Building, Disk};
@@ -109,9 +110,9 @@ async fn one_that_cannot_sign() {
     assert_eq!(talk.next().await, None);
     // … and under the announcer's, with a time that it cannot have signed.
     let mut link = mask.accept().await.unwrap();
-    let nonce = match link.0.next().await.unwrap().unwrap() {
-        bullhorn::link::Frame::Message(FromStation::Hello { nonce, .. }) => nonce.unwrap(),
-        other => panic!("no Hello but {other:?}"),
+    let Some(Frame::Message(FromStation::Hello { nonce: Some(nonce), .. })) = link.0.next().await.unwrap()
+    else {
+        panic!("no Hello with a nonce")
     };
     let site = Some((building.site.announcer(), mask.states(nonce, 1_000_000)));
     link.1.send(&FromAnnouncer::Welcome { clock: 5, site }).await.unwrap();

@@ -43,11 +43,27 @@ async fn a_connected_station_is_cut_off_within_a_second() {
         again.close().await;
     }
     // The name is free, and a new invite is good.
-    let new = Disk::new();
-    let mut next = building.hall(&new, "hall-1").await;
+    let fresh = Disk::new();
+    let mut next = building.hall(&fresh, "hall-1").await;
     building.page(&mut [&mut next, &mut good]).await;
     next.close().await;
     good.close().await;
+    building.office.close().await;
+}
+
+/// A station's disk may fail while it runs: it says so, and goes on hearing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_station_outlives_its_disk() {
+    let mut building = Building::open().await;
+    let disk = Disk::new();
+    let mut hall = building.hall(&disk, "hall-1").await;
+    building.page(&mut [&mut hall]).await;
+    drop(disk);
+    for _ in 0..2 {
+        building.page(&mut [&mut hall]).await;
+        assert!(hall.log.count(|event| matches!(event, Event::Warning { .. })) > 0, "it is told");
+    }
+    hall.close().await;
     building.office.close().await;
 }
 

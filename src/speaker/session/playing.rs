@@ -33,7 +33,9 @@ impl Session<'_> {
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
-        self.note_begun(id);
+        if let Err(error) = self.note_begun(id) {
+            return self.fail(id, Outcome::Missed, &crate::error_chain(&error)).await;
+        }
         let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
             FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
             _ => return Err(SessionError::OutOfTurn),
@@ -153,10 +155,18 @@ impl Session<'_> {
     }
 
     /// Writes down that a clip is about to be played, so that no later run takes an earlier one.
-    fn note_begun(&mut self, id: ClipId) {
+    ///
+    /// # Errors
+    /// [`KeysError::HeardLater`]: another process of this station has gone past the clip.
+    fn note_begun(&mut self, id: ClipId) -> Result<(), KeysError> {
         let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
-        let noted = self.memory.membership.as_mut().map(|member| member.advance(mark));
-        self.warn_unwritten(noted);
+        match self.memory.membership.as_mut().map(|member| member.advance(mark)) {
+            Some(Err(error @ KeysError::HeardLater)) => Err(error),
+            noted => {
+                self.warn_unwritten(noted);
+                Ok(())
+            }
+        }
     }
 
     /// Writes down that a clip was played to its end, so that no later run plays it again, and so that the
