@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use proptest::prelude::RngCore as _;
 use proptest::prelude::*;
 
 use super::super::line::{Line, Stamp};
