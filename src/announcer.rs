@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clip::{self, Clip, ClipError};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
+use crate::devices::HealthWatch;
 use crate::event::{Command, Event, Events};
 use crate::keys::Admitted;
 use crate::link::{LinkError, Peer};
@@ -122,6 +123,7 @@ pub async fn run(
         Some(site) => open_outbox(site, &events),
         None => (None, Vec::new()),
     };
+    let microphone_health = microphone.health();
     let mut desk = Desk {
         stations,
         epoch: match &config.site {
@@ -135,7 +137,9 @@ pub async fn run(
         last_sequence: 0,
         orders: HashMap::new(),
         strangers: HashSet::new(),
+        input: microphone.name().to_owned(),
         microphone: Some(microphone),
+        microphone_health,
         recording: None,
         cancel: CancellationToken::new(),
         leaving: false,
@@ -295,7 +299,10 @@ struct Desk {
     last_sequence: u64,
     orders: HashMap<ConnectionId, mpsc::Sender<Order>>,
     strangers: HashSet<IpAddr>,
+    /// The microphone's name.
+    input: String,
     microphone: Option<Microphone>,
+    microphone_health: HealthWatch,
     recording: Option<Recording>,
     cancel: CancellationToken,
     leaving: bool,
@@ -342,6 +349,7 @@ impl Desk {
                     Some(Command::Leave) | None => self.leave(),
                 },
                 finished = finished(&mut self.recording) => self.recorded(finished),
+                () = self.microphone_health.changed() => self.tell_microphone(),
                 _ = site_watch.tick(), if self.config.site.is_some() => self.keep_site(),
                 () = at(tick) => {
                     tick = None;
@@ -389,6 +397,14 @@ impl Desk {
         if let Some(outbox) = &self.outbox {
             outbox.close(LEAVE_DEADLINE).await;
         }
+    }
+
+    fn tell_microphone(&self) {
+        let input = self.input.clone();
+        self.events.tell(match self.microphone_health.fault() {
+            Some(reason) => Event::MicrophoneFaulty { input, reason },
+            None => Event::MicrophoneHealthy { input },
+        });
     }
 
     fn leave(&mut self) {

@@ -30,6 +30,30 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// A station's loudspeaker does not work: it cannot play until [`Event::StationHealthy`].
+    StationFaulty {
+        /// The station's name.
+        station: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A station's loudspeaker works again.
+    StationHealthy {
+        /// The station's name.
+        station: String,
+    },
+    /// The announcer's microphone does not work: nothing can be recorded until [`Event::MicrophoneHealthy`].
+    MicrophoneFaulty {
+        /// The microphone's name.
+        input: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The announcer's microphone works again.
+    MicrophoneHealthy {
+        /// The microphone's name.
+        input: String,
+    },
     /// The microphone runs.
     Recording {
         /// The clip's length to be, in milliseconds.

@@ -159,7 +159,7 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         }
     };
     let is_open = membership.is_none();
-    let loudspeaker = Loudspeaker::open(options.output.as_ref().unwrap_or(&Output::Default))?;
+    let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership.as_ref())?;
     let config = speaker::Config { name, host, port, zones: options.zones, membership };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {
@@ -173,6 +173,24 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         console.await??;
         Ok(true)
     })
+}
+
+/// Opens the loudspeaker. One that is missing is waited for while the station is on duty, and shown as faulty; but
+/// a name that never worked here is taken for a typing mistake.
+fn open_loudspeaker(output: &Output, membership: Option<&Membership>) -> Result<Loudspeaker, Failure> {
+    let name = output.to_string();
+    match (Loudspeaker::open(output), output) {
+        (Ok(loudspeaker), Output::Device(_)) => {
+            if let Some(Err(error)) = membership.map(|member| member.note_output(&name)) {
+                tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
+            }
+            Ok(loudspeaker)
+        }
+        (Err(error), Output::Device(_)) if !membership.is_some_and(|member| member.has_played_on(&name)) => {
+            Err(error.into())
+        }
+        (opened, _) => Ok(opened.or_else(|error| Loudspeaker::await_device(output, error))?),
+    }
 }
 
 /// The line to run on a station. `port` is the announcer's, where it is known.

@@ -59,7 +59,7 @@ fn state_style(view: &View, state: &State) -> Style {
         State::Announced(Stage::Receiving | Stage::Verified) => coloured(view, Color::Cyan),
         State::Announced(Stage::Playing) => coloured(view, Color::Yellow),
         State::Announced(Stage::Played) => coloured(view, Color::Green),
-        State::Announced(Stage::Failed(_)) | State::Lost(_) => {
+        State::Announced(Stage::Failed(_)) | State::Faulty(_) | State::Lost(_) => {
             coloured(view, Color::Red).add_modifier(Modifier::BOLD)
         }
     }
@@ -121,7 +121,8 @@ fn trouble(name: &str, state: &State) -> String {
 
 /// How many stations there are in each state, those in trouble first.
 fn census(view: &View) -> String {
-    const WORDS: [&str; 7] = ["lost", "failed", "receiving", "verified", "playing", "played", "waiting"];
+    const WORDS: [&str; 8] =
+        ["lost", "faulty", "failed", "receiving", "verified", "playing", "played", "waiting"];
     let mut counts = [0_usize; WORDS.len()];
     for (name, station) in &view.stations {
         let word = view.state(name, station).word();
