@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::archive::Archive;
 use crate::clip::{self, Clip, ClipError};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::devices::HealthWatch;
@@ -81,6 +82,8 @@ pub struct Config {
     pub lines: bool,
     /// Who may listen and on whose behalf is spoken; without it anybody may do either.
     pub site: Option<Arc<Site>>,
+    /// Where announcements are archived.
+    pub archive: Option<Archive>,
 }
 
 /// What came of a run.
@@ -397,6 +400,9 @@ impl Desk {
         if let Some(outbox) = &self.outbox {
             outbox.close(LEAVE_DEADLINE).await;
         }
+        if let Some(archive) = &self.config.archive {
+            archive.close(LEAVE_DEADLINE).await;
+        }
     }
 
     fn tell_microphone(&self) {
@@ -585,6 +591,10 @@ impl Desk {
             peak_db,
             input,
         });
+        if let Some(archive) = &self.config.archive {
+            let announcer = self.config.site.as_ref().map(|site| site.announcer());
+            archive.keep(&header, &delivery.header, &delivery.signature, announcer, &clip);
+        }
         self.stations.announce(delivery, expires, Instant::now());
     }
 
@@ -609,6 +619,9 @@ impl Desk {
                 Action::Tell(event) => {
                     if let Some(outbox) = &self.outbox {
                         outbox.note(&event);
+                    }
+                    if let Some(archive) = &self.config.archive {
+                        archive.note(&event);
                     }
                     if let Event::Done { clip, played, expected, .. } = &event
                         && clip.starts_with(&format!("{:08x}-", self.epoch))

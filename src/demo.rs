@@ -143,6 +143,7 @@ impl Demo {
                     &[],
                     None,
                 )?),
+                archive: None,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();
@@ -155,6 +156,7 @@ impl Demo {
             once: once.then_some(STATIONS.len()),
             lines: false,
             site: Some(site),
+            archive: None,
         };
         let summary = announcer::run(listener, self.microphone, config, commands, events, shutdown).await?;
         leaving.cancel();

@@ -264,3 +264,23 @@ impl Events {
         }
     }
 }
+
+/// The same for a thread that may outlive its teller: it does not keep the listener waiting for an end.
+#[derive(Debug, Clone)]
+pub struct WeakEvents(mpsc::WeakSender<Event>);
+
+impl WeakEvents {
+    /// Tells one event, if anybody else still tells any.
+    pub fn tell(&self, event: Event) {
+        if let Some(sender) = self.0.upgrade() {
+            Events(sender).tell(event);
+        }
+    }
+}
+
+impl Events {
+    /// For a thread that may outlive its teller.
+    pub fn weak(&self) -> WeakEvents {
+        WeakEvents(self.0.downgrade())
+    }
+}

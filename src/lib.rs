@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announcer;
+pub mod archive;
 pub mod cli;
 pub mod clip;
 pub mod clip_cipher;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bullhorn::announcer::{self, Summary};
+use bullhorn::archive::{self, Archive, Verified};
 use bullhorn::cli::{self, Cli, Role, StationsAction};
 use bullhorn::console::{self, Mode};
 use bullhorn::demo::Demo;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Role::Speaker(options) => speak(options),
         Role::Invite(options) => invite(&options),
         Role::Stations(options) => stations(&options),
+        Role::Verify(options) => verify(&options),
         Role::Devices => list_devices(),
         Role::Demo(options) => demonstrate(&options),
     };
@@ -109,6 +111,9 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     };
     let once = options.once.then(|| options.stations_to_wait_for());
     let mode = Mode::choose(options.events.is_some(), !options.once);
+    let (events, shown) = Events::channel();
+    let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
+    let archive = options.archive.as_deref().map(keep).transpose()?;
     let config = announcer::Config {
         length: options.length(),
         zones: options.zones,
@@ -116,6 +121,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         once,
         lines: mode != Mode::Terminal,
         site: site.clone(),
+        archive,
     };
     let address = options.listen;
     runtime.block_on(async {
@@ -130,7 +136,6 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
             _ => (),
         }
         let shutdown = on_signals()?;
-        let (events, shown) = Events::channel();
         if site.is_none() {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
@@ -160,11 +165,13 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     };
     let is_open = membership.is_none();
     let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership.as_ref())?;
-    let config = speaker::Config { name, host, port, zones: options.zones, membership };
+    let (events, shown) = Events::channel();
+    let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
+    let archive = options.keep_clips.as_deref().map(keep).transpose()?;
+    let config = speaker::Config { name, host, port, zones: options.zones, membership, archive };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {
         let shutdown = on_signals()?;
-        let (events, shown) = Events::channel();
         if is_open {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
@@ -233,6 +240,25 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
         }
     }
     Ok(true)
+}
+
+fn verify(options: &cli::Verify) -> Result<bool, Failure> {
+    let mut all_good = true;
+    for path in &options.files {
+        let name = path.display();
+        let sentence = match archive::verify(path, options.announcer.as_deref()) {
+            Ok(Verified { header, announcer }) => {
+                let time = report::time(header.created_unix_ms / 1_000);
+                format!("{name}: good: announced {time}, signed by {announcer}")
+            }
+            Err(error) => {
+                all_good = false;
+                format!("{name}: NOT GOOD: {}", bullhorn::error_chain(&error))
+            }
+        };
+        writeln!(io::stdout(), "{}", report::escaped(&sentence))?;
+    }
+    Ok(all_good)
 }
 
 fn list_devices() -> Result<bool, Failure> {

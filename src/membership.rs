@@ -202,6 +202,11 @@ impl Membership {
         }
     }
 
+    /// The announcer that is pinned.
+    pub fn announcer(&self) -> Option<AnnouncerKey> {
+        self.pin().map(|pin| *pin.announcer.as_bytes())
+    }
+
     /// The receipt of the clip heard last of the announcer, also by an earlier run of this station.
     pub fn last_receipt(&self) -> Option<Receipt> {
         self.heard.receipt(&self.pin()?.announcer)

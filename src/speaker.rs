@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
 use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
 use crate::keys::NoisePublicKey;
@@ -24,6 +25,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that stood for this long was no failure: the next pause is the first again.
 const STANDING: Duration = Duration::from_secs(3);
+/// How long the archive has to be written when the station leaves.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a connection may take to be made.
 const DIAL_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -56,6 +59,8 @@ pub struct Config {
     pub zones: Vec<String>,
     /// How it knows its announcer and is known by it; without it, it plays for anybody.
     pub membership: Option<Membership>,
+    /// Where clips are kept.
+    pub archive: Option<Archive>,
 }
 
 /// Why no link came about.
@@ -100,6 +105,9 @@ pub async fn run(
     tokio::select! {
         () = serve(&config, &announcer, &mut memory, &mut loudspeaker, &events, &shutdown) => (),
         never = watch => match never {},
+    }
+    if let Some(archive) = &config.archive {
+        archive.close(LEAVE_DEADLINE).await;
     }
     Ok(())
 }

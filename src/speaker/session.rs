@@ -197,7 +197,13 @@ impl<'a> Session<'a> {
                 self.tell(|clip, station| Event::Rejected { clip, station, reason: reason.clone() }, id);
                 self.send(FromStation::Rejected { clip: id, reason: wire::reason(&reason) }).await?;
             }
-            Ok((header, clip)) => self.play(&header, &clip, loudspeaker).await?,
+            Ok((header, clip)) => {
+                if let Some(archive) = &self.config.archive {
+                    let announcer = self.memory.membership.as_ref().and_then(Membership::announcer);
+                    archive.keep(&header, sent.header, sent.signature, announcer, &clip);
+                }
+                self.play(&header, &clip, loudspeaker).await?;
+            }
         }
         self.noted(id).await
     }
@@ -281,7 +287,14 @@ impl<'a> Session<'a> {
     }
 
     fn tell(&self, event: impl FnOnce(String, String) -> Event, id: ClipId) {
-        self.events.tell(event(id.to_string(), self.config.name.clone()));
+        self.tell_and_archive(event(id.to_string(), self.config.name.clone()));
+    }
+
+    fn tell_and_archive(&self, event: Event) {
+        if let Some(archive) = &self.config.archive {
+            archive.note(&event);
+        }
+        self.events.tell(event);
     }
 
     /// The next message that is not part of the ping exchange.

@@ -257,8 +257,15 @@ impl Office {
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
-        let config =
-            announcer::Config { length: None, zones: vec![], keep, once: None, lines: true, site: None };
+        let config = announcer::Config {
+            length: None,
+            zones: vec![],
+            keep,
+            once: None,
+            lines: true,
+            site: None,
+            archive: None,
+        };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
@@ -323,6 +330,7 @@ impl Hall {
             name: name.into(),
             zones: vec![],
             membership: None,
+            archive: None,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();
