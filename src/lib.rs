@@ -42,6 +42,19 @@ pub mod speaker;
 pub mod stations;
 pub mod wire;
 
+/// The status after a fault of bullhorn's own, as Rust has it.
+pub const PANICKED: i32 = 101;
+
+/// From now on a panic in any thread or task, which is a fault of our own, ends the process with [`PANICKED`] and a
+/// report, so that whoever supervises it starts it again, rather than leave a station that is silently deaf.
+pub fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(PANICKED);
+    }));
+}
+
 /// An error and what caused it, in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();

@@ -35,10 +35,6 @@ use zeroize::Zeroizing;
 
 /// The status for a wrong command line.
 const USAGE: u8 = 2;
-/// The status after a second Ctrl-C, as a shell has it for the signal.
-const INTERRUPTED: i32 = 130;
-/// The status after a fault of bullhorn's own, as Rust has it.
-const PANICKED: i32 = 101;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
@@ -59,7 +55,7 @@ struct ListenError {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
-    end_on_panic();
+    bullhorn::end_on_panic();
     let result = match cli.role {
         Role::Announce(options) => announce(options),
         Role::Speaker(options) => speak(options),
@@ -89,16 +85,6 @@ fn start_log() {
         .with_writer(console::log)
         .with_target(false)
         .init();
-}
-
-/// A panic in a task is a fault of our own. It ends the process, so that whoever supervises it starts
-/// it again, rather than leave a station that is silently deaf.
-fn end_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::exit(PANICKED);
-    }));
 }
 
 fn announce(options: cli::Announce) -> Result<bool, Failure> {
@@ -307,7 +293,7 @@ fn on_signals() -> io::Result<CancellationToken> {
         loop {
             tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
             if asked.is_cancelled() {
-                std::process::exit(INTERRUPTED);
+                console::leave_at_once();
             }
             asked.cancel();
         }

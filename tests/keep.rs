@@ -222,8 +222,8 @@ fn both_sides_archive_and_what_they_archive_can_be_verified() {
     let files: Vec<PathBuf> = [&office, &hall].into_iter().flat_map(|folder| wavs(folder)).collect();
     assert_eq!((files.len(), files[0].file_name()), (2, files[1].file_name()));
     for folder in [&office, &hall] {
-        let log = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let log = log.filter(|path| path.extension().unwrap() == "jsonl").next().unwrap();
+        let mut log = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let log = log.find(|path| path.extension().unwrap() == "jsonl").unwrap();
         let lines = std::fs::read_to_string(log).unwrap();
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((lines.len(), &lines[0]["what"]), (2, &"announcement".into()), "{lines:?}");

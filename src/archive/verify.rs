@@ -61,7 +61,7 @@ pub struct Verified {
 pub fn verify(path: &Path, announcer: Option<&str>) -> Result<Verified, VerifyError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let log = path.with_file_name(log_of(&name));
-    let line = find(&log, &name)?.ok_or_else(|| VerifyError::NotInLog(log))?;
+    let line = find(&log, &name)?.ok_or(VerifyError::NotInLog(log))?;
     let Line::Announcement { announcer: key, header, signature, .. } = line else {
         return Err(VerifyError::Line);
     };
