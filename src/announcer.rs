@@ -16,8 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::archive::Archive;
 use crate::clip::{self, Clip, ClipError};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
+use crate::devices::HealthWatch;
 use crate::event::{Command, Event, Events};
 use crate::keys::Admitted;
 use crate::link::{LinkError, Peer};
@@ -82,6 +84,8 @@ pub struct Config {
     pub lines: bool,
     /// Who may listen and on whose behalf is spoken; without it anybody may do either.
     pub site: Option<Arc<Site>>,
+    /// Where announcements are archived.
+    pub archive: Option<Archive>,
 }
 
 /// What came of a run.
@@ -125,6 +129,7 @@ pub async fn run(
         Some(site) => open_outbox(site, &events),
         None => (None, Vec::new()),
     };
+    let microphone_health = microphone.health();
     let mut desk = Desk {
         stations,
         epoch: match &config.site {
@@ -138,7 +143,9 @@ pub async fn run(
         last_sequence: 0,
         orders: HashMap::new(),
         strangers: HashSet::new(),
+        input: microphone.name().to_owned(),
         microphone: Some(microphone),
+        microphone_health,
         recording: None,
         cancel: CancellationToken::new(),
         leaving: false,
@@ -298,7 +305,10 @@ struct Desk {
     last_sequence: u64,
     orders: HashMap<ConnectionId, mpsc::Sender<Order>>,
     strangers: HashSet<IpAddr>,
+    /// The microphone's name.
+    input: String,
     microphone: Option<Microphone>,
+    microphone_health: HealthWatch,
     recording: Option<Recording>,
     cancel: CancellationToken,
     leaving: bool,
@@ -345,6 +355,7 @@ impl Desk {
                     Some(Command::Leave) | None => self.leave(),
                 },
                 finished = finished(&mut self.recording) => self.recorded(finished),
+                () = self.microphone_health.changed() => self.tell_microphone(),
                 _ = site_watch.tick(), if self.config.site.is_some() => self.keep_site(),
                 () = at(tick) => {
                     tick = None;
@@ -392,6 +403,17 @@ impl Desk {
         if let Some(outbox) = &self.outbox {
             outbox.close(LEAVE_DEADLINE).await;
         }
+        if let Some(archive) = &self.config.archive {
+            archive.close(LEAVE_DEADLINE).await;
+        }
+    }
+
+    fn tell_microphone(&self) {
+        let input = self.input.clone();
+        self.events.tell(match self.microphone_health.fault() {
+            Some(reason) => Event::MicrophoneFaulty { input, reason },
+            None => Event::MicrophoneHealthy { input },
+        });
     }
 
     fn leave(&mut self) {
@@ -572,6 +594,10 @@ impl Desk {
             peak_db,
             input,
         });
+        if let Some(archive) = &self.config.archive {
+            let announcer = self.config.site.as_ref().map(|site| site.announcer());
+            archive.keep(&header, &delivery.header, &delivery.signature, announcer, &clip);
+        }
         self.stations.announce(delivery, expires, Instant::now());
     }
 
@@ -596,6 +622,9 @@ impl Desk {
                 Action::Tell(event) => {
                     if let Some(outbox) = &self.outbox {
                         outbox.note(&event);
+                    }
+                    if let Some(archive) = &self.config.archive {
+                        archive.note(&event);
                     }
                     if let Event::Done { clip, played, expected, .. } = &event
                         && clip.starts_with(&format!("{:08x}-", self.epoch))

@@ -30,6 +30,30 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// A station's loudspeaker does not work: it cannot play until [`Event::StationHealthy`].
+    StationFaulty {
+        /// The station's name.
+        station: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A station's loudspeaker works again.
+    StationHealthy {
+        /// The station's name.
+        station: String,
+    },
+    /// The announcer's microphone does not work: nothing can be recorded until [`Event::MicrophoneHealthy`].
+    MicrophoneFaulty {
+        /// The microphone's name.
+        input: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The announcer's microphone works again.
+    MicrophoneHealthy {
+        /// The microphone's name.
+        input: String,
+    },
     /// The microphone runs.
     Recording {
         /// The clip's length to be, in milliseconds.
@@ -276,5 +300,25 @@ impl Events {
         if let Err(mpsc::error::TrySendError::Full(event)) = self.0.try_send(event) {
             tracing::warn!(?event, "nobody reads the events; one was dropped");
         }
+    }
+}
+
+/// The same for a thread that may outlive its teller: it does not keep the listener waiting for an end.
+#[derive(Debug, Clone)]
+pub struct WeakEvents(mpsc::WeakSender<Event>);
+
+impl WeakEvents {
+    /// Tells one event, if anybody else still tells any.
+    pub fn tell(&self, event: Event) {
+        if let Some(sender) = self.0.upgrade() {
+            Events(sender).tell(event);
+        }
+    }
+}
+
+impl Events {
+    /// For a thread that may outlive its teller.
+    pub fn weak(&self) -> WeakEvents {
+        WeakEvents(self.0.downgrade())
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::clip::{Clip, ClipError, Incoming, hex};
-use crate::event::{Event, Events, Outcome};
+use crate::event::{Event, Events, Outcome, WeakEvents};
 use crate::keys::{KeysError, StateFolder};
 use crate::stations::Restored;
 use crate::wire::{ClipHeader, WireError};
@@ -146,7 +146,7 @@ impl Outbox {
         let kept = load(&folder, &events)?;
         let present = kept.iter().map(|kept| kept.header.id.to_string()).collect();
         let (jobs, inbox) = sync_channel(MAX_WAITING_JOBS);
-        let writer = Writer { folder, present, events, is_troubled: false };
+        let writer = Writer { folder, present, events: events.weak(), is_troubled: false };
         std::thread::Builder::new()
             .name("outbox".into())
             .spawn(move || writer.run(&inbox))
@@ -210,7 +210,7 @@ struct Writer {
     folder: StateFolder,
     /// The clips that are on the disk.
     present: HashSet<String>,
-    events: Events,
+    events: WeakEvents,
     is_troubled: bool,
 }
 

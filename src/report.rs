@@ -39,6 +39,12 @@ pub fn sentence(event: &Event) -> Option<String> {
             format!("{station} listens, from {address}, in {}", zones.join(", "))
         }
         Event::StationLeft { station, reason } => format!("{station} is gone: {reason}"),
+        Event::StationFaulty { station, reason } => format!("{station} cannot play: {reason}"),
+        Event::StationHealthy { station } => format!("{station} can play again"),
+        Event::MicrophoneFaulty { input, reason } => {
+            format!("nothing can be recorded from {input}: {reason}")
+        }
+        Event::MicrophoneHealthy { input } => format!("{input} works again"),
         Event::Recording { length_ms, input } => {
             format!("recording {} s from {input}", seconds(*length_ms))
         }
@@ -239,6 +245,10 @@ mod tests {
                 zones: vec!["ground floor".into(), "gym".into()],
             },
             Event::StationLeft { station: station(), reason: "connection lost".into() },
+            Event::StationFaulty { station: station(), reason: "there is no output device".into() },
+            Event::StationHealthy { station: station() },
+            Event::MicrophoneFaulty { input: "USB microphone".into(), reason: "it does not answer".into() },
+            Event::MicrophoneHealthy { input: "USB microphone".into() },
             Event::Recording { length_ms: 5000, input: "USB microphone".into() },
             Event::Cancelled,
             Event::Recorded {

@@ -49,6 +49,8 @@ const MAX_REFUSALS: u32 = 2;
 const MAX_SENDINGS: u32 = 5;
 /// The most bytes of clips that are kept: with more, the oldest that have their verdict are given up.
 const MAX_KEPT_BYTES: usize = 256 << 20;
+/// A fault that a station does not tell again so long after it is back is mended.
+const FAULT_MEMORY: Duration = Duration::from_secs(1);
 /// How often the deadlines are looked at while something is on its way, and while clips are only kept.
 const TICK: Duration = Duration::from_millis(100);
 const SLOW_TICK: Duration = Duration::from_secs(1);
@@ -100,6 +102,10 @@ struct Station {
     zones: Vec<String>,
     instance: u64,
     presence: Presence,
+    /// Why its loudspeaker does not work.
+    fault: Option<String>,
+    /// When the fault, told on an earlier connection, is taken for mended.
+    mended_at: Option<Instant>,
 }
 
 /// What a station says of itself when it joins.
@@ -174,6 +180,8 @@ impl Stations {
             zones,
             instance: 0,
             presence: Presence::Lost { reason, since: None },
+            fault: None,
+            mended_at: None,
         });
     }
 
@@ -218,7 +226,10 @@ impl Stations {
                 zones: hello.zones.clone(),
             });
         }
-        self.roster.insert(name.clone(), Station { zones: hello.zones, instance: hello.instance, presence });
+        let fault = self.roster.remove(&name).and_then(|station| station.fault);
+        let mended_at = fault.is_some().then(|| now + FAULT_MEMORY);
+        let station = Station { zones: hello.zones, instance: hello.instance, presence, fault, mended_at };
+        self.roster.insert(name.clone(), station);
         self.names.insert(connection, name.clone());
         if let Some(receipt) = hello.last {
             self.played(&name, receipt, now);
@@ -276,6 +287,10 @@ impl Stations {
                 self.goodbye(&name, now);
                 true
             }
+            FromStation::Health { fault } => {
+                self.has_fault(&name, fault);
+                true
+            }
             FromStation::Hello { .. } | FromStation::Ping { .. } | FromStation::AskTime { .. } => false,
         };
         if !in_turn {
@@ -315,8 +330,28 @@ impl Stations {
         self.settle(now);
     }
 
+    /// Writes down whether a station's loudspeaker works.
+    fn has_fault(&mut self, name: &str, fault: Option<String>) {
+        let Some(station) = self.roster.get_mut(name) else { return };
+        station.mended_at = None;
+        if station.fault == fault {
+            return;
+        }
+        station.fault = fault.clone();
+        let station = name.to_owned();
+        self.tell(match fault {
+            Some(reason) => Event::StationFaulty { station, reason },
+            None => Event::StationHealthy { station },
+        });
+    }
+
     /// Looks at every deadline; to be called by [`Self::next_tick`].
     pub fn tick(&mut self, now: Instant) {
+        let is_mended = |station: &Station| station.mended_at.is_some_and(|at| now >= at);
+        let mended = self.roster.iter().filter(|(_, station)| is_mended(station));
+        for name in mended.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.has_fault(&name, None);
+        }
         let overdue: Vec<String> = self
             .roster
             .iter()
@@ -347,8 +382,9 @@ impl Stations {
 
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
-        let between =
-            self.roster.values().any(|station| matches!(station.presence, Presence::Between { .. }));
+        let between = self.roster.values().any(|station| {
+            matches!(station.presence, Presence::Between { .. }) || station.mended_at.is_some()
+        });
         let soonest = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
         if self.announcements.is_empty() && !between {
             return None;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::hallway::{Environment, Program, STATE, file, start_station, wavs};
+use support::hallway::{BULLHORN, Environment, Program, STATE, file, start_station, wavs};
 use tempfile::TempDir;
 
 /// A building whose parts can be killed and started again.
@@ -181,4 +181,64 @@ fn a_receipt_outlives_both_sides() {
     building.announcer.end_input();
     assert_eq!(building.announcer.exit_code(), 0);
     assert_eq!(hall.untaken("playing"), 0);
+}
+
+#[test]
+fn both_sides_archive_and_what_they_archive_can_be_verified() {
+    let home = tempfile::tempdir().unwrap();
+    let wav = page(home.path(), 0.3);
+    let environment = vec![(STATE.to_owned(), home.path().join("state").display().to_string())];
+    let (office, hall) = (home.path().join("office"), home.path().join("hall"));
+    let arguments: [OsString; 7] = [
+        "announce".into(),
+        "--listen".into(),
+        "127.0.0.1:0".into(),
+        "--input".into(),
+        file(&wav),
+        "--archive".into(),
+        office.clone().into(),
+    ];
+    let mut announcer = Program::start("the announcer", arguments, &environment);
+    let address = announcer.wait_for("listening")["address"].as_str().unwrap().to_owned();
+    let arguments: [OsString; 8] = [
+        "speaker".into(),
+        address.into(),
+        "--name".into(),
+        "hall-1".into(),
+        "--output".into(),
+        file(&home.path().join("played")),
+        "--keep-clips".into(),
+        hall.clone().into(),
+    ];
+    let mut station = Program::start("hall-1", arguments, &environment);
+    announcer.wait_for("station-joined");
+    announcer.enter();
+    announcer.wait_for("done");
+    announcer.end_input();
+    assert_eq!(announcer.exit_code(), 0);
+    station.wait_for("waiting");
+    station.terminate();
+    assert_eq!(station.exit_code(), 0);
+    let files: Vec<PathBuf> = [&office, &hall].into_iter().flat_map(|folder| wavs(folder)).collect();
+    assert_eq!((files.len(), files[0].file_name()), (2, files[1].file_name()));
+    for folder in [&office, &hall] {
+        let mut log = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let log = log.find(|path| path.extension().unwrap() == "jsonl").unwrap();
+        let lines = std::fs::read_to_string(log).unwrap();
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[0]["what"]), (2, &"announcement".into()), "{lines:?}");
+        assert_eq!((&lines[1]["station"], &lines[1]["outcome"]), (&"hall-1".into(), &"played".into()));
+    }
+    let verify = |files: &[PathBuf]| {
+        let output = std::process::Command::new(BULLHORN).arg("verify").args(files).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = verify(&files);
+    assert_eq!((code, said.matches(": good: ").count()), (Some(0), 2), "{said}");
+    let mut torn = std::fs::read(&files[1]).unwrap();
+    *torn.last_mut().unwrap() ^= 1;
+    std::fs::write(&files[1], torn).unwrap();
+    let (code, said) = verify(&files);
+    assert_eq!((code, said.matches(": good: ").count()), (Some(1), 1), "{said}");
+    assert!(said.contains("NOT GOOD: it is not what was announced"), "{said}");
 }

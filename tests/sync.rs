@@ -31,7 +31,7 @@ impl Announcer {
         peer.preface().await;
         peer.bytes(&Preface::of_announcer(Mode::Open, Status::Ready).encode()).await;
         assert!(matches!(peer.hear().await, Heard::Message(FromStation::Hello { .. })));
-        peer.say(&FromAnnouncer::Welcome { clock }).await;
+        peer.say(&FromAnnouncer::Welcome { clock, site: None }).await;
         peer
     }
 
@@ -58,8 +58,8 @@ impl Announcer {
             sha256: Sha256::digest(&wav).into(),
             zones: vec![],
         };
-        peer.say(&FromAnnouncer::Clip { header: header.encode() }).await;
-        peer.bytes(&wire::block_frames(&wav)).await;
+        peer.say(&FromAnnouncer::Clip { header: header.encode(), signature: vec![], key: vec![] }).await;
+        peer.bytes(&wire::block_frames(wav.chunks(wire::BLOCK_BYTES))).await;
         loop {
             match peer.hear().await {
                 Heard::Message(FromStation::Verified { clip, .. }) => {

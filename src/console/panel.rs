@@ -60,7 +60,7 @@ fn state_style(view: &View, state: &State) -> Style {
         State::Announced(Stage::Playing) => coloured(view, Color::Yellow),
         State::Announced(Stage::Played) => coloured(view, Color::Green),
         State::Announced(Stage::OutOfStep(_)) => coloured(view, Color::Yellow).add_modifier(Modifier::BOLD),
-        State::Announced(Stage::Failed(_)) | State::Lost(_) => {
+        State::Announced(Stage::Failed(_)) | State::Faulty(_) | State::Lost(_) => {
             coloured(view, Color::Red).add_modifier(Modifier::BOLD)
         }
     }
@@ -122,8 +122,8 @@ fn trouble(name: &str, state: &State) -> String {
 
 /// How many stations there are in each state, those in trouble first.
 fn census(view: &View) -> String {
-    const WORDS: [&str; 8] =
-        ["lost", "failed", "out of step", "receiving", "verified", "playing", "played", "waiting"];
+    const WORDS: [&str; 9] =
+        ["lost", "faulty", "failed", "out of step", "receiving", "verified", "playing", "played", "waiting"];
     let mut counts = [0_usize; WORDS.len()];
     for (name, station) in &view.stations {
         let word = view.state(name, station).word();

@@ -16,12 +16,13 @@ struct Rig {
     outbox: Outbox,
     kept: Vec<Kept>,
     told: mpsc::Receiver<Event>,
+    _events: Events,
 }
 
 fn open(state: &StateFolder) -> Rig {
     let (events, told) = Events::channel();
-    let (outbox, kept) = Outbox::open(state, events).unwrap();
-    Rig { state: state.clone(), outbox, kept, told }
+    let (outbox, kept) = Outbox::open(state, events.clone()).unwrap();
+    Rig { state: state.clone(), outbox, kept, told, _events: events }
 }
 
 impl Rig {

@@ -212,6 +212,17 @@ impl Program {
         }
     }
 
+    /// Asks it to leave, as a service manager does.
+    pub fn terminate(&mut self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Ends it at once, as a power cut does.
     pub fn kill(&mut self) {
         drop(self.child.kill());

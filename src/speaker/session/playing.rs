@@ -109,7 +109,7 @@ impl Session<'_> {
                     uncertainty_us,
                 };
                 self.note_finished(receipt);
-                self.events.tell(Event::Played {
+                self.tell_and_archive(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
                     outcome: Outcome::played(Duration::from_micros(receipt.start_error_us.max(0) as u64)),

@@ -345,3 +345,39 @@ fn an_announcer_that_keeps_nothing_gives_its_last_words_when_it_leaves() {
     office.collect();
     assert_eq!(office.outcomes("a", id), [(Outcome::Missed, false)]);
 }
+
+fn health(office: &Office) -> Vec<(String, bool)> {
+    let mine = |event: &Event| match event {
+        Event::StationFaulty { station, .. } => Some((station.clone(), false)),
+        Event::StationHealthy { station } => Some((station.clone(), true)),
+        _ => None,
+    };
+    office.events.iter().filter_map(mine).collect()
+}
+
+#[test]
+fn a_fault_is_told_once_and_outlives_a_reconnect_that_repeats_it() {
+    let mut office = Office::with(&["a"]);
+    let fault = || FromStation::Health { fault: Some("there is no output device".into()) };
+    office.says("a", fault());
+    office.says("a", fault());
+    office.leave("a");
+    office.join("a").unwrap();
+    office.says("a", fault());
+    office.pass(FAULT_MEMORY * 3);
+    assert_eq!(health(&office), [("a".into(), false)]);
+    office.says("a", FromStation::Health { fault: None });
+    assert_eq!(health(&office), [("a".into(), false), ("a".into(), true)]);
+}
+
+#[test]
+fn a_fault_that_is_not_repeated_is_mended() {
+    let mut office = Office::with(&["a"]);
+    office.says("a", FromStation::Health { fault: Some("unplugged".into()) });
+    office.leave("a");
+    office.join_as("a", &[], 2, None).unwrap();
+    assert_eq!(health(&office), [("a".into(), false)]);
+    office.pass(FAULT_MEMORY * 2);
+    assert_eq!(health(&office), [("a".into(), false), ("a".into(), true)]);
+    assert_eq!(office.stations.next_tick(office.now), None);
+}
