@@ -372,12 +372,14 @@ impl Stations {
             self.tick_one(id, now);
         }
         self.settle(now);
-        let over = |announcement: &Announcement| {
-            announcement.settled && announcement.open() == 0 && !announcement.sounds_at(now)
-        };
-        for (id, _) in self.announcements.extract_if(.., |_, announcement| over(announcement)) {
-            self.actions.push(Action::Closed(id));
+        for (id, announcement) in &mut self.announcements {
+            if announcement.settled && announcement.open() == 0 && !announcement.closed {
+                announcement.closed = true;
+                self.actions.push(Action::Closed(*id));
+            }
         }
+        // What still sounds is remembered, so that no other page sounds across it.
+        self.announcements.retain(|_, announcement| !announcement.closed || announcement.sounds_at(now));
     }
 
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.

@@ -149,6 +149,8 @@ pub(super) struct Announcement {
     pub agree_by: Option<Instant>,
     /// The verdict was given.
     pub settled: bool,
+    /// Every outcome is known, and this was said.
+    pub closed: bool,
 }
 
 impl Announcement {
@@ -165,6 +167,7 @@ impl Announcement {
             timings: BTreeMap::new(),
             agree_by: None,
             settled: false,
+            closed: false,
         }
     }
 
