@@ -27,7 +27,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// 480 kB: 5 s at 48 kHz.
 const RATE_HZ: u32 = 48_000;
 const FRAMES: u32 = 240_000;
-const PAGES: usize = 40;
+/// Each is played to its end, 5 s.
+const PAGES: usize = 10;
 const ROUNDS: usize = 5;
 /// Handshakes at once, well under what the announcer takes from one address.
 const DIALS_AT_ONCE: usize = 64;
