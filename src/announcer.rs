@@ -16,15 +16,18 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::archive::Archive;
 use crate::clip::{self, Clip, ClipError};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
+use crate::devices::HealthWatch;
 use crate::event::{Command, Event, Events};
 use crate::keys::Admitted;
 use crate::link::{LinkError, Peer};
 use crate::microphone::{Microphone, MicrophoneError};
+use crate::outbox::{Kept, Outbox, OutboxError};
 use crate::sample::Sound;
 use crate::site::Site;
-use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Stations};
+use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Restored, Stations};
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, WireError};
 use connection::{AnnouncerClock, Host, Report};
 use door::Door;
@@ -45,6 +48,10 @@ const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
 /// How long connections have to end when the announcer leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a clip waits for the disk before it is sent all the same.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
+/// How far ahead of this run's clock a kept clip may be dated: the clock's steps, and no more.
+const DATE_SLACK: Duration = Duration::from_secs(2);
 /// The most addresses of strangers remembered, so that each is logged once.
 const MAX_STRANGERS: usize = 1_024;
 
@@ -77,6 +84,8 @@ pub struct Config {
     pub lines: bool,
     /// Who may listen and on whose behalf is spoken; without it anybody may do either.
     pub site: Option<Arc<Site>>,
+    /// Where announcements are archived.
+    pub archive: Option<Archive>,
 }
 
 /// What came of a run.
@@ -116,7 +125,12 @@ pub async fn run(
         stations.expect(station.name, station.zones);
     }
     let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let desk = Desk {
+    let (outbox, kept) = match &config.site {
+        Some(site) => open_outbox(site, &events),
+        None => (None, Vec::new()),
+    };
+    let microphone_health = microphone.health();
+    let mut desk = Desk {
         stations,
         epoch: match &config.site {
             Some(site) => site.epoch(),
@@ -129,20 +143,40 @@ pub async fn run(
         last_sequence: 0,
         orders: HashMap::new(),
         strangers: HashSet::new(),
+        input: microphone.name().to_owned(),
         microphone: Some(microphone),
+        microphone_health,
         recording: None,
         cancel: CancellationToken::new(),
         leaving: false,
         seen_saved: clock.base,
+        outbox: outbox.map(Arc::new),
+        unstored: HashSet::new(),
         announced: 0,
         all_heard: true,
     };
+    kept.into_iter().for_each(|kept| desk.restore(kept));
     let summary = desk.run(inbox, commands, shutdown).await;
     closing.cancel();
     tasks.close();
     // A connection that does not end in time has lost nothing: every verdict is given.
     let _ = tokio::time::timeout(LEAVE_DEADLINE, tasks.wait()).await;
     Ok(summary)
+}
+
+/// The outbox, and what is in it. A disk that cannot be used is told, and stops nothing.
+fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
+    match Outbox::open(site.folder(), events.clone()) {
+        Ok((outbox, kept)) => (Some(outbox), kept),
+        Err(error) => {
+            let message = format!(
+                "announcements are not kept on the disk, and would not survive a restart: {}",
+                crate::error_chain(&error)
+            );
+            events.tell(Event::Warning { message });
+            (None, Vec::new())
+        }
+    }
 }
 
 /// Seconds since 1970 and random bits: later runs have greater numbers, and two within one second
@@ -181,13 +215,73 @@ async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: 
     }
 }
 
-type Recording = JoinHandle<(Microphone, Option<Result<Sealed, RecordError>>)>;
+type Recording = JoinHandle<(Microphone, Option<Result<Recorded, RecordError>>)>;
 
-/// A recording, encoded, and sealed unless the announcer runs open.
-struct Sealed {
+/// What a clip is to be made of, beside its sound.
+struct Recipe {
+    id: ClipId,
+    zones: Vec<String>,
+    life: Duration,
+    start: Instant,
+    /// The wall clock at the start: with monotonic time since, a clock that jumps changes nothing.
+    start_unix: Duration,
+    site: Option<Arc<Site>>,
+}
+
+/// A recording, ready to be sent.
+struct Recorded {
+    header: ClipHeader,
     clip: Clip,
     peak_db: f32,
-    blocks: Option<SealedClip>,
+    delivery: Delivery,
+    expires: Instant,
+    /// Whether it is in the outbox; `None` where there is none.
+    stored: Option<Result<(), OutboxError>>,
+}
+
+impl Recipe {
+    fn make(self, sound: &Sound) -> Result<Recorded, RecordError> {
+        let peak_db = clip::peak_db(&sound.samples);
+        let clip = Clip::encode(sound)?;
+        let now = Instant::now();
+        let created = self.start_unix + (now - self.start);
+        let header = ClipHeader {
+            id: self.id,
+            created_unix_ms: created.as_millis() as u64,
+            expires_unix_ms: (created + self.life).as_millis() as u64,
+            format: clip.format(),
+            sha256: *clip.sha256(),
+            zones: self.zones,
+        };
+        let encoded = header.encode();
+        let signature = self.site.as_ref().map(|site| site.sign(&encoded)).unwrap_or_default();
+        let delivery = delivery(&header, encoded, signature, &clip, self.site.is_some())?;
+        Ok(Recorded { header, clip, peak_db, delivery, expires: now + self.life, stored: None })
+    }
+}
+
+/// A clip ready for the wire; sealed under a new key unless the announcer runs open.
+fn delivery(
+    header: &ClipHeader,
+    encoded: Vec<u8>,
+    signature: Vec<u8>,
+    clip: &Clip,
+    is_secured: bool,
+) -> Result<Delivery, ClipCipherError> {
+    let blocks = if is_secured { Some(SealedClip::seal(clip.wav(), BLOCK_BYTES)?) } else { None };
+    Ok(Delivery {
+        id: header.id,
+        header: encoded,
+        signature,
+        frames: match &blocks {
+            Some(sealed) => wire::block_frames(sealed.blocks()),
+            None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
+        },
+        key: blocks.map(|sealed| sealed.key().clone()),
+        length: header.format.length(),
+        sound_frames: header.format.frames().into(),
+        zones: header.zones.clone(),
+    })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -211,11 +305,18 @@ struct Desk {
     last_sequence: u64,
     orders: HashMap<ConnectionId, mpsc::Sender<Order>>,
     strangers: HashSet<IpAddr>,
+    /// The microphone's name.
+    input: String,
     microphone: Option<Microphone>,
+    microphone_health: HealthWatch,
     recording: Option<Recording>,
     cancel: CancellationToken,
     leaving: bool,
     seen_saved: Instant,
+    /// Clips on the disk; none in open mode.
+    outbox: Option<Arc<Outbox>>,
+    /// Clips that are not there.
+    unstored: HashSet<ClipId>,
     announced: usize,
     all_heard: bool,
 }
@@ -242,6 +343,7 @@ impl Desk {
             if self.leaving && self.recording.is_none() && self.stations.is_settled() {
                 let enough = self.config.once.is_none() || self.announced > 0;
                 self.save_seen();
+                self.close().await;
                 return Summary { all_heard: self.all_heard && enough };
             }
             let listens = !(self.leaving || self.config.lines && self.recording.is_some());
@@ -253,6 +355,7 @@ impl Desk {
                     Some(Command::Leave) | None => self.leave(),
                 },
                 finished = finished(&mut self.recording) => self.recorded(finished),
+                () = self.microphone_health.changed() => self.tell_microphone(),
                 _ = site_watch.tick(), if self.config.site.is_some() => self.keep_site(),
                 () = at(tick) => {
                     tick = None;
@@ -265,6 +368,52 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Takes up a clip that an earlier run left in the outbox.
+    fn restore(&mut self, kept: Kept) {
+        let Kept { header, encoded, signature, clip, known, settled } = kept;
+        let now = Instant::now();
+        let now_unix = self.start_unix + (now - self.start);
+        let is_dated_ahead = header.created_unix_ms > (now_unix + DATE_SLACK).as_millis() as u64;
+        let life_ms = header.expires_unix_ms.saturating_sub(now_unix.as_millis() as u64);
+        let expires = (life_ms > 0 && !is_dated_ahead).then(|| now + Duration::from_millis(life_ms));
+        let delivery = match delivery(&header, encoded, signature, &clip, true) {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                let message = format!("an announcement of an earlier run is lost: {error}");
+                return self.events.tell(Event::Warning { message });
+            }
+        };
+        let known = known.unwrap_or_else(|| {
+            let stations = self.config.site.iter().flat_map(|site| site.stations());
+            let meant = stations.filter(|station| delivery.is_for(&station.zones));
+            meant.map(|station| (station.name, Restored::default())).collect()
+        });
+        self.stations.restore(delivery, expires, known, settled, now);
+    }
+
+    /// The last words on clips that nobody keeps, and the rest to the disk.
+    async fn close(&mut self) {
+        let (has_outbox, unstored) = (self.outbox.is_some(), &self.unstored);
+        self.stations.give_up("the announcer left", |id| has_outbox && !unstored.contains(id));
+        // What has all its outcomes is forgotten at a tick.
+        self.stations.tick(Instant::now());
+        self.carry_out();
+        if let Some(outbox) = &self.outbox {
+            outbox.close(LEAVE_DEADLINE).await;
+        }
+        if let Some(archive) = &self.config.archive {
+            archive.close(LEAVE_DEADLINE).await;
+        }
+    }
+
+    fn tell_microphone(&self) {
+        let input = self.input.clone();
+        self.events.tell(match self.microphone_health.fault() {
+            Some(reason) => Event::MicrophoneFaulty { input, reason },
+            None => Event::MicrophoneHealthy { input },
+        });
     }
 
     fn leave(&mut self) {
@@ -369,7 +518,15 @@ impl Desk {
         self.events.tell(Event::Recording { length_ms: length.as_millis() as u64, input });
         self.cancel = CancellationToken::new();
         let (cancel, events) = (self.cancel.clone(), self.events.clone());
-        let is_secured = self.config.site.is_some();
+        let recipe = Recipe {
+            id: ClipId { epoch: self.epoch, sequence: self.last_sequence + 1 },
+            zones: self.config.zones.clone(),
+            life: self.config.keep.max(MIN_LIFE),
+            start: self.start,
+            start_unix: self.start_unix,
+            site: self.config.site.clone(),
+        };
+        let outbox = self.outbox.clone();
         self.recording = Some(tokio::spawn(async move {
             let recorded = tokio::select! {
                 sound = microphone.record(length, |level| {
@@ -379,23 +536,29 @@ impl Desk {
                 }) => sound,
                 () = cancel.cancelled() => return (microphone, None),
             };
-            let sealed = match recorded {
-                Ok(sound) => tokio::task::spawn_blocking(move || seal(&sound, is_secured))
+            let made = match recorded {
+                Ok(sound) => tokio::task::spawn_blocking(move || recipe.make(&sound))
                     .await
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
                 Err(error) => Err(error.into()),
             };
-            (microphone, Some(sealed))
+            let Ok(mut made) = made else { return (microphone, Some(made)) };
+            if let Some(outbox) = outbox {
+                let Delivery { header, signature, .. } = &made.delivery;
+                let put = outbox.put(&made.header, header, signature, &made.clip, STORE_PATIENCE);
+                made.stored = Some(put.await);
+            }
+            (microphone, Some(Ok(made)))
         }));
     }
 
-    fn recorded(&mut self, finished: (Microphone, Option<Result<Sealed, RecordError>>)) {
-        let (microphone, sealed) = finished;
+    fn recorded(&mut self, finished: (Microphone, Option<Result<Recorded, RecordError>>)) {
+        let (microphone, recorded) = finished;
         let input = microphone.name().to_owned();
         self.microphone = Some(microphone);
-        match sealed {
+        match recorded {
             None => self.events.tell(Event::Cancelled),
-            Some(Ok(sealed)) => self.announce(sealed, input),
+            Some(Ok(recorded)) => self.announce(recorded, input),
             Some(Err(error)) => {
                 self.all_heard = false;
                 let message = format!("nothing was recorded from {input}: {}", crate::error_chain(&error));
@@ -404,54 +567,38 @@ impl Desk {
         }
     }
 
-    fn announce(&mut self, Sealed { clip, peak_db, blocks }: Sealed, input: String) {
-        let now = Instant::now();
+    fn announce(&mut self, recorded: Recorded, input: String) {
+        let Recorded { header, clip, peak_db, delivery, expires, stored } = recorded;
         self.announced += 1;
-        self.last_sequence += 1;
-        let site = self.config.site.as_deref();
-        let id = ClipId { epoch: self.epoch, sequence: self.last_sequence };
-        let format = clip.format();
-        // Wall time at the start and monotonic time since: a clock that jumps changes nothing.
-        let created = self.start_unix + (now - self.start);
-        let life = self.config.keep.max(MIN_LIFE);
-        let header = ClipHeader {
-            id,
-            created_unix_ms: created.as_millis() as u64,
-            expires_unix_ms: (created + life).as_millis() as u64,
-            format,
-            sha256: *clip.sha256(),
-            zones: self.config.zones.clone(),
-        };
+        self.last_sequence = header.id.sequence;
         if peak_db <= clip::SILENCE_DB {
             let message = format!(
                 "the recording is pure silence: is {input} muted, or the wrong microphone? It is sent all the same"
             );
             self.events.tell(Event::Warning { message });
         }
+        if let Some(Err(error)) = stored {
+            self.unstored.insert(header.id);
+            let message = format!(
+                "the announcement is not on the disk, and would not survive a restart; it is sent all the same: {}",
+                crate::error_chain(&error)
+            );
+            self.events.tell(Event::Warning { message });
+        }
         self.events.tell(Event::Recorded {
-            clip: id.to_string(),
-            length_ms: format.length().as_millis() as u64,
-            rate_hz: format.rate_hz,
-            bytes: format.wav_bytes.into(),
+            clip: header.id.to_string(),
+            length_ms: header.format.length().as_millis() as u64,
+            rate_hz: header.format.rate_hz,
+            bytes: header.format.wav_bytes.into(),
             sha256: clip::hex(clip.sha256()),
             peak_db,
             input,
         });
-        let frames = match &blocks {
-            Some(sealed) => wire::block_frames(sealed.blocks()),
-            None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
-        };
-        let encoded = header.encode();
-        let delivery = Delivery {
-            id,
-            signature: site.map(|site| site.sign(&encoded)).unwrap_or_default(),
-            key: blocks.map(|sealed| sealed.key().clone()),
-            header: encoded,
-            frames,
-            length: format.length(),
-            zones: header.zones,
-        };
-        self.stations.announce(delivery, now + life, now);
+        if let Some(archive) = &self.config.archive {
+            let announcer = self.config.site.as_ref().map(|site| site.announcer());
+            archive.keep(&header, &delivery.header, &delivery.signature, announcer, &clip);
+        }
+        self.stations.announce(delivery, expires, Instant::now());
     }
 
     /// Passes on what the roster wants done.
@@ -466,8 +613,22 @@ impl Desk {
                         self.orders.remove(&connection);
                     }
                 }
+                Action::Closed(clip) => {
+                    self.unstored.remove(&clip);
+                    if let Some(outbox) = &self.outbox {
+                        outbox.remove(&clip.to_string());
+                    }
+                }
                 Action::Tell(event) => {
-                    if let Event::Done { played, expected, .. } = &event {
+                    if let Some(outbox) = &self.outbox {
+                        outbox.note(&event);
+                    }
+                    if let Some(archive) = &self.config.archive {
+                        archive.note(&event);
+                    }
+                    if let Event::Done { clip, played, expected, .. } = &event
+                        && clip.starts_with(&format!("{:08x}-", self.epoch))
+                    {
                         self.all_heard &= played == expected && (self.config.once.is_none() || *expected > 0);
                     }
                     self.events.tell(event);
@@ -477,14 +638,7 @@ impl Desk {
     }
 }
 
-fn seal(sound: &Sound, is_secured: bool) -> Result<Sealed, RecordError> {
-    let peak_db = clip::peak_db(&sound.samples);
-    let clip = Clip::encode(sound)?;
-    let blocks = if is_secured { Some(SealedClip::seal(clip.wav(), BLOCK_BYTES)?) } else { None };
-    Ok(Sealed { clip, peak_db, blocks })
-}
-
-async fn finished(recording: &mut Option<Recording>) -> (Microphone, Option<Result<Sealed, RecordError>>) {
+async fn finished(recording: &mut Option<Recording>) -> (Microphone, Option<Result<Recorded, RecordError>>) {
     let Some(running) = recording else { return std::future::pending().await };
     let result = running.await;
     *recording = None;

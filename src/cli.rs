@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::announcer::DEFAULT_LENGTH;
+use crate::archive::Retention;
 use crate::invite::parse_validity;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
@@ -51,6 +52,8 @@ pub enum Role {
     Invite(InviteOptions),
     /// List the stations that have joined this announcer, or shut one out
     Stations(StationsOptions),
+    /// Check that archived announcements are what was announced, and by whom
+    Verify(Verify),
     /// List the microphones and loudspeakers of this computer
     Devices,
     /// Try it out: an announcer and two stations, hall-1 and hall-2, on this computer
@@ -98,6 +101,14 @@ pub struct Announce {
     /// 0 to 10000. Who comes later plays the whole announcement when the others are done
     #[arg(long, value_name = "MS", default_value = "150", allow_negative_numbers = true, value_parser = wait)]
     pub wait: Duration,
+
+    /// Keep every announcement in this folder: a WAV file, and a line in a log
+    #[arg(long, value_name = "DIR")]
+    pub archive: Option<PathBuf>,
+
+    /// How much is kept there.
+    #[command(flatten)]
+    pub retention: RetentionOptions,
 
     /// Announce once and leave
     #[arg(long)]
@@ -174,6 +185,14 @@ pub struct Speaker {
     #[arg(long, value_name = "FORMAT")]
     pub events: Option<EventFormat>,
 
+    /// Keep every clip in this folder: a WAV file, and a line in a log
+    #[arg(long, value_name = "DIR")]
+    pub keep_clips: Option<PathBuf>,
+
+    /// How much is kept there.
+    #[command(flatten)]
+    pub retention: RetentionOptions,
+
     /// What `bullhorn invite` prints at the announcer; needed once
     #[arg(long, value_name = "INVITE", conflicts_with = "open")]
     pub invite: Option<String>,
@@ -185,6 +204,47 @@ pub struct Speaker {
     /// Where keys are kept.
     #[command(flatten)]
     pub state: State,
+}
+
+/// How much of an archive is kept.
+#[derive(Debug, Args)]
+pub struct RetentionOptions {
+    /// Remove what is older than this many days from the archive
+    #[arg(long, value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub archive_days: u32,
+
+    /// Remove the oldest files when the archive has more bytes than this
+    #[arg(long, value_name = "BYTES", default_value = "10737418240")]
+    pub archive_bytes: u64,
+}
+
+impl RetentionOptions {
+    /// What they say.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            age: Duration::from_secs(u64::from(self.archive_days) * 86_400),
+            bytes: self.archive_bytes,
+        }
+    }
+}
+
+/// Check archived announcements.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each file must lie beside the log of its archive, under the name it was given.
+
+Exit status: 0 if every file is what was announced and signed, 1 if not.
+
+Example:
+  bullhorn verify /var/lib/bullhorn/archive/20261121T*.wav")]
+pub struct Verify {
+    /// Files of an archive
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// They must be signed by the announcer of this fingerprint
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub announcer: Option<String>,
 }
 
 /// Where keys are kept.

@@ -23,6 +23,8 @@ use self::view::View;
 use crate::event::{Command, Event};
 use crate::report;
 
+/// The status after a second Ctrl-C, as a shell has it for the signal.
+pub const INTERRUPTED: i32 = 130;
 /// The name of the thread that prints or draws.
 const THREAD: &str = "console";
 /// How often the panel looks at the clock and at the window's size.
@@ -221,6 +223,12 @@ fn divert(text: &str) -> bool {
     let diverted = DIVERTED.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(history) = diverted.as_ref() else { return false };
     text.lines().all(|line| history.send(report::escaped(line).into_owned()).is_ok())
+}
+
+/// Gives the terminal back, if the console has it, and ends the process with [`INTERRUPTED`].
+pub fn leave_at_once() -> ! {
+    screen::give_back();
+    std::process::exit(INTERRUPTED);
 }
 
 /// Standard error for a log, as `tracing_subscriber::fmt().with_writer(console::log)` takes it: while

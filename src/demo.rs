@@ -145,6 +145,7 @@ impl Demo {
                     None,
                 )?),
                 delay_us: 0,
+                archive: None,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();
@@ -158,6 +159,7 @@ impl Demo {
             once: once.then_some(STATIONS.len()),
             lines: false,
             site: Some(site),
+            archive: None,
         };
         let summary = announcer::run(listener, self.microphone, config, commands, events, shutdown).await?;
         leaving.cancel();

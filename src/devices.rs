@@ -9,7 +9,10 @@ use cpal::traits::{DeviceTrait, HostTrait};
 use cpal::{HostId, SampleFormat};
 
 pub(crate) mod format;
+mod health;
 pub(crate) mod keeper;
+
+pub use health::HealthWatch;
 
 /// Which way the sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

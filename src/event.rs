@@ -1,6 +1,8 @@
 //! What happened, as one enum: the console, the JSON lines, the log and the tests see the same facts.
 
-use serde::Serialize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// One fact from either role. `docs/events.md` gives every field and its unit.
@@ -27,6 +29,30 @@ pub enum Event {
         station: String,
         /// Why, in words.
         reason: String,
+    },
+    /// A station's loudspeaker does not work: it cannot play until [`Event::StationHealthy`].
+    StationFaulty {
+        /// The station's name.
+        station: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A station's loudspeaker works again.
+    StationHealthy {
+        /// The station's name.
+        station: String,
+    },
+    /// The announcer's microphone does not work: nothing can be recorded until [`Event::MicrophoneHealthy`].
+    MicrophoneFaulty {
+        /// The microphone's name.
+        input: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The announcer's microphone works again.
+    MicrophoneHealthy {
+        /// The microphone's name.
+        input: String,
     },
     /// The microphone runs.
     Recording {
@@ -97,6 +123,10 @@ pub enum Event {
         clip: String,
         /// The station's name.
         station: String,
+        /// [`Outcome::Played`] or [`Outcome::PlayedLate`].
+        outcome: Outcome,
+        /// An earlier try was interrupted after it had begun: the start of the clip was heard before.
+        again: bool,
         /// Frames played, at the clip's rate.
         frames: u64,
         /// How much later than the agreed instant it began, in milliseconds; 0 when in step.
@@ -115,12 +145,14 @@ pub enum Event {
         /// later is positive. See [`is_in_step`].
         off_us: i64,
     },
-    /// A station did not play the clip to its end.
+    /// A station did not play the clip to its end, and will not.
     Failed {
         /// The clip's id.
         clip: String,
         /// The station's name.
         station: String,
+        /// [`Outcome::Interrupted`], [`Outcome::Rejected`] or [`Outcome::Missed`].
+        outcome: Outcome,
         /// Why, in words.
         reason: String,
     },
@@ -159,6 +191,48 @@ pub enum Event {
         /// One sentence.
         message: String,
     },
+}
+
+/// How a clip ended for one station: the last word, given once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Played to its last sample, with the others.
+    Played,
+    /// Played to its last sample, after the others or after the verdict.
+    PlayedLate,
+    /// Begun, and not played to its end.
+    Interrupted,
+    /// The station refused it; nothing of it was heard.
+    Rejected,
+    /// The station was away or not free until it expired; nothing of it was heard.
+    Missed,
+}
+
+/// How far behind its instant a station may begin and still count as in step with the others.
+const LATE: Duration = Duration::from_millis(100);
+
+impl Outcome {
+    /// That of a clip played to its end, which began so long after it was due.
+    pub fn played(behind: Duration) -> Self {
+        if behind >= LATE { Self::PlayedLate } else { Self::Played }
+    }
+
+    /// Whether it was heard to its end.
+    pub fn is_played(self) -> bool {
+        matches!(self, Self::Played | Self::PlayedLate)
+    }
+
+    /// One word, or two.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Played => "played",
+            Self::PlayedLate => "played late",
+            Self::Interrupted => "interrupted",
+            Self::Rejected => "rejected",
+            Self::Missed => "missed",
+        }
+    }
 }
 
 /// A station that should have played a clip and did not.
@@ -226,5 +300,25 @@ impl Events {
         if let Err(mpsc::error::TrySendError::Full(event)) = self.0.try_send(event) {
             tracing::warn!(?event, "nobody reads the events; one was dropped");
         }
+    }
+}
+
+/// The same for a thread that may outlive its teller: it does not keep the listener waiting for an end.
+#[derive(Debug, Clone)]
+pub struct WeakEvents(mpsc::WeakSender<Event>);
+
+impl WeakEvents {
+    /// Tells one event, if anybody else still tells any.
+    pub fn tell(&self, event: Event) {
+        if let Some(sender) = self.0.upgrade() {
+            Events(sender).tell(event);
+        }
+    }
+}
+
+impl Events {
+    /// For a thread that may outlive its teller.
+    pub fn weak(&self) -> WeakEvents {
+        WeakEvents(self.0.downgrade())
     }
 }

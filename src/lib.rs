@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announcer;
+pub mod archive;
 pub mod cli;
 pub mod clip;
 pub mod clip_cipher;
@@ -32,6 +33,7 @@ pub mod link;
 pub mod loudspeaker;
 pub mod membership;
 pub mod microphone;
+pub mod outbox;
 pub mod report;
 pub mod sample;
 pub mod seal;
@@ -39,6 +41,19 @@ pub mod site;
 pub mod speaker;
 pub mod stations;
 pub mod wire;
+
+/// The status after a fault of bullhorn's own, as Rust has it.
+pub const PANICKED: i32 = 101;
+
+/// From now on a panic in any thread or task, which is a fault of our own, ends the process with [`PANICKED`] and a
+/// report, so that whoever supervises it starts it again, rather than leave a station that is silently deaf.
+pub fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(PANICKED);
+    }));
+}
 
 /// An error and what caused it, in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clip::Clip;
-use crate::devices::DevicesError;
+use crate::devices::{DevicesError, HealthWatch};
 use crate::sample::ResampleError;
 
 mod device;
@@ -109,6 +109,33 @@ impl Loudspeaker {
             Output::Device(wanted) => Kind::Device(device::DeviceLoudspeaker::open(Some(wanted.clone()))?),
             Output::File(folder) => Kind::Folder(file::FolderLoudspeaker::open(folder)?),
         }))
+    }
+
+    /// Waits for a device that [`Self::open`] did not open for the reason given, as for one that was lost: it is
+    /// used as soon as it works. What was wrong otherwise is given back.
+    ///
+    /// # Errors
+    /// The reason given, for a folder, or when there is no thread to wait with.
+    pub fn await_device(output: &Output, reason: LoudspeakerError) -> Result<Self, LoudspeakerError> {
+        let wanted = match output {
+            Output::Default => None,
+            Output::Device(wanted) => Some(wanted.clone()),
+            Output::File(_) => return Err(reason),
+        };
+        match reason {
+            LoudspeakerError::Device(error) => {
+                Ok(Self(Kind::Device(device::DeviceLoudspeaker::await_device(wanted, error)?)))
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Whether it works, from now on.
+    pub fn health(&self) -> HealthWatch {
+        match &self.0 {
+            Kind::Device(device) => device.health(),
+            Kind::Folder(_) => HealthWatch::sound(),
+        }
     }
 
     /// What a person calls it.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bullhorn::announcer::{self, Summary};
+use bullhorn::archive::{self, Archive, Verified};
 use bullhorn::cli::{self, Cli, Role, StationsAction};
 use bullhorn::console::{self, Mode};
 use bullhorn::demo::Demo;
@@ -34,10 +35,6 @@ use zeroize::Zeroizing;
 
 /// The status for a wrong command line.
 const USAGE: u8 = 2;
-/// The status after a second Ctrl-C, as a shell has it for the signal.
-const INTERRUPTED: i32 = 130;
-/// The status after a fault of bullhorn's own, as Rust has it.
-const PANICKED: i32 = 101;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
@@ -58,12 +55,13 @@ struct ListenError {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
-    end_on_panic();
+    bullhorn::end_on_panic();
     let result = match cli.role {
         Role::Announce(options) => announce(options),
         Role::Speaker(options) => speak(options),
         Role::Invite(options) => invite(&options),
         Role::Stations(options) => stations(&options),
+        Role::Verify(options) => verify(&options),
         Role::Devices => list_devices(),
         Role::Demo(options) => demonstrate(&options),
     };
@@ -89,16 +87,6 @@ fn start_log() {
         .init();
 }
 
-/// A panic in a task is a fault of our own. It ends the process, so that whoever supervises it starts
-/// it again, rather than leave a station that is silently deaf.
-fn end_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::exit(PANICKED);
-    }));
-}
-
 /// A socket for each station, and for strangers at the door; many systems begin with 1,024.
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -117,6 +105,9 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     };
     let once = options.once.then(|| options.stations_to_wait_for());
     let mode = Mode::choose(options.events.is_some(), !options.once);
+    let (events, shown) = Events::channel();
+    let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
+    let archive = options.archive.as_deref().map(keep).transpose()?;
     let config = announcer::Config {
         length: options.length(),
         zones: options.zones,
@@ -125,6 +116,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         once,
         lines: mode != Mode::Terminal,
         site: site.clone(),
+        archive,
     };
     let address = options.listen;
     runtime.block_on(async {
@@ -139,7 +131,6 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
             _ => (),
         }
         let shutdown = on_signals()?;
-        let (events, shown) = Events::channel();
         if site.is_none() {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
@@ -168,13 +159,15 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         }
     };
     let is_open = membership.is_none();
-    let loudspeaker = Loudspeaker::open(options.output.as_ref().unwrap_or(&Output::Default))?;
-    let config =
-        speaker::Config { name, host, port, zones: options.zones, membership, delay_us: options.delay };
+    let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership.as_ref())?;
+    let (events, shown) = Events::channel();
+    let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
+    let archive = options.keep_clips.as_deref().map(keep).transpose()?;
+    let delay_us = options.delay;
+    let config = speaker::Config { name, host, port, zones: options.zones, membership, delay_us, archive };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {
         let shutdown = on_signals()?;
-        let (events, shown) = Events::channel();
         if is_open {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
@@ -183,6 +176,24 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         console.await??;
         Ok(true)
     })
+}
+
+/// Opens the loudspeaker. One that is missing is waited for while the station is on duty, and shown as faulty; but
+/// a name that never worked here is taken for a typing mistake.
+fn open_loudspeaker(output: &Output, membership: Option<&Membership>) -> Result<Loudspeaker, Failure> {
+    let name = output.to_string();
+    match (Loudspeaker::open(output), output) {
+        (Ok(loudspeaker), Output::Device(_)) => {
+            if let Some(Err(error)) = membership.map(|member| member.note_output(&name)) {
+                tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
+            }
+            Ok(loudspeaker)
+        }
+        (Err(error), Output::Device(_)) if !membership.is_some_and(|member| member.has_played_on(&name)) => {
+            Err(error.into())
+        }
+        (opened, _) => Ok(opened.or_else(|error| Loudspeaker::await_device(output, error))?),
+    }
 }
 
 /// The line to run on a station. `port` is the announcer's, where it is known.
@@ -225,6 +236,25 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
         }
     }
     Ok(true)
+}
+
+fn verify(options: &cli::Verify) -> Result<bool, Failure> {
+    let mut all_good = true;
+    for path in &options.files {
+        let name = path.display();
+        let sentence = match archive::verify(path, options.announcer.as_deref()) {
+            Ok(Verified { header, announcer }) => {
+                let time = report::time(header.created_unix_ms / 1_000);
+                format!("{name}: good: announced {time}, signed by {announcer}")
+            }
+            Err(error) => {
+                all_good = false;
+                format!("{name}: NOT GOOD: {}", bullhorn::error_chain(&error))
+            }
+        };
+        writeln!(io::stdout(), "{}", report::escaped(&sentence))?;
+    }
+    Ok(all_good)
 }
 
 fn list_devices() -> Result<bool, Failure> {
@@ -273,7 +303,7 @@ fn on_signals() -> io::Result<CancellationToken> {
         loop {
             tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
             if asked.is_cancelled() {
-                std::process::exit(INTERRUPTED);
+                console::leave_at_once();
             }
             asked.cancel();
         }

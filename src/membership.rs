@@ -10,7 +10,10 @@ use crate::keys::{
     StationKeys, introduce_locally,
 };
 use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
-use crate::wire::{AnnouncerKey, Statement, WireError};
+use crate::wire::{AnnouncerKey, Receipt, Statement, WireError};
+
+/// The file that names the loudspeaker that worked last.
+const OUTPUT: &str = "output";
 
 /// Why a station cannot be a member.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,8 @@ pub enum MembershipError {
 pub struct Membership {
     /// Where an announcer of the same user keeps its state.
     folder: StateFolder,
+    /// This station's own part of it.
+    own: StateFolder,
     keys: StationKeys,
     pins: Pins,
     heard: Heard,
@@ -85,6 +90,7 @@ impl Membership {
             is_local,
             invite_next: false,
             time: None,
+            own,
         };
         if !is_local && membership.invite.is_none() && membership.pin().is_none() {
             return Err(MembershipError::NotJoined { address: membership.address });
@@ -185,6 +191,44 @@ impl Membership {
         match self.pin().map(|pin| pin.announcer) {
             Some(announcer) => self.heard.advance(&announcer, mark),
             None => Ok(()),
+        }
+    }
+
+    /// Writes down that a clip was played to its end, and how. On the disk before it returns.
+    ///
+    /// # Errors
+    /// Those of the state folder.
+    pub fn finish(&mut self, receipt: Receipt) -> Result<(), KeysError> {
+        match self.pin().map(|pin| pin.announcer) {
+            Some(announcer) => self.heard.finish(&announcer, receipt),
+            None => Ok(()),
+        }
+    }
+
+    /// The announcer that is pinned.
+    pub fn announcer(&self) -> Option<AnnouncerKey> {
+        self.pin().map(|pin| *pin.announcer.as_bytes())
+    }
+
+    /// The receipt of the clip heard last of the announcer, also by an earlier run of this station.
+    pub fn last_receipt(&self) -> Option<Receipt> {
+        self.heard.receipt(&self.pin()?.announcer)
+    }
+
+    /// Whether a loudspeaker of that name has worked here before, so that its name is no typing mistake.
+    pub fn has_played_on(&self, output: &str) -> bool {
+        let known = self.own.read(OUTPUT).ok().flatten();
+        known.is_some_and(|known| known.as_slice() == output.as_bytes())
+    }
+
+    /// Writes down that a loudspeaker works here.
+    ///
+    /// # Errors
+    /// Those of the state folder.
+    pub fn note_output(&self, output: &str) -> Result<(), KeysError> {
+        match self.has_played_on(output) {
+            true => Ok(()),
+            false => self.own.lock()?.write(OUTPUT, output.as_bytes()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clip::{self, ClipError, peak_db};
-use crate::devices::DevicesError;
+use crate::devices::{DevicesError, HealthWatch};
 use crate::sample::Sound;
 
 mod device;
@@ -97,6 +97,14 @@ impl Microphone {
 
     fn read(path: &Path) -> Result<Kind, MicrophoneError> {
         Ok(Kind::File { name: format!("file:{}", path.display()), sound: clip::read_file(path)? })
+    }
+
+    /// Whether it works, from now on.
+    pub fn health(&self) -> HealthWatch {
+        match &self.0 {
+            Kind::Device(device) => device.health(),
+            Kind::File { .. } => HealthWatch::sound(),
+        }
     }
 
     /// What a person calls it.

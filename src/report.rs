@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::devices::{Device, Direction};
-use crate::event::{Event, IN_STEP_US, Missing, OutOfStep, is_in_step};
+use crate::event::{Event, IN_STEP_US, Missing, OutOfStep, Outcome, is_in_step};
 use crate::keys::Station;
 use crate::wire::is_unprintable;
 
@@ -39,6 +39,12 @@ pub fn sentence(event: &Event) -> Option<String> {
             format!("{station} listens, from {address}, in {}", zones.join(", "))
         }
         Event::StationLeft { station, reason } => format!("{station} is gone: {reason}"),
+        Event::StationFaulty { station, reason } => format!("{station} cannot play: {reason}"),
+        Event::StationHealthy { station } => format!("{station} can play again"),
+        Event::MicrophoneFaulty { input, reason } => {
+            format!("nothing can be recorded from {input}: {reason}")
+        }
+        Event::MicrophoneHealthy { input } => format!("{input} works again"),
         Event::Recording { length_ms, input } => {
             format!("recording {} s from {input}", seconds(*length_ms))
         }
@@ -55,8 +61,11 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Verified { clip, station } => format!("{station} has {clip}, intact"),
         Event::Rejected { clip, station, reason } => format!("{station} refused {clip}: {reason}"),
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),
-        Event::Played { clip, station, off_us, uncertainty_us, underruns, .. } => {
+        Event::Played { clip, station, again, off_us, uncertainty_us, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
+            if *again {
+                played += " again, from its start";
+            }
             if let Some(words) = out_of_step(*off_us, *uncertainty_us) {
                 played += &format!(", {words}");
             }
@@ -67,7 +76,10 @@ pub fn sentence(event: &Event) -> Option<String> {
             }
             played
         }
-        Event::Failed { clip, station, reason } => format!("{station} did not play {clip}: {reason}"),
+        Event::Failed { clip, station, outcome: Outcome::Interrupted, reason } => {
+            format!("{station} was interrupted in {clip}: {reason}")
+        }
+        Event::Failed { clip, station, reason, .. } => format!("{station} did not play {clip}: {reason}"),
         Event::Done { .. } => verdict(event).unwrap_or_default(),
         Event::Connected { announcer } => format!("connected to {announcer}"),
         Event::Waiting { announcer, reason } => format!("waiting for {announcer}: {reason}"),
@@ -233,6 +245,10 @@ mod tests {
                 zones: vec!["ground floor".into(), "gym".into()],
             },
             Event::StationLeft { station: station(), reason: "connection lost".into() },
+            Event::StationFaulty { station: station(), reason: "there is no output device".into() },
+            Event::StationHealthy { station: station() },
+            Event::MicrophoneFaulty { input: "USB microphone".into(), reason: "it does not answer".into() },
+            Event::MicrophoneHealthy { input: "USB microphone".into() },
             Event::Recording { length_ms: 5000, input: "USB microphone".into() },
             Event::Cancelled,
             Event::Recorded {
@@ -251,6 +267,8 @@ mod tests {
             Event::Played {
                 clip: clip(),
                 station: station(),
+                outcome: Outcome::Played,
+                again: false,
                 frames: 240_000,
                 late_ms: 0,
                 start_error_us: -12,
@@ -259,7 +277,12 @@ mod tests {
                 uncertainty_us: 85,
                 off_us: 30,
             },
-            Event::Failed { clip: clip(), station: station(), reason: "connection lost".into() },
+            Event::Failed {
+                clip: clip(),
+                station: station(),
+                outcome: Outcome::Missed,
+                reason: "connection lost".into(),
+            },
             Event::Done {
                 clip: clip(),
                 played: 3,
@@ -391,6 +414,8 @@ mod tests {
             sentence(&Event::Played {
                 clip,
                 station: "hall-1".into(),
+                outcome: Outcome::Played,
+                again: false,
                 frames: 1,
                 late_ms,
                 start_error_us: 0,

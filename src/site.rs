@@ -19,6 +19,7 @@ pub const INVITE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
 /// A running announcer's site.
 #[derive(Debug)]
 pub struct Site {
+    folder: StateFolder,
     keys: AnnouncerKeys,
     book: InviteBook,
     known: Mutex<KnownStations>,
@@ -38,7 +39,20 @@ impl Site {
         let clock = AnnouncerClock::start();
         let epoch = begin_epoch(folder, clock.unix_ms(Instant::now()) / 1_000)?;
         let known = Mutex::new(KnownStations::open(folder)?);
-        Ok(Self { keys, book: InviteBook::new(folder), known, clock, epoch, _claimed: claimed })
+        Ok(Self {
+            folder: folder.clone(),
+            keys,
+            book: InviteBook::new(folder),
+            known,
+            clock,
+            epoch,
+            _claimed: claimed,
+        })
+    }
+
+    /// Where its state is kept.
+    pub fn folder(&self) -> &StateFolder {
+        &self.folder
     }
 
     /// This run's number.

@@ -2,6 +2,7 @@
 
 mod session;
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
+use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
 use crate::keys::NoisePublicKey;
 use crate::link::{self, LinkError};
@@ -20,6 +23,10 @@ use session::{Memory, Session};
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause; each is twice the one before.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A connection that stood for this long was no failure: the next pause is the first again.
+const STANDING: Duration = Duration::from_secs(3);
+/// How long the archive has to be written when the station leaves.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a connection may take to be made.
 const DIAL_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -54,6 +61,8 @@ pub struct Config {
     pub membership: Option<Membership>,
     /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
     pub delay_us: i64,
+    /// Where clips are kept.
+    pub archive: Option<Archive>,
 }
 
 /// Why no link came about.
@@ -92,42 +101,84 @@ pub async fn run(
     };
     let resolved = tokio::net::lookup_host((config.host.as_str(), config.port)).await.map(drop);
     resolved.map_err(|source| SpeakerError::Resolve { host: config.host.clone(), source })?;
-    let mut memory = Memory::new(getrandom::u64().map_err(SpeakerError::Random)?, config.membership.take());
+    let (instance, health) = (getrandom::u64().map_err(SpeakerError::Random)?, loudspeaker.health());
+    let watch = tell_health(config.name.clone(), health.clone(), events.clone());
+    let mut memory = Memory::new(instance, config.membership.take(), health);
+    tokio::select! {
+        () = serve(&config, &announcer, &mut memory, &mut loudspeaker, &events, &shutdown) => (),
+        never = watch => match never {},
+    }
+    if let Some(archive) = &config.archive {
+        archive.close(LEAVE_DEADLINE).await;
+    }
+    Ok(())
+}
+
+/// Dials and takes clips, again and again, until `shutdown` is cancelled.
+async fn serve(
+    config: &Config,
+    announcer: &str,
+    memory: &mut Memory,
+    loudspeaker: &mut Loudspeaker,
+    events: &Events,
+    shutdown: &CancellationToken,
+) {
     let mut pause = MIN_PAUSE;
     let mut outage = true;
     let mut told = false;
     loop {
-        let joined = |outage: &mut bool, told: &mut bool, pause: &mut Duration| {
+        let mut welcomed = None;
+        let mut joined = |outage: &mut bool, told: &mut bool| {
+            welcomed = Some(Instant::now());
             if std::mem::take(outage) {
-                events.tell(Event::Connected { announcer: announcer.clone() });
+                events.tell(Event::Connected { announcer: announcer.to_owned() });
             }
             *told = false;
-            *pause = MIN_PAUSE;
         };
         let end = tokio::select! {
-            connected = dial(&config, &mut memory.membership) => match connected {
+            connected = dial(config, &mut memory.membership) => match connected {
                 Err(error) => End::Lost(crate::error_chain(&error)),
                 Ok(link) => {
-                    let session = Session::new(link, &config, &mut memory, &events, &shutdown);
-                    session.run(&mut loudspeaker, || joined(&mut outage, &mut told, &mut pause)).await
+                    let session = Session::new(link, config, memory, events, shutdown);
+                    session.run(loudspeaker, || joined(&mut outage, &mut told)).await
                 }
             },
             () = shutdown.cancelled() => End::Shutdown,
         };
         match end {
-            End::Served => continue,
-            End::Shutdown => return Ok(()),
+            End::Served => {
+                pause = MIN_PAUSE;
+                continue;
+            }
+            End::Shutdown => return,
             End::Lost(reason) => {
                 outage = true;
+                if welcomed.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
+                    pause = MIN_PAUSE;
+                }
                 if !std::mem::replace(&mut told, true) {
-                    events.tell(Event::Waiting { announcer: announcer.clone(), reason });
+                    events.tell(Event::Waiting { announcer: announcer.to_owned(), reason });
                 }
             }
         }
         tokio::select! {
             () = sleep(jittered(pause)) => pause = (pause * 2).min(MAX_PAUSE),
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return,
         }
+    }
+}
+
+/// Tells whether the loudspeaker works, also while there is no announcer to tell.
+async fn tell_health(station: String, mut health: HealthWatch, events: Events) -> Infallible {
+    let mut was_faulty = false;
+    loop {
+        match health.fault() {
+            Some(reason) => events.tell(Event::StationFaulty { station: station.clone(), reason }),
+            None if was_faulty => events.tell(Event::StationHealthy { station: station.clone() }),
+            None => (),
+        }
+        was_faulty = health.fault().is_some();
+        health.changed().await;
     }
 }
 

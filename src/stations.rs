@@ -2,6 +2,7 @@
 //! clock of its own: the announcer tells it what happened and when, and carries out what it answers.
 
 mod announcement;
+mod ending;
 #[cfg(test)]
 mod tests;
 
@@ -11,11 +12,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{self, Event};
+use crate::event::{self, Event, Outcome};
 use crate::wire::{ClipId, FromStation, Receipt};
-use announcement::{Announcement, Progress, Timing};
+use announcement::{Announcement, LATE_GAP, Progress, Timing};
 
 pub use announcement::Delivery;
+pub use ending::Restored;
 
 /// How long the verdict waits for a station that is between two connections: the longest pause
 /// between two dials (5 s) and a handshake.
@@ -30,11 +32,11 @@ const MAX_LEAD: Duration = Duration::from_secs(1);
 /// Added to the longest lead of the stations when the instant is named: the announcer's own way from
 /// deciding to the last socket write.
 const NAMING_MARGIN: Duration = Duration::from_millis(10);
-/// Between the end of a page and the start for those that verified too late to be in step.
-const LATE_GAP: Duration = Duration::from_millis(250);
 /// How long silence is waited for at most: a page over another is better than none, and a station refuses
 /// an instant that is 300 s ahead.
 const LONGEST_QUEUE: Duration = Duration::from_secs(240);
+/// How long after a clip expired a station that was told to play it, and was cut off, may bring the receipt.
+const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
 /// How long after the last sample a receipt is waited for.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The time every transfer has, however short the clip.
@@ -43,6 +45,15 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 const TRANSFER_MIN_RATE: u64 = 32 * 1024;
 /// How often a clip is sent to a station that refuses it.
 const MAX_REFUSALS: u32 = 2;
+/// How often a clip is sent to a station that takes it and is lost before its receipt.
+const MAX_SENDINGS: u32 = 5;
+/// The most bytes of clips that are kept: with more, the oldest that have their verdict are given up.
+const MAX_KEPT_BYTES: usize = 256 << 20;
+/// A fault that a station does not tell again so long after it is back is mended.
+const FAULT_MEMORY: Duration = Duration::from_secs(1);
+/// How often the deadlines are looked at while something is on its way, and while clips are only kept.
+const TICK: Duration = Duration::from_millis(100);
+const SLOW_TICK: Duration = Duration::from_secs(1);
 
 /// Names one connection of one station, for as long as the process runs.
 pub type ConnectionId = u64;
@@ -72,6 +83,8 @@ pub enum Action {
     Order(ConnectionId, Order),
     /// For whoever watches.
     Tell(Event),
+    /// Every station's outcome of a clip is known: nothing more is to be kept of it.
+    Closed(ClipId),
 }
 
 #[derive(Debug)]
@@ -81,7 +94,7 @@ enum Presence {
     /// Closed as agreed after a clip, and expected back.
     Between { since: Instant },
     /// Gone without a word.
-    Lost { reason: String },
+    Lost { reason: String, since: Option<Instant> },
 }
 
 #[derive(Debug)]
@@ -89,6 +102,10 @@ struct Station {
     zones: Vec<String>,
     instance: u64,
     presence: Presence,
+    /// Why its loudspeaker does not work.
+    fault: Option<String>,
+    /// When the fault, told on an earlier connection, is taken for mended.
+    mended_at: Option<Instant>,
 }
 
 /// What a station says of itself when it joins.
@@ -162,7 +179,9 @@ impl Stations {
         self.roster.entry(name).or_insert(Station {
             zones,
             instance: 0,
-            presence: Presence::Lost { reason },
+            presence: Presence::Lost { reason, since: None },
+            fault: None,
+            mended_at: None,
         });
     }
 
@@ -182,10 +201,11 @@ impl Stations {
     /// Why it is refused, in words for the station.
     pub fn join(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), String> {
         let name = hello.name;
-        let known = self.roster.get(&name);
-        if known.is_none() && self.roster.len() >= self.max_stations {
+        let is_full = !self.roster.contains_key(&name) && self.roster.len() >= self.max_stations;
+        if is_full && !self.forget_longest_lost(now) {
             return Err(format!("{} stations are here already, which is the limit", self.max_stations));
         }
+        let known = self.roster.get(&name);
         if let Some(Station { presence: Presence::Here { connection: old, .. }, instance, .. }) = known {
             if *instance != hello.instance {
                 return Err(format!("another station is here under the name {name}: choose another --name"));
@@ -206,16 +226,22 @@ impl Stations {
                 zones: hello.zones.clone(),
             });
         }
-        self.roster.insert(name.clone(), Station { zones: hello.zones, instance: hello.instance, presence });
+        let fault = self.roster.remove(&name).and_then(|station| station.fault);
+        let mended_at = fault.is_some().then(|| now + FAULT_MEMORY);
+        let station = Station { zones: hello.zones, instance: hello.instance, presence, fault, mended_at };
+        self.roster.insert(name.clone(), station);
         self.names.insert(connection, name.clone());
         if let Some(receipt) = hello.last {
             self.played(&name, receipt, now);
         }
-        for announcement in self.announcements.values_mut() {
-            if matches!(announcement.progress(&name), Some(Progress::Away { .. })) {
-                announcement.set(&name, Progress::Owed);
-            }
+        let away =
+            |announcement: &Announcement| matches!(announcement.progress(&name), Some(Progress::Away { .. }));
+        let back: Vec<ClipId> =
+            self.announcements.iter().filter(|(_, it)| away(it)).map(|(id, _)| *id).collect();
+        for id in back {
+            self.is_back(id, &name, now);
         }
+        self.settle(now);
         self.serve(&name, now);
         Ok(())
     }
@@ -235,7 +261,7 @@ impl Stations {
             station.presence = Presence::Between { since: now };
             return;
         }
-        station.presence = Presence::Lost { reason: reason.to_owned() };
+        station.presence = Presence::Lost { reason: reason.to_owned(), since: Some(now) };
         self.lose(&name, reason, now, now + REJOIN_GRACE);
     }
 
@@ -261,6 +287,10 @@ impl Stations {
                 self.goodbye(&name, now);
                 true
             }
+            FromStation::Health { fault } => {
+                self.has_fault(&name, fault);
+                true
+            }
             FromStation::Hello { .. } | FromStation::Ping { .. } | FromStation::AskTime { .. } => false,
         };
         if !in_turn {
@@ -272,18 +302,16 @@ impl Stations {
     /// Sends a clip to everybody it is for: at once to those who are free, to the others when they are.
     pub fn announce(&mut self, delivery: Delivery, expires: Instant, now: Instant) {
         let id = delivery.id;
-        let mut announcement = Announcement::new(Arc::new(delivery), expires);
+        self.make_room(delivery.frames.len(), now);
+        let mut announcement = Announcement::new(Arc::new(delivery), expires, now);
+        let mut unreachable = Vec::new();
         for (name, station) in &self.roster {
             if announcement.delivery.is_for(&station.zones) {
                 match &station.presence {
-                    Presence::Lost { reason } => {
+                    Presence::Lost { reason, .. } => {
                         let trouble = format!("not connected: {reason}");
-                        let progress = if self.keeps {
-                            Progress::Away { held_until: now }
-                        } else {
-                            Progress::Ended(Err(trouble.clone()))
-                        };
-                        announcement.add(name.clone(), progress, Some(trouble));
+                        announcement.add(name.clone(), Progress::Away { held_until: now }, Some(trouble));
+                        unreachable.push(name.clone());
                     }
                     _ => announcement.add(name.clone(), Progress::Owed, None),
                 }
@@ -293,14 +321,37 @@ impl Stations {
         stations.sort();
         self.announcements.insert(id, announcement);
         self.tell(Event::Sending { clip: id.to_string(), stations: stations.clone() });
+        if !self.keeps {
+            unreachable.iter().for_each(|name| self.miss(id, name));
+        }
         for name in &stations {
             self.serve(name, now);
         }
         self.settle(now);
     }
 
+    /// Writes down whether a station's loudspeaker works.
+    fn has_fault(&mut self, name: &str, fault: Option<String>) {
+        let Some(station) = self.roster.get_mut(name) else { return };
+        station.mended_at = None;
+        if station.fault == fault {
+            return;
+        }
+        station.fault = fault.clone();
+        let station = name.to_owned();
+        self.tell(match fault {
+            Some(reason) => Event::StationFaulty { station, reason },
+            None => Event::StationHealthy { station },
+        });
+    }
+
     /// Looks at every deadline; to be called by [`Self::next_tick`].
     pub fn tick(&mut self, now: Instant) {
+        let is_mended = |station: &Station| station.mended_at.is_some_and(|at| now >= at);
+        let mended = self.roster.iter().filter(|(_, station)| is_mended(station));
+        for name in mended.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.has_fault(&name, None);
+        }
         let overdue: Vec<String> = self
             .roster
             .iter()
@@ -312,7 +363,7 @@ impl Stations {
         for name in overdue {
             let reason = "it did not come back";
             if let Some(station) = self.roster.get_mut(&name) {
-                station.presence = Presence::Lost { reason: reason.to_owned() };
+                station.presence = Presence::Lost { reason: reason.to_owned(), since: Some(now) };
             }
             self.lose(&name, reason, now, now);
         }
@@ -321,21 +372,28 @@ impl Stations {
             self.tick_one(id, now);
         }
         self.settle(now);
-        self.announcements.retain(|_, announcement| {
-            let open = announcement.recipients.len() - announcement.tally.played - announcement.tally.failed;
-            !announcement.settled || open > 0 || announcement.sounds_at(now)
-        });
+        for (id, announcement) in &mut self.announcements {
+            if announcement.settled && announcement.open() == 0 && !announcement.closed {
+                announcement.closed = true;
+                self.actions.push(Action::Closed(*id));
+            }
+        }
+        // What still sounds is remembered, so that no other page sounds across it.
+        self.announcements.retain(|_, announcement| !announcement.closed || announcement.sounds_at(now));
     }
 
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
-        let between =
-            self.roster.values().any(|station| matches!(station.presence, Presence::Between { .. }));
+        let between = self.roster.values().any(|station| {
+            matches!(station.presence, Presence::Between { .. }) || station.mended_at.is_some()
+        });
         let soonest = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
         if self.announcements.is_empty() && !between {
             return None;
         }
-        let regular = now + Duration::from_millis(100);
+        let is_quiet = |it: &Announcement| it.settled && !it.is_busy();
+        let quiet = !between && self.announcements.values().all(is_quiet);
+        let regular = now + if quiet { SLOW_TICK } else { TICK };
         Some(soonest.map_or(regular, |soonest| soonest.min(regular)))
     }
 
@@ -345,7 +403,10 @@ impl Stations {
         let expired = now >= announcement.expires;
         let slow = announcement.names(|p| matches!(p, Progress::Sent { until } if now >= *until));
         let silent = announcement.names(|p| matches!(p, Progress::Told { until } if now >= *until));
-        let stale = announcement.names(|p| expired && matches!(p, Progress::Owed | Progress::Away { .. }));
+        let mut stale =
+            announcement.names(|p| expired && matches!(p, Progress::Owed | Progress::Away { .. }));
+        let patient = now < announcement.expires + RECEIPT_PATIENCE;
+        stale.retain(|name| !(patient && announcement.is_unresolved(name)));
         for name in slow {
             self.break_off(&name, "the clip did not get through in time", now);
         }
@@ -358,15 +419,6 @@ impl Stations {
         if agree {
             self.agree(id, now);
         }
-    }
-
-    /// A clip that has expired before a station could be given it.
-    fn miss(&mut self, id: ClipId, name: &str) {
-        let Some(announcement) = self.announcements.get_mut(&id) else { return };
-        let trouble = announcement.recipients.get(name).and_then(|recipient| recipient.trouble.clone());
-        let reason = trouble.unwrap_or_else(|| "it was not free before the clip expired".to_owned());
-        announcement.set(name, Progress::Ended(Err(reason.clone())));
-        self.tell(Event::Failed { clip: id.to_string(), station: name.to_owned(), reason });
     }
 
     fn verified(&mut self, name: &str, clip: ClipId, lead: Duration, now: Instant) -> bool {
@@ -415,16 +467,20 @@ impl Stations {
         }
         let soonest = now + announcement.lead(&names) + NAMING_MARGIN;
         let at = self.quiet_from(clip, announcement, soonest);
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return };
+        announcement.agree_by = None;
+        if at >= announcement.expires {
+            return self.too_late(clip, &names, now);
+        }
+        announcement.book(at);
+        // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
+        announcement.due.get_or_insert(if announcement.settled { announcement.made } else { at });
         let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
-        if let Some(announcement) = self.announcements.get_mut(&clip) {
-            announcement.book(at);
-            announcement.agree_by = None;
-            for name in &names {
-                announcement.set(name, Progress::Told { until });
-                if let Some(recipient) = announcement.recipients.get_mut(name) {
-                    recipient.told = Some(at);
-                    recipient.begun = false;
-                }
+        for name in &names {
+            announcement.set(name, Progress::Told { until });
+            if let Some(recipient) = announcement.recipients.get_mut(name) {
+                recipient.told = Some(at);
+                recipient.again |= std::mem::take(&mut recipient.begun);
             }
         }
         for name in &names {
@@ -459,24 +515,39 @@ impl Stations {
     /// Takes a receipt, if one is still due.
     fn played(&mut self, name: &str, receipt: Receipt, now: Instant) {
         let Some(announcement) = self.announcements.get_mut(&receipt.clip) else { return };
-        let told = announcement.recipients.get(name).and_then(|recipient| recipient.told);
-        let (true, Some(told), Some(agreed)) = (announcement.is_open(name), told, announcement.agreed())
-        else {
-            return;
+        let Some(recipient) = announcement.recipients.get(name) else { return };
+        let (told, due) = match (recipient.told, announcement.due) {
+            (Some(told), Some(due)) => (told, due),
+            // An earlier run told it, and named the instant that the receipt counts from.
+            _ if announcement.is_restored => (now, now),
+            _ => return,
         };
-        let behind = told.saturating_duration_since(agreed);
-        let late_us =
-            i64::try_from(behind.as_micros()).unwrap_or(i64::MAX).saturating_add(receipt.start_error_us);
+        let again = recipient.again;
+        if !announcement.is_open(name) {
+            return;
+        }
+        let due_frames = announcement.delivery.sound_frames;
+        if receipt.frames != due_frames {
+            let reason = format!("its receipt says {} of {due_frames} frames", receipt.frames);
+            self.end(receipt.clip, name, Outcome::Interrupted, reason);
+            return self.settle(now);
+        }
+        let behind = i64::try_from(told.saturating_duration_since(due).as_micros()).unwrap_or(i64::MAX);
+        let late_us = behind.saturating_add(receipt.start_error_us);
         let off_us = event::worst_off_us(late_us, receipt.max_error_us);
-        announcement.set(name, Progress::Ended(Ok(())));
+        let late = Duration::from_micros(late_us.max(0) as u64);
+        let outcome = Outcome::played(late);
+        announcement.set(name, Progress::Ended(outcome, String::new()));
         announcement
             .timings
             .insert(name.to_owned(), Timing { late_us, off_us, uncertainty_us: receipt.uncertainty_us });
         self.tell(Event::Played {
             clip: receipt.clip.to_string(),
             station: name.to_owned(),
+            outcome,
+            again,
             frames: receipt.frames,
-            late_ms: late_us.max(0) as u64 / 1_000,
+            late_ms: late.as_millis() as u64,
             start_error_us: receipt.start_error_us,
             max_error_us: receipt.max_error_us,
             underruns: receipt.underruns,
@@ -496,12 +567,17 @@ impl Stations {
             recipient.refusals += 1;
             recipient.refusals
         });
-        let next = match refusals {
-            MAX_REFUSALS.. => Progress::Ended(Err(format!("it refused the clip: {reason}"))),
-            _ => Progress::Owed,
-        };
-        announcement.set(name, next);
-        self.tell(Event::Rejected { clip: clip.to_string(), station: name.to_owned(), reason });
+        self.tell(Event::Rejected {
+            clip: clip.to_string(),
+            station: name.to_owned(),
+            reason: reason.clone(),
+        });
+        match refusals {
+            MAX_REFUSALS.. => {
+                self.end(clip, name, Outcome::Rejected, format!("it refused the clip: {reason}"))
+            }
+            _ => self.owe(clip, name),
+        }
         self.order(name, Order::Note(clip));
         self.settle(now);
         true
@@ -512,8 +588,8 @@ impl Stations {
         if !matches!(announcement.progress(name), Some(Progress::Verified | Progress::Told { .. })) {
             return false;
         }
-        announcement.set(name, Progress::Ended(Err(reason.clone())));
-        self.tell(Event::Failed { clip: clip.to_string(), station: name.to_owned(), reason });
+        let outcome = announcement.unheard(name);
+        self.end(clip, name, outcome, reason);
         self.order(name, Order::Note(clip));
         self.settle(now);
         true
@@ -525,18 +601,8 @@ impl Stations {
             self.names.remove(&connection);
             self.actions.push(Action::Order(connection, Order::Drop));
         }
-        let mut told = Vec::new();
-        for (id, announcement) in &mut self.announcements {
-            if announcement.is_open(name) {
-                announcement.set(name, Progress::Ended(Err(reason.to_owned())));
-                told.push(*id);
-            }
-        }
         self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
-        for id in told {
-            let (clip, station) = (id.to_string(), name.to_owned());
-            self.tell(Event::Failed { clip, station, reason: reason.to_owned() });
-        }
+        self.end_all(name, reason);
         self.settle(now);
     }
 
@@ -547,7 +613,10 @@ impl Stations {
             return self.forget(name, reason, now);
         }
         let Some(station) = self.roster.get_mut(name) else { return };
-        let was = std::mem::replace(&mut station.presence, Presence::Lost { reason: reason.to_owned() });
+        let was = std::mem::replace(
+            &mut station.presence,
+            Presence::Lost { reason: reason.to_owned(), since: Some(now) },
+        );
         if let Presence::Here { connection, .. } = was {
             self.names.remove(&connection);
             self.actions.push(Action::Order(connection, Order::Drop));
@@ -566,19 +635,14 @@ impl Stations {
     /// Writes down that a station is gone. What it was owed is kept for it; the verdict waits for it
     /// until the instant.
     fn lose(&mut self, name: &str, reason: &str, now: Instant, held_until: Instant) {
-        for announcement in self.announcements.values_mut() {
-            if !announcement.is_open(name) {
-                continue;
+        let mut gone = Vec::new();
+        for (id, announcement) in &mut self.announcements {
+            if announcement.lose(name, reason, held_until) && !self.keeps {
+                gone.push(*id);
             }
-            let next = match announcement.progress(name) {
-                _ if !self.keeps => Progress::Ended(Err(reason.to_owned())),
-                Some(Progress::Away { held_until }) => Progress::Away { held_until: *held_until },
-                _ => Progress::Away { held_until },
-            };
-            announcement.set(name, next);
-            announcement.trouble(name, reason);
         }
         self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
+        gone.iter().for_each(|id| self.miss(*id, name));
         self.settle(now);
     }
 
@@ -598,6 +662,9 @@ impl Stations {
         let until =
             now + TRANSFER_DEADLINE + Duration::from_secs(delivery.frames.len() as u64 / TRANSFER_MIN_RATE);
         announcement.set(name, Progress::Sent { until });
+        if let Some(recipient) = announcement.recipients.get_mut(name) {
+            recipient.sendings += 1;
+        }
         self.actions.push(Action::Order(*connection, Order::Deliver(delivery)));
     }
 
@@ -615,8 +682,8 @@ impl Stations {
                 announcement.agree_by = (tally.verified > 0)
                     .then(|| announcement.agree_by.map_or(now + wait, |by| by.min(now + wait)));
             }
-            let busy = tally.awaited + tally.verified + tally.told > 0;
-            if announcement.settled || busy || (tally.away > 0 && announcement.is_held(now)) {
+            if announcement.settled || announcement.is_busy() || (tally.away > 0 && announcement.is_held(now))
+            {
                 continue;
             }
             announcement.settled = true;

@@ -317,6 +317,11 @@ pub enum FromStation {
         /// Random, and never used again.
         nonce: Nonce,
     },
+    /// Whether the loudspeaker works: sent after Welcome by a station whose does not, and whenever it changes.
+    Health {
+        /// Why it does not, in words.
+        fault: Option<String>,
+    },
 }
 
 /// From the announcer to a station.
@@ -434,8 +439,11 @@ impl Message for FromStation {
                 }
                 check_zones(zones)
             }
-            Self::Rejected { reason, .. } | Self::Failed { reason, .. } => check_reason(reason),
-            Self::Ping { .. }
+            Self::Rejected { reason, .. }
+            | Self::Failed { reason, .. }
+            | Self::Health { fault: Some(reason) } => check_reason(reason),
+            Self::Health { fault: None }
+            | Self::Ping { .. }
             | Self::Verified { .. }
             | Self::Playing { .. }
             | Self::Played(_)

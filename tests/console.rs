@@ -45,6 +45,11 @@ impl Desk {
     /// Leaves with a key; checks the status, and that the terminal is as it was.
     fn leave(&self, key: &str, status: i32) {
         self.terminal.press(key);
+        self.restored(status);
+    }
+
+    /// That it left with a status, and the terminal is as it was.
+    fn restored(&self, status: i32) {
         self.terminal.wait_for(&format!("left={status}"));
         assert_eq!(
             self.terminal.state("#{alternate_on} #{cursor_flag}"),
@@ -103,6 +108,24 @@ fn escape_drops_the_recording() {
 fn control_c_leaves_too_and_restores_the_terminal() {
     let desk = Desk::open("2", 100, 30);
     desk.leave("C-c", 0);
+}
+
+#[test]
+fn two_signals_leave_at_once_and_restore_the_terminal() {
+    let desk = Desk::open("5", 100, 30);
+    desk.terminal.press("Enter");
+    desk.terminal.wait_for("recording");
+    let shell = desk.terminal.state("#{pane_pid}");
+    let kill = |signal: &str| {
+        let status =
+            std::process::Command::new("pkill").args([signal, "-P", shell.trim(), "-x", "bullhorn"]).status();
+        assert!(status.unwrap().success());
+    };
+    // The page that is recorded is dropped at the first; the one on its way is waited for.
+    desk.terminal.wait_for("1 of 1 playing");
+    kill("-TERM");
+    kill("-INT");
+    desk.restored(130);
 }
 
 #[test]

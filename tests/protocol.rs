@@ -132,6 +132,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromStation::Failed { clip, reason: reason.clone() },
         FromStation::Goodbye,
         FromStation::AskTime { nonce: [0; 16] },
+        FromStation::Health { fault: None },
     ];
     let announcer = [
         FromAnnouncer::Welcome { clock: 0, site: None },

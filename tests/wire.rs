@@ -59,6 +59,7 @@ fn from_station() -> impl Strategy<Value = FromStation> {
         (clip_id(), reason()).prop_map(|(clip, reason)| FromStation::Failed { clip, reason }),
         Just(FromStation::Goodbye),
         any::<[u8; 16]>().prop_map(|nonce| FromStation::AskTime { nonce }),
+        proptest::option::of(reason()).prop_map(|fault| FromStation::Health { fault }),
     ]
 }
 
@@ -397,7 +398,7 @@ fn golden_vectors() {
     let receipt =
         Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1, uncertainty_us: 200 };
     let nonce = std::array::from_fn(|at| at as u8);
-    let from_station: [(FromStation, &[u8]); 10] = [
+    let from_station: [(FromStation, &[u8]); 12] = [
         (
             FromStation::Hello {
                 name: "é".into(),
@@ -426,6 +427,8 @@ fn golden_vectors() {
         (FromStation::Failed { clip, reason: String::new() }, &[6, 0xac, 2, 2, 0]),
         (FromStation::Goodbye, &[7]),
         (FromStation::AskTime { nonce }, &[&[8][..], &nonce].concat()),
+        (FromStation::Health { fault: None }, &[9, 0]),
+        (FromStation::Health { fault: Some("no".into()) }, &[9, 1, 2, b'n', b'o']),
     ];
     for (message, bytes) in from_station {
         assert_eq!(wire::encode(&message).unwrap(), bytes, "{message:?}");

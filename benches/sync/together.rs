@@ -20,6 +20,8 @@ pub struct Play {
     pub worst_skew_ms: f64,
     /// Between the skew of the first half second, as recorded, and what the receipts make of it; 0 without.
     pub disagreement_ms: f64,
+    /// By how much that may be, by the receipts' own word.
+    pub doubt_ms: f64,
 }
 
 impl Play {
@@ -35,13 +37,16 @@ impl Play {
                 [0, 1].map(|index| receipts[index]["start_error_us"].as_f64().unwrap() / 1e3);
             (second - first - ms(skews[0])).abs()
         });
+        let doubt_ms = receipts.map_or(0.0, |receipts| {
+            receipts.iter().map(|receipt| receipt["uncertainty_us"].as_f64().unwrap() / 1e3).sum()
+        });
         let all: Vec<String> = skews.iter().map(|skew| format!("{:+.3}", ms(*skew))).collect();
         let errors = receipts.map(|receipts| {
             ["start_error_us", "max_error_us", "uncertainty_us"]
                 .map(|field| [0, 1].map(|index| receipts[index][field].as_i64().unwrap()))
         });
         println!("  skew by half seconds, ms: {}   receipts, µs: {errors:?}", all.join(" "));
-        Self { worst_skew_ms, disagreement_ms }
+        Self { worst_skew_ms, disagreement_ms, doubt_ms }
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
 
-use super::screen;
 use crate::event::Command;
 
 /// The name of the thread that reads keys.
@@ -21,8 +20,6 @@ const POLL: Duration = Duration::from_millis(100);
 const REPEAT: Duration = Duration::from_millis(300);
 /// How long the console may take to leave at once before it is left behind.
 const AT_ONCE: Duration = Duration::from_millis(500);
-/// What a shell expects of a program that Ctrl-C ended: 128 and SIGINT's number.
-const INTERRUPTED: i32 = 130;
 
 /// What a key means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +108,7 @@ impl Keys {
     /// Ends the process if the operator will not wait: the console calls it where it does not draw.
     pub fn leave_if_asked(&self) {
         if self.shared.leaves_at_once.load(Ordering::SeqCst) {
-            leave_at_once();
+            super::leave_at_once();
         }
     }
 }
@@ -123,11 +120,6 @@ impl Drop for Keys {
             let _ = thread.join();
         }
     }
-}
-
-fn leave_at_once() {
-    screen::give_back();
-    std::process::exit(INTERRUPTED);
 }
 
 fn read_keys(commands: &mpsc::Sender<Command>, shared: &Shared) {
@@ -161,7 +153,7 @@ fn read_keys(commands: &mpsc::Sender<Command>, shared: &Shared) {
             Some(Action::LeaveAtOnce) => {
                 shared.leaves_at_once.store(true, Ordering::SeqCst);
                 thread::sleep(AT_ONCE);
-                leave_at_once();
+                super::leave_at_once();
             }
             None => {}
         }

@@ -60,7 +60,7 @@ fn state_style(view: &View, state: &State) -> Style {
         State::Announced(Stage::Playing) => coloured(view, Color::Yellow),
         State::Announced(Stage::Played) => coloured(view, Color::Green),
         State::Announced(Stage::OutOfStep(_)) => coloured(view, Color::Yellow).add_modifier(Modifier::BOLD),
-        State::Announced(Stage::Failed(_)) | State::Lost(_) => {
+        State::Announced(Stage::Failed(_)) | State::Faulty(_) | State::Lost(_) => {
             coloured(view, Color::Red).add_modifier(Modifier::BOLD)
         }
     }
@@ -122,8 +122,8 @@ fn trouble(name: &str, state: &State) -> String {
 
 /// How many stations there are in each state, those in trouble first.
 fn census(view: &View) -> String {
-    const WORDS: [&str; 8] =
-        ["lost", "failed", "out of step", "receiving", "verified", "playing", "played", "waiting"];
+    const WORDS: [&str; 9] =
+        ["lost", "faulty", "failed", "out of step", "receiving", "verified", "playing", "played", "waiting"];
     let mut counts = [0_usize; WORDS.len()];
     for (name, station) in &view.stations {
         let word = view.state(name, station).word();
@@ -291,6 +291,8 @@ mod tests {
         Event::Played {
             clip: CLIP.into(),
             station: name.into(),
+            outcome: crate::event::Outcome::Played,
+            again: false,
             frames: 1,
             late_ms: off_us.max(0) as u64 / 1_000,
             start_error_us: 0,
@@ -302,7 +304,12 @@ mod tests {
     }
 
     fn failed(name: &str) -> Event {
-        Event::Failed { clip: CLIP.into(), station: name.into(), reason: "no sound device".into() }
+        Event::Failed {
+            clip: CLIP.into(),
+            station: name.into(),
+            outcome: crate::event::Outcome::Missed,
+            reason: "no sound device".into(),
+        }
     }
 
     #[test]

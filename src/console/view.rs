@@ -22,6 +22,8 @@ const MAX_LOST: usize = 200;
 pub struct Station {
     /// The zones it declared.
     pub zones: Vec<String>,
+    /// Why its loudspeaker does not work.
+    fault: Option<String>,
     /// Why it is gone, and how many were lost before it.
     lost: Option<(String, u64)>,
 }
@@ -50,6 +52,8 @@ pub enum State<'a> {
     Waiting,
     /// It has a part in the latest announcement.
     Announced(&'a Stage),
+    /// It listens and cannot play, and why.
+    Faulty(&'a str),
     /// It is gone, and why.
     Lost(&'a str),
 }
@@ -65,6 +69,7 @@ impl State<'_> {
             Self::Announced(Stage::Played) => "played",
             Self::Announced(Stage::OutOfStep(_)) => "out of step",
             Self::Announced(Stage::Failed(_)) => "failed",
+            Self::Faulty(_) => "faulty",
             Self::Lost(_) => "lost",
         }
     }
@@ -73,7 +78,7 @@ impl State<'_> {
     pub fn trouble(&self) -> Option<&str> {
         match self {
             Self::Announced(Stage::Failed(reason) | Stage::OutOfStep(reason)) => Some(reason),
-            Self::Lost(reason) => Some(reason),
+            Self::Faulty(reason) | Self::Lost(reason) => Some(reason),
             _ => None,
         }
     }
@@ -169,9 +174,20 @@ impl View {
         match event {
             Event::Listening { address } => self.address = Some(address.clone()),
             Event::StationJoined { station, zones, .. } => {
-                self.stations.insert(station.clone(), Station { zones: zones.clone(), lost: None });
+                let fault = self.stations.remove(station).and_then(|station| station.fault);
+                self.stations.insert(station.clone(), Station { zones: zones.clone(), fault, lost: None });
             }
             Event::StationLeft { station, reason } => self.lose(station, reason),
+            Event::StationFaulty { station, reason } => {
+                if let Some(station) = self.stations.get_mut(station) {
+                    station.fault = Some(reason.clone());
+                }
+            }
+            Event::StationHealthy { station } => {
+                if let Some(station) = self.stations.get_mut(station) {
+                    station.fault = None;
+                }
+            }
             Event::Recording { length_ms, .. } => {
                 self.recording = Some(Recording {
                     remaining_ms: *length_ms,
@@ -198,7 +214,7 @@ impl View {
                 let out_of_step = report::out_of_step(*off_us, *uncertainty_us);
                 self.advance(clip, station, out_of_step.map_or(Stage::Played, Stage::OutOfStep));
             }
-            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason } => {
+            Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason, .. } => {
                 self.advance(clip, station, Stage::Failed(reason.clone()));
             }
             Event::Done { clip, played, expected, missing, out_of_step, .. } => {
@@ -213,7 +229,11 @@ impl View {
                     }
                 }
             }
-            Event::Connected { .. } | Event::Waiting { .. } | Event::Warning { .. } => {}
+            Event::Connected { .. }
+            | Event::Waiting { .. }
+            | Event::Warning { .. }
+            | Event::MicrophoneFaulty { .. }
+            | Event::MicrophoneHealthy { .. } => {}
         }
     }
 
@@ -247,7 +267,12 @@ impl View {
         if let Some((reason, _)) = &station.lost {
             return State::Lost(reason);
         }
-        match self.page.as_ref().and_then(|page| page.stages.get(name)) {
+        let stage = self.page.as_ref().and_then(|page| page.stages.get(name));
+        let is_busy = matches!(stage, Some(Stage::Receiving | Stage::Verified | Stage::Playing));
+        if let (Some(fault), false) = (&station.fault, is_busy) {
+            return State::Faulty(fault);
+        }
+        match stage {
             Some(stage) => State::Announced(stage),
             None => State::Waiting,
         }
@@ -264,7 +289,7 @@ impl View {
         match self.stations.get_mut(name) {
             Some(station) => station.lost = lost,
             None => {
-                self.stations.insert(name.to_owned(), Station { zones: Vec::new(), lost });
+                self.stations.insert(name.to_owned(), Station { zones: Vec::new(), fault: None, lost });
             }
         }
         if self.stations.len() - self.listening() > MAX_LOST {
@@ -378,6 +403,8 @@ mod tests {
         view.apply(&Event::Played {
             clip: c,
             station: s,
+            outcome: crate::event::Outcome::Played,
+            again: false,
             frames,
             late_ms,
             start_error_us: 0,

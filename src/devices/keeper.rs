@@ -10,7 +10,7 @@ use cpal::traits::StreamTrait;
 use tokio::sync::watch;
 
 use super::format::{Format, formats};
-use super::{DevicesError, Direction, Found, Hosts, silence_alsa};
+use super::{DevicesError, Direction, Found, HealthWatch, Hosts, silence_alsa};
 
 /// A device must have opened by then.
 const OPEN_PATIENCE: Duration = Duration::from_secs(8);
@@ -25,7 +25,7 @@ const SILENT_CHECKS_AT_FIRST: u32 = 12;
 /// Callbacks that may come at once, before the device runs.
 const FIRST_CALLS: u64 = 2;
 /// Waits between attempts to open a lost device: doubled from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 /// A device that does not answer within this is given up, in cpal's own calls.
 pub(crate) const STREAM_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -95,6 +95,7 @@ type State<L> = Result<Arc<L>, Arc<DevicesError>>;
 pub(crate) struct Keeper<L> {
     name: String,
     state: watch::Receiver<State<L>>,
+    health: HealthWatch,
     orders: Arc<Orders>,
     thread: Thread,
 }
@@ -125,13 +126,44 @@ impl<L: Send + Sync + 'static> Keeper<L> {
             .map_err(|error| failed(error.to_string()))?;
         let thread = thread.thread().clone();
         match opened.recv_timeout(OPEN_PATIENCE) {
-            Ok(Ok((name, state))) => Ok(Self { name, state, orders, thread }),
+            Ok(Ok((name, state, health))) => Ok(Self { name, state, health, orders, thread }),
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 orders.stop.store(true, Ordering::Release);
                 Err(DevicesError::Silent { device: called, waited: OPEN_PATIENCE })
             }
         }
+    }
+
+    /// Waits for a device that could not be opened, as for one that was lost.
+    ///
+    /// # Errors
+    /// The same error, when not even a thread can be had.
+    pub(crate) fn await_device<O: Open<Link = L>>(
+        opener: O,
+        wanted: Option<String>,
+        error: Arc<DevicesError>,
+    ) -> Result<Self, Arc<DevicesError>> {
+        let name = wanted.clone().unwrap_or_else(|| format!("the default {} device", O::DIRECTION));
+        let orders = Arc::new(Orders::default());
+        let mut work = Work { opener, wanted, hosts: Hosts::default(), orders: orders.clone() };
+        let (trouble, health) = HealthWatch::channel(Some(crate::error_chain(&error)));
+        let (state, watcher) = watch::channel(Err(error.clone()));
+        let called = name.clone();
+        let run = move || {
+            silence_alsa();
+            if let Some(opened) = work.reopen(&called, &state) {
+                work.keep(opened, &called, &state, &trouble);
+            }
+        };
+        let thread = thread::Builder::new().name("sound-keeper".into()).spawn(run).map_err(|_| error)?;
+        let thread = thread.thread().clone();
+        Ok(Self { name, state: watcher, health, orders, thread })
+    }
+
+    /// Whether the device works.
+    pub(crate) fn health(&self) -> HealthWatch {
+        self.health.clone()
     }
 
     /// The device's name.
@@ -184,12 +216,14 @@ struct Work<O> {
     orders: Arc<Orders>,
 }
 
-type First<L> = Result<(String, watch::Receiver<State<L>>), DevicesError>;
+type First<L> = Result<(String, watch::Receiver<State<L>>, HealthWatch), DevicesError>;
+/// An open stream, and its health.
+type Opened = (Streams, Arc<Health>);
 
 impl<O: Open> Work<O> {
     fn run(mut self, first: &mpsc::SyncSender<First<O::Link>>) {
         silence_alsa();
-        let (mut streams, link, mut health, name) = match self.open() {
+        let (streams, link, health, name) = match self.open() {
             Ok(opened) => opened,
             Err(error) => {
                 // Nobody waits any more if this fails.
@@ -198,32 +232,55 @@ impl<O: Open> Work<O> {
             }
         };
         let (state, watcher) = watch::channel(Ok(Arc::new(link)));
-        if first.send(Ok((name.clone(), watcher))).is_err() {
+        let (trouble, watch) = HealthWatch::channel(None);
+        if first.send(Ok((name.clone(), watcher, watch))).is_err() {
             return dispose(streams);
         }
+        self.keep((streams, health), &name, &state, &trouble);
+    }
+
+    /// Watches over an open stream, and opens it again whenever it is lost, until all is to stop.
+    fn keep(
+        &mut self,
+        mut opened: Opened,
+        name: &str,
+        state: &watch::Sender<State<O::Link>>,
+        trouble: &watch::Sender<Option<String>>,
+    ) {
         loop {
-            let Some(error) = self.watch(&health, &name) else { return dispose(streams) };
+            let (streams, health) = opened;
+            let Some(error) = self.watch(&health, name, trouble) else { return dispose(streams) };
             tracing::warn!(device = name, %error, "the sound device is lost; opening it again");
+            trouble.send_replace(Some(crate::error_chain(&error)));
             state.send_modify(|state| *state = Err(Arc::new(error)));
             dispose(streams);
-            let mut wait = BACKOFF.0;
-            let link;
-            (streams, link, health) = loop {
-                self.pause(wait);
-                if self.stopped() {
-                    return;
+            match self.reopen(name, state) {
+                Some(again) => opened = again,
+                None => return,
+            }
+        }
+    }
+
+    /// Opens the device as soon as it can be; `None` when all is to stop.
+    fn reopen(&mut self, name: &str, state: &watch::Sender<State<O::Link>>) -> Option<Opened> {
+        let mut wait = BACKOFF.0;
+        loop {
+            self.pause(wait);
+            if self.stopped() {
+                return None;
+            }
+            match self.open() {
+                Ok((streams, link, health, _)) => {
+                    tracing::info!(device = name, "the sound device is back");
+                    state.send_modify(|state| *state = Ok(Arc::new(link)));
+                    return Some((streams, health));
                 }
-                match self.open() {
-                    Ok((streams, link, health, _)) => break (streams, link, health),
-                    Err(error) => {
-                        tracing::debug!(device = name, %error, "the sound device is still lost");
-                        state.send_modify(|state| *state = Err(Arc::new(error)));
-                    }
+                Err(error) => {
+                    tracing::debug!(device = name, %error, "the sound device is still lost");
+                    state.send_modify(|state| *state = Err(Arc::new(error)));
                 }
-                wait = (wait * 2).min(BACKOFF.1);
-            };
-            tracing::info!(device = name, "the sound device is back");
-            state.send_modify(|state| *state = Ok(Arc::new(link)));
+            }
+            wait = (wait * 2).min(BACKOFF.1);
         }
     }
 
@@ -267,7 +324,12 @@ impl<O: Open> Work<O> {
     }
 
     /// Returns when the stream is dead, with the reason, or when all is to stop.
-    fn watch(&self, health: &Health, name: &str) -> Option<DevicesError> {
+    fn watch(
+        &self,
+        health: &Health,
+        name: &str,
+        trouble: &watch::Sender<Option<String>>,
+    ) -> Option<DevicesError> {
         let (mut seen, mut silent) = (0, 0);
         loop {
             thread::park_timeout(CHECK_INTERVAL);
@@ -280,6 +342,10 @@ impl<O: Open> Work<O> {
             let calls = health.calls.load(Ordering::Relaxed);
             silent = if calls == seen { silent + 1 } else { 0 };
             seen = calls;
+            if calls > FIRST_CALLS {
+                // Open is not enough: it runs.
+                trouble.send_if_modified(|fault| fault.take().is_some());
+            }
             let limit = if calls <= FIRST_CALLS { SILENT_CHECKS_AT_FIRST } else { SILENT_CHECKS };
             if silent >= limit {
                 return Some(DevicesError::Silent { device: name.into(), waited: CHECK_INTERVAL * limit });

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::checked::Kind;
 use super::{AnnouncerId, KeysError, StateFolder};
+use crate::wire::{ClipId, Receipt};
 
 const HEARD: Kind = Kind {
     file: "heard",
@@ -39,6 +40,8 @@ impl Mark {
 pub struct Heard {
     folder: StateFolder,
     marks: BTreeMap<AnnouncerId, Mark>,
+    /// Of clips played to their end.
+    receipts: BTreeMap<AnnouncerId, Receipt>,
 }
 
 impl Heard {
@@ -47,7 +50,7 @@ impl Heard {
     /// # Errors
     /// Those of reading; a damaged file is refused and never taken for an empty one.
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
-        let mut heard = Self { folder: folder.clone(), marks: BTreeMap::new() };
+        let mut heard = Self { folder: folder.clone(), marks: BTreeMap::new(), receipts: BTreeMap::new() };
         heard.read()?;
         Ok(heard)
     }
@@ -57,6 +60,20 @@ impl Heard {
         self.marks.get(announcer).copied()
     }
 
+    /// The receipt of the last clip heard of an announcer, if it was played to its end.
+    pub fn receipt(&self, announcer: &AnnouncerId) -> Option<Receipt> {
+        self.receipts.get(announcer).copied()
+    }
+
+    /// Moves an announcer's mark to the clip of a receipt, played to its end. On the disk before it returns.
+    ///
+    /// # Errors
+    /// Those of [`Heard::advance`].
+    pub fn finish(&mut self, announcer: &AnnouncerId, receipt: Receipt) -> Result<(), KeysError> {
+        let ClipId { epoch, sequence } = receipt.clip;
+        self.write(announcer, Mark { epoch, sequence, finished: true }, Some(receipt))
+    }
+
     /// Moves an announcer's mark. On the disk before it returns: call it before the first sample with
     /// `finished` false, and after the last with true.
     ///
@@ -64,6 +81,15 @@ impl Heard {
     /// [`KeysError::HeardLater`] if the mark would go back, and those of reading and writing; then the
     /// clip must not be played.
     pub fn advance(&mut self, announcer: &AnnouncerId, mark: Mark) -> Result<(), KeysError> {
+        self.write(announcer, mark, None)
+    }
+
+    fn write(
+        &mut self,
+        announcer: &AnnouncerId,
+        mark: Mark,
+        receipt: Option<Receipt>,
+    ) -> Result<(), KeysError> {
         let folder = self.folder.clone();
         let locked = folder.lock()?;
         self.read()?;
@@ -74,31 +100,43 @@ impl Heard {
         if was.is_some_and(|was| !was.admits(mark.epoch, mark.sequence)) {
             return Err(KeysError::HeardLater);
         }
+        let before = (self.marks.clone(), self.receipts.clone());
         self.marks.insert(*announcer, mark);
-        let mut body = String::with_capacity(self.marks.len() * 112);
+        match receipt {
+            Some(receipt) => self.receipts.insert(*announcer, receipt),
+            None => self.receipts.remove(announcer),
+        };
+        HEARD.write(&locked, &self.body()).inspect_err(|_| (self.marks, self.receipts) = before)
+    }
+
+    fn body(&self) -> String {
+        let mut body = String::with_capacity(self.marks.len() * 128);
         for (announcer, Mark { epoch, sequence, finished }) in &self.marks {
             let end = if *finished { "finished" } else { "begun" };
             // Writing to a String cannot fail.
-            let _ = writeln!(body, "{} {epoch} {sequence} {end}", announcer.to_hex());
+            let _ = write!(body, "{} {epoch} {sequence} {end}", announcer.to_hex());
+            if let Some(it) = self.receipts.get(announcer) {
+                let Receipt { frames, start_error_us, max_error_us, underruns, uncertainty_us, .. } = it;
+                let _ =
+                    write!(body, " {frames} {start_error_us} {max_error_us} {underruns} {uncertainty_us}");
+            }
+            body.push('\n');
         }
-        HEARD.write(&locked, &body).inspect_err(|_| {
-            match was {
-                Some(was) => self.marks.insert(*announcer, was),
-                None => self.marks.remove(announcer),
-            };
-        })
+        body
     }
 
     fn read(&mut self) -> Result<(), KeysError> {
         let body = HEARD.read(&self.folder)?;
         let lines = body.iter().flat_map(|body| body.lines());
-        let parsed: Option<_> = lines.map(parse).collect();
-        self.marks = parsed.ok_or_else(|| HEARD.damaged(&self.folder, "a line is not a mark"))?;
+        let parsed: Option<Vec<_>> = lines.map(parse).collect();
+        let parsed = parsed.ok_or_else(|| HEARD.damaged(&self.folder, "a line is not a mark"))?;
+        self.receipts = parsed.iter().filter_map(|(who, _, receipt)| Some((*who, (*receipt)?))).collect();
+        self.marks = parsed.into_iter().map(|(who, mark, _)| (who, mark)).collect();
         Ok(())
     }
 }
 
-fn parse(line: &str) -> Option<(AnnouncerId, Mark)> {
+fn parse(line: &str) -> Option<(AnnouncerId, Mark, Option<Receipt>)> {
     let mut words = line.split(' ');
     let announcer = AnnouncerId::from_hex(words.next()?)?;
     let epoch = words.next()?.parse().ok()?;
@@ -108,5 +146,15 @@ fn parse(line: &str) -> Option<(AnnouncerId, Mark)> {
         "begun" => false,
         _ => return None,
     };
-    words.next().is_none().then_some((announcer, Mark { epoch, sequence, finished }))
+    let mark = Mark { epoch, sequence, finished };
+    let Some(frames) = words.next() else { return Some((announcer, mark, None)) };
+    let receipt = Receipt {
+        clip: ClipId { epoch, sequence },
+        frames: frames.parse().ok()?,
+        start_error_us: words.next()?.parse().ok()?,
+        max_error_us: words.next()?.parse().ok()?,
+        underruns: words.next()?.parse().ok()?,
+        uncertainty_us: words.next()?.parse().ok()?,
+    };
+    (finished && words.next().is_none()).then_some((announcer, mark, Some(receipt)))
 }

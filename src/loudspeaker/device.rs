@@ -13,7 +13,7 @@ use super::{LoudspeakerError, PlayReport};
 use crate::clip::Clip;
 use crate::devices::format::{Format, with_sample_type};
 use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
-use crate::devices::{Direction, Found};
+use crate::devices::{DevicesError, Direction, Found, HealthWatch};
 use crate::sample;
 
 /// Sound a callback takes. Twice that lies in the device's buffer, which is what a busy machine may be late
@@ -173,6 +173,19 @@ impl DeviceLoudspeaker {
         let keeper =
             Keeper::open(Opener, wanted).map_err(|error| LoudspeakerError::Device(Arc::new(error)))?;
         Ok(Self { keeper })
+    }
+
+    /// Waits for a device that could not be opened.
+    pub(super) fn await_device(
+        wanted: Option<String>,
+        error: Arc<DevicesError>,
+    ) -> Result<Self, LoudspeakerError> {
+        let keeper = Keeper::await_device(Opener, wanted, error).map_err(LoudspeakerError::Device)?;
+        Ok(Self { keeper })
+    }
+
+    pub(super) fn health(&self) -> HealthWatch {
+        self.keeper.health()
     }
 
     pub(super) fn name(&self) -> &str {

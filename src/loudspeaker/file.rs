@@ -37,6 +37,9 @@ impl FolderLoudspeaker {
         tokio::time::sleep_until(at).await;
         let begun = tokio::time::Instant::now();
         on_start();
+        let length = clip.format().length();
+        // Nobody is in a hurry for the file, but many stations on one machine are to say that they have begun.
+        tokio::time::sleep_until(begun + length / 2).await;
         let stem = stem(label);
         let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
         let (wav, path) = (clip.wav().clone(), part.0.clone());
@@ -47,7 +50,7 @@ impl FolderLoudspeaker {
         });
         let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
         written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(failed)?;
-        tokio::time::sleep_until(begun + clip.format().length()).await;
+        tokio::time::sleep_until(begun + length).await;
         std::fs::rename(&part.0, self.folder.join(format!("{stem}.wav"))).map_err(failed)?;
         Ok(PlayReport {
             frames: clip.format().frames().into(),

@@ -87,8 +87,9 @@ impl Progress {
     }
 }
 
-/// Frames over which an error is taken back, as a time constant: 0.1 s at 48 kHz.
-const STEERING_FRAMES: f64 = 4_800.0;
+/// Frames over which an error is taken back, as a time constant: 0.5 s at 48 kHz. A course that is off for a
+/// moment, as on a busy machine, moves the sound by little.
+const STEERING_FRAMES: f64 = 24_000.0;
 /// The most that steering bends the pitch: 3.5 cents, below what an ear tells from speech.
 const MAX_STEERING: f64 = 0.002;
 /// Frames in which a cancelled sound fades, so that it does not click: 5 ms at 48 kHz.

@@ -10,7 +10,7 @@ use super::{Level, MicrophoneError, frames_of};
 use crate::clip::peak_db;
 use crate::devices::format::{Format, with_sample_type};
 use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
-use crate::devices::{Direction, Found};
+use crate::devices::{Direction, Found, HealthWatch};
 use crate::sample::Sound;
 
 /// Sound a callback brings: adds to the delay, so it is short.
@@ -173,6 +173,10 @@ impl DeviceMicrophone {
         let keeper =
             Keeper::open(Opener, wanted).map_err(|error| MicrophoneError::Device(Arc::new(error)))?;
         Ok(Self { keeper })
+    }
+
+    pub(super) fn health(&self) -> HealthWatch {
+        self.keeper.health()
     }
 
     pub(super) fn name(&self) -> &str {

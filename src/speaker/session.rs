@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Config, End, clock_us};
 use crate::clip::MAX_WAV_BYTES;
 use crate::clock::{Clock, Exchange};
+use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
 use crate::keys::{KeysError, NoisePublicKey};
 use crate::link::{Frame, LinkError, PING_INTERVAL, StationLink};
@@ -45,18 +46,25 @@ pub(super) struct Memory {
     /// Which announcer clock that is.
     clock_of: Option<u64>,
     played: VecDeque<Receipt>,
+    /// Whether the loudspeaker works.
+    health: HealthWatch,
+    /// What the announcer was told of it last.
+    told_fault: Option<String>,
     /// None for an open link.
     pub membership: Option<Membership>,
 }
 
 impl Memory {
-    pub fn new(instance: u64, membership: Option<Membership>) -> Self {
+    pub fn new(instance: u64, membership: Option<Membership>, health: HealthWatch) -> Self {
         Self {
             base: Instant::now(),
             instance: membership.as_ref().map_or(instance, Membership::instance),
             clock: Clock::default(),
             clock_of: None,
-            played: VecDeque::new(),
+            health,
+            told_fault: None,
+            // A receipt that this station's last run wrote down, and perhaps could not deliver.
+            played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
             membership,
         }
     }
@@ -75,6 +83,7 @@ type Question = (TimeNonce, std::time::Instant);
 /// What the connection brings next.
 enum Turn {
     PingDue,
+    HealthChanged,
     Message(FromAnnouncer),
     Block(BytesMut),
     Closed,
@@ -169,12 +178,13 @@ impl<'a> Session<'a> {
     ) -> Result<(), SessionError> {
         self.join().await?;
         joined();
+        self.tell_health().await?;
         let FromAnnouncer::Clip { header, signature, key } = self.next_message(None).await? else {
             return Err(SessionError::OutOfTurn);
         };
         let sent = Sent { header: &header, signature: &signature, key: Zeroizing::new(key) };
         let (id, received) = match ClipHeader::decode(&header) {
-            Ok(parsed) => (parsed.id, self.receive(&parsed, &sent).await?),
+            Ok(parsed) => (parsed.id, self.receive(&parsed, &sent).await?.map(|clip| (parsed, clip))),
             Err(error) => {
                 // A header that does not even name its clip cannot be answered.
                 let id = ClipHeader::id_of(&header).ok_or(LinkError::Wire(error.clone()))?;
@@ -187,7 +197,13 @@ impl<'a> Session<'a> {
                 self.tell(|clip, station| Event::Rejected { clip, station, reason: reason.clone() }, id);
                 self.send(FromStation::Rejected { clip: id, reason: wire::reason(&reason) }).await?;
             }
-            Ok(clip) => self.play(id, &clip, loudspeaker).await?,
+            Ok((header, clip)) => {
+                if let Some(archive) = &self.config.archive {
+                    let announcer = self.memory.membership.as_ref().and_then(Membership::announcer);
+                    archive.keep(&header, sent.header, sent.signature, announcer, &clip);
+                }
+                self.play(&header, &clip, loudspeaker).await?;
+            }
         }
         self.noted(id).await
     }
@@ -255,12 +271,30 @@ impl<'a> Session<'a> {
         Ok(if asks { Some((TimeNonce::generate()?, std::time::Instant::now())) } else { None })
     }
 
+    /// Tells the announcer whether the loudspeaker works, if it would take it to be otherwise. A fault that was told
+    /// on an earlier connection is told again on each, or else it counts as mended.
+    async fn tell_health(&mut self) -> Result<(), SessionError> {
+        let fault = self.memory.health.fault().map(wire::reason);
+        if fault.is_some() || self.memory.told_fault.is_some() {
+            self.memory.told_fault.clone_from(&fault);
+            self.send(FromStation::Health { fault }).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, message: FromStation) -> Result<(), SessionError> {
         Ok(self.link.1.send(&message).await?)
     }
 
     fn tell(&self, event: impl FnOnce(String, String) -> Event, id: ClipId) {
-        self.events.tell(event(id.to_string(), self.config.name.clone()));
+        self.tell_and_archive(event(id.to_string(), self.config.name.clone()));
+    }
+
+    fn tell_and_archive(&self, event: Event) {
+        if let Some(archive) = &self.config.archive {
+            archive.note(&event);
+        }
+        self.events.tell(event);
     }
 
     /// The next message that is not part of the ping exchange.
@@ -296,6 +330,7 @@ impl<'a> Session<'a> {
                 None => Turn::Closed,
             }),
             () = sleep_until(self.next_ping) => Ok(Turn::PingDue),
+            () = self.memory.health.changed() => Ok(Turn::HealthChanged),
             () = self.shutdown.cancelled() => Ok(Turn::Shutdown),
         }
     }
@@ -321,6 +356,10 @@ impl<'a> Session<'a> {
                         self.send(FromStation::AskTime { nonce: nonce.0 }).await?;
                     }
                 }
+                Ok(None)
+            }
+            Turn::HealthChanged => {
+                self.tell_health().await?;
                 Ok(None)
             }
             Turn::Message(FromAnnouncer::Time(statement)) => {

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::REJOIN_GRACE;
 use crate::clip_cipher::ClipKey;
-use crate::event::{Missing, OutOfStep, is_in_step};
+use crate::event::{Missing, OutOfStep, Outcome, is_in_step};
 use crate::wire::{ClipId, FromAnnouncer};
+
+/// Between the end of a page and the start for those that verified too late to be in step.
+pub(super) const LATE_GAP: Duration = Duration::from_millis(250);
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Delivery {
     pub frames: Vec<u8>,
     /// How long it sounds.
     pub length: Duration,
+    /// Its frames of sound, as a receipt must count them.
+    pub sound_frames: u64,
     /// The zones it is for; none means all.
     pub zones: Vec<String>,
 }
@@ -61,7 +67,7 @@ pub(super) enum Progress {
     /// The station was told to play; a receipt is due by `until`.
     Told { until: Instant },
     /// The last word, with the reason where it was not played.
-    Ended(Result<(), String>),
+    Ended(Outcome, String),
 }
 
 /// How many stations are how far.
@@ -82,8 +88,8 @@ impl Tally {
             Progress::Owed | Progress::Sent { .. } => &mut self.awaited,
             Progress::Verified => &mut self.verified,
             Progress::Told { .. } => &mut self.told,
-            Progress::Ended(Ok(())) => &mut self.played,
-            Progress::Ended(Err(_)) => &mut self.failed,
+            Progress::Ended(outcome, _) if outcome.is_played() => &mut self.played,
+            Progress::Ended(..) => &mut self.failed,
         }
     }
 }
@@ -94,6 +100,14 @@ pub(super) struct Recipient {
     pub progress: Progress,
     /// How often it refused the clip.
     pub refusals: u32,
+    /// How often it was sent the clip.
+    pub sendings: u32,
+    /// It had begun to play once, and was cut off.
+    pub again: bool,
+    /// It was told to play, and has not been heard of since: it may have played it to the end.
+    pub unresolved: bool,
+    /// Until when the verdict waits for it, once it was lost.
+    pub held_until: Option<Instant>,
     /// What went wrong last, for the verdict.
     pub trouble: Option<String>,
     /// How long before an instant it must be told.
@@ -121,34 +135,56 @@ pub(super) struct Announcement {
     pub expires: Instant,
     pub recipients: HashMap<String, Recipient>,
     pub tally: Tally,
+    /// When it was announced, by this run of the announcer.
+    pub made: Instant,
+    /// It was announced by an earlier run of the announcer, which may have told stations to play it.
+    pub is_restored: bool,
     /// When they play: the first is the page's instant, the others are for those that were late.
     pub starts: Vec<Instant>,
+    /// What lateness is counted from, once an instant was named.
+    pub due: Option<Instant>,
     /// Of those that have played it.
     pub timings: BTreeMap<String, Timing>,
     /// When the instant is named even if some have not verified.
     pub agree_by: Option<Instant>,
     /// The verdict was given.
     pub settled: bool,
+    /// Every outcome is known, and this was said.
+    pub closed: bool,
 }
 
 impl Announcement {
-    pub fn new(delivery: Arc<Delivery>, expires: Instant) -> Self {
+    pub fn new(delivery: Arc<Delivery>, expires: Instant, made: Instant) -> Self {
         Self {
             delivery,
             expires,
             recipients: HashMap::new(),
             tally: Tally::default(),
+            made,
+            is_restored: false,
             starts: Vec::new(),
+            due: None,
             timings: BTreeMap::new(),
             agree_by: None,
             settled: false,
+            closed: false,
         }
     }
 
     pub fn add(&mut self, station: String, progress: Progress, trouble: Option<String>) {
         *self.tally.slot(&progress) += 1;
-        let lead = Duration::ZERO;
-        let recipient = Recipient { progress, refusals: 0, trouble, lead, told: None, begun: false };
+        let recipient = Recipient {
+            progress,
+            refusals: 0,
+            sendings: 0,
+            again: false,
+            unresolved: false,
+            held_until: None,
+            trouble,
+            lead: Duration::ZERO,
+            told: None,
+            begun: false,
+        };
         self.recipients.insert(station, recipient);
     }
 
@@ -172,7 +208,7 @@ impl Announcement {
     }
 
     pub fn is_open(&self, station: &str) -> bool {
-        self.progress(station).is_some_and(|progress| !matches!(progress, Progress::Ended(_)))
+        self.progress(station).is_some_and(|progress| !matches!(progress, Progress::Ended(..)))
     }
 
     /// The names whose progress passes the test; in no order.
@@ -238,16 +274,59 @@ impl Announcement {
         out.collect()
     }
 
+    /// The outcome for a station that did not play it to its end.
+    pub fn unheard(&self, station: &str) -> Outcome {
+        let begun = self.recipients.get(station).is_some_and(|recipient| recipient.begun || recipient.again);
+        if begun { Outcome::Interrupted } else { Outcome::Missed }
+    }
+
+    /// Whether a station that is lost may have played it all the same.
+    pub fn is_unresolved(&self, station: &str) -> bool {
+        self.recipients.get(station).is_some_and(|recipient| recipient.unresolved)
+    }
+
+    /// Writes down that a station is gone. True if it was still due and can not have played it.
+    pub fn lose(&mut self, station: &str, reason: &str, held_until: Instant) -> bool {
+        if !self.is_open(station) {
+            return false;
+        }
+        self.trouble(station, reason);
+        let Some(recipient) = self.recipients.get_mut(station) else { return false };
+        if matches!(recipient.progress, Progress::Away { .. }) {
+            return false;
+        }
+        if matches!(recipient.progress, Progress::Told { .. }) {
+            recipient.unresolved = true;
+        }
+        // Whoever is lost again and again does not hold up the verdict for ever.
+        let held_until = held_until.min(*recipient.held_until.get_or_insert(held_until + REJOIN_GRACE));
+        let unresolved = recipient.unresolved;
+        self.set(station, Progress::Away { held_until });
+        !unresolved
+    }
+
+    /// Whether anybody may still do something about it.
+    pub fn is_busy(&self) -> bool {
+        self.tally.awaited + self.tally.verified + self.tally.told > 0
+    }
+
+    /// How many have no outcome yet.
+    pub fn open(&self) -> usize {
+        self.recipients.len() - self.tally.played - self.tally.failed
+    }
+
     /// Those who have not played it, and why; sorted by name.
     pub fn missing(&self) -> Vec<Missing> {
         let mut missing: Vec<Missing> = self
             .recipients
             .iter()
-            .filter(|(_, recipient)| recipient.progress != Progress::Ended(Ok(())))
+            .filter(|(_, recipient)| {
+                !matches!(recipient.progress, Progress::Ended(outcome, _) if outcome.is_played())
+            })
             .map(|(station, recipient)| Missing {
                 station: station.clone(),
                 reason: match (&recipient.progress, &recipient.trouble) {
-                    (Progress::Ended(Err(reason)), _) => reason.clone(),
+                    (Progress::Ended(_, reason), _) => reason.clone(),
                     (_, Some(trouble)) => trouble.clone(),
                     (_, None) => "it gave no answer".to_owned(),
                 },

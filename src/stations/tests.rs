@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod office;
+mod outcomes;
 mod random;
 
 use super::*;
+use announcement::LATE_GAP;
 use office::{KEEP, LEAD, LENGTH, Office, clip, receipt};
 
 #[test]
@@ -153,6 +155,7 @@ fn a_queue_of_pages_has_an_end() {
             key: None,
             header: vec![1],
             frames: vec![2],
+            sound_frames: 16_000,
             length: minute,
             zones: vec!["x".into()],
         };

@@ -274,6 +274,7 @@ impl Office {
             once: None,
             lines: true,
             site,
+            archive: None,
         };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
@@ -350,6 +351,7 @@ impl Hall {
             delay_us: 0,
             zones,
             membership,
+            archive: None,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();

@@ -212,6 +212,17 @@ impl Program {
         }
     }
 
+    /// Asks it to leave, as a service manager does.
+    pub fn terminate(&mut self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Ends it at once, as a power cut does.
     pub fn kill(&mut self) {
         drop(self.child.kill());
@@ -266,6 +277,8 @@ pub struct Announced {
     pub rate_hz: u64,
     /// The recording's frame at which Enter was pressed.
     pub from_frame: usize,
+    /// What each station said when it had played.
+    pub receipts: Vec<Value>,
 }
 
 /// What is to run in a [`Hallway`].
@@ -342,11 +355,16 @@ impl Hallway {
             assert!(done["played"] == done["expected"] && done["played"] != 0, "{done}");
             recording.wait_for(AFTERWARDS);
             let stations = done["played"].as_u64().unwrap_or_default();
-            let underruns: u64 =
-                (0..stations).map(|_| self.announcer.wait_for("played")["underruns"].as_u64().unwrap()).sum();
+            let receipts: Vec<Value> = (0..stations).map(|_| self.announcer.wait_for("played")).collect();
+            let underruns: u64 = receipts.iter().map(|receipt| receipt["underruns"].as_u64().unwrap()).sum();
             if underruns == 0 {
                 let clip = recorded["clip"].as_str().unwrap().to_owned();
-                return Announced { clip, rate_hz: recorded["rate_hz"].as_u64().unwrap(), from_frame };
+                return Announced {
+                    clip,
+                    rate_hz: recorded["rate_hz"].as_u64().unwrap(),
+                    from_frame,
+                    receipts,
+                };
             }
             eprintln!("this machine is busy: {underruns} underruns, so it is announced again");
         }

@@ -60,26 +60,25 @@ impl PulseRig {
             "pcm.!default { type pulse }\nctl.!default { type pulse }\n",
         )
         .unwrap();
-        let log = std::fs::File::create(folder.path().join("server.log")).unwrap();
-        let server = Command::new("pulseaudio")
-            .args([
-                "-n",
-                "--daemonize=no",
-                "--exit-idle-time=-1",
-                "--use-pid-file=no",
-                "--log-target=stderr",
-                "-F",
-            ])
-            .arg(&path)
-            .envs(environment(folder.path()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("pulseaudio is missing: run script/setup tests");
+        let server = serve(folder.path());
         let mut rig = Self { _alone: alone, folder, server, halls };
         rig.wait_until_ready();
         rig
+    }
+
+    /// Ends the server at once.
+    pub fn kill(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+
+    /// Starts a killed one again, in the same place.
+    pub fn restart(&mut self) {
+        for left in ["run/pulse/pid", "run/pulse/native"] {
+            drop(std::fs::remove_file(self.folder.path().join(left)));
+        }
+        self.server = serve(self.folder.path());
+        self.wait_until_ready();
     }
 
     /// The socket's module is the last to load: once it answers, every device is there.
@@ -279,6 +278,27 @@ fn script(halls: usize) -> String {
              set-default-source {MICROPHONE}\nset-default-sink hall-1\n\
              load-module module-native-protocol-unix auth-anonymous=1\n"
         )
+}
+
+/// Starts the server of a folder.
+fn serve(folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join("server.log")).unwrap();
+    Command::new("pulseaudio")
+        .args([
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--use-pid-file=no",
+            "--log-target=stderr",
+            "-F",
+        ])
+        .arg(folder.join("rig.pa"))
+        .envs(environment(folder))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("pulseaudio is missing: run script/setup tests")
 }
 
 /// Where nothing sounds: no server, and ALSA without a single device.

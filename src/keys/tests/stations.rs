@@ -153,3 +153,24 @@ fn a_station_of_the_announcers_own_user_needs_no_invite() {
     running.refresh().unwrap();
     assert_eq!(running.station(&station.noise().public()).unwrap().name, "hall-1");
 }
+
+#[test]
+fn a_receipt_outlives_the_process_and_goes_when_the_next_clip_begins() {
+    let Fixture { _home, folder } = fixture();
+    let announcer = AnnouncerKeys::load_or_create(&folder).unwrap().id();
+    let clip = crate::wire::ClipId { epoch: 3, sequence: 7 };
+    let receipt = crate::wire::Receipt {
+        clip,
+        frames: 96_000,
+        start_error_us: -12,
+        max_error_us: 30,
+        underruns: 2,
+        uncertainty_us: 85,
+    };
+    Heard::open(&folder).unwrap().finish(&announcer, receipt).unwrap();
+    let mut heard = Heard::open(&folder).unwrap();
+    assert_eq!(heard.receipt(&announcer), Some(receipt));
+    assert_eq!(heard.mark(&announcer), Some(Mark { epoch: 3, sequence: 7, finished: true }));
+    heard.advance(&announcer, Mark { epoch: 3, sequence: 8, finished: false }).unwrap();
+    assert_eq!((heard.receipt(&announcer), Heard::open(&folder).unwrap().receipt(&announcer)), (None, None));
+}

@@ -117,10 +117,10 @@ proptest! {
         let mut rig = rig();
         let ratio = 1.0 / (1.0 + clock);
         let course = |error: f64| Course { frame: 1_000.0, position: error, ratio };
-        let progress = rig.play(vec![0.25; 96_000], course(first));
+        let progress = rig.play(vec![0.25; 480_000], course(first));
         rig.hear(&[960; 10]);
         rig.commands.push(Command::Steer(course(later))).expect("room");
-        rig.hear(&[960; 40]);
+        rig.hear(&[960; 240]);
         let position = rig.playout.playing.as_ref().and_then(|playing| playing.position).expect("playing");
         let wanted = course(later).at(rig.playout.frame());
         prop_assert!((position - wanted).abs() < 0.2, "{position}, not {wanted}");
@@ -152,7 +152,7 @@ impl Card {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     /// Three seconds after the stream was opened, a clip of five seconds, as the loudspeaker plays it: the line
     /// fitted anew every 100 ms. It is never 0.15 ms from where it should be, and its pitch never bends by more

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::{Session, SessionError, Turn};
 use crate::clip::Clip;
-use crate::event::{self, Event};
+use crate::event::{self, Event, Outcome};
 use crate::keys::{KeysError, Mark};
 use crate::loudspeaker::Loudspeaker;
-use crate::wire::{self, ClipId, FromAnnouncer, FromStation, Receipt};
+use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
 
 /// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
 const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
@@ -20,10 +20,12 @@ impl Session<'_> {
     /// Says that the clip is here, waits for the instant, plays, and reports.
     pub(super) async fn play(
         &mut self,
-        id: ClipId,
+        header: &ClipHeader,
         clip: &Clip,
         loudspeaker: &mut Loudspeaker,
     ) -> Result<(), SessionError> {
+        let id = header.id;
+        let again = self.was_begun(id);
         let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
         let early = Duration::from_micros(self.config.delay_us.min(0).unsigned_abs());
         let lead = loudspeaker.lead() + way + early;
@@ -31,8 +33,8 @@ impl Session<'_> {
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
-        if let Err(error) = self.advance(id, false) {
-            return self.fail(id, &crate::error_chain(&error)).await;
+        if let Err(error) = self.note_begun(id) {
+            return self.fail(id, Outcome::Missed, &crate::error_chain(&error)).await;
         }
         let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
             FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
@@ -49,10 +51,13 @@ impl Session<'_> {
         let uncertainty_us =
             self.memory.clock.uncertainty_us(instant_us).map_or(u32::MAX, |us| us.ceil() as u32);
         if at > now + MAX_AHEAD {
-            return self.fail(id, "the instant to play it is out of reach").await;
+            return self.fail(id, Outcome::Missed, "the instant to play it is out of reach").await;
+        }
+        if self.is_expired(header, at) {
+            return self.fail(id, Outcome::Missed, "it expires before it could be played").await;
         }
         let label = format!("{}-{id}", self.config.name);
-        let (mut link_error, mut shut_down) = (None, false);
+        let (mut link_error, mut shut_down, mut announced) = (None, false, false);
         let shutdown = self.shutdown;
         let result = {
             let (started, mut has_started) = tokio::sync::oneshot::channel();
@@ -61,7 +66,6 @@ impl Session<'_> {
                 let _ = started.send(());
             });
             tokio::pin!(play);
-            let mut announced = false;
             loop {
                 tokio::select! {
                     result = &mut play => break Some(result),
@@ -89,8 +93,9 @@ impl Session<'_> {
                 }
             }
         };
+        let cut_short = if announced { Outcome::Interrupted } else { Outcome::Missed };
         if shut_down {
-            self.fail(id, "the station is shut down by its user").await?;
+            self.fail(id, cut_short, "the station is shut down by its user").await?;
             return Err(SessionError::Shutdown);
         }
         match result {
@@ -103,12 +108,12 @@ impl Session<'_> {
                     underruns: report.underruns,
                     uncertainty_us,
                 };
-                self.memory.remember(receipt);
-                // It was played; that another process went on meanwhile changes nothing about that.
-                let _ = self.advance(id, true);
-                self.events.tell(Event::Played {
+                self.note_finished(receipt);
+                self.tell_and_archive(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
+                    outcome: Outcome::played(Duration::from_micros(receipt.start_error_us.max(0) as u64)),
+                    again,
                     frames: receipt.frames,
                     late_ms: receipt.start_error_us.max(0) as u64 / 1_000,
                     start_error_us: receipt.start_error_us,
@@ -124,33 +129,59 @@ impl Session<'_> {
             }
             Some(Err(error)) => match link_error {
                 Some(link_error) => Err(link_error),
-                None => self.fail(id, &crate::error_chain(&error)).await,
+                None => self.fail(id, cut_short, &crate::error_chain(&error)).await,
             },
             None => Ok(()),
         }
     }
 
-    async fn fail(&mut self, id: ClipId, reason: &str) -> Result<(), SessionError> {
-        self.tell(|clip, station| Event::Failed { clip, station, reason: reason.to_owned() }, id);
+    async fn fail(&mut self, id: ClipId, outcome: Outcome, reason: &str) -> Result<(), SessionError> {
+        self.tell(|clip, station| Event::Failed { clip, station, outcome, reason: reason.to_owned() }, id);
         self.send(FromStation::Failed { clip: id, reason: wire::reason(reason) }).await
     }
 
-    /// Writes down how far the announcer was heard, so that no later run plays this clip again. A disk that
-    /// cannot be written does not silence the station: this run remembers by itself, and it is told.
+    /// Whether a clip is too old by the time it would begin, by the announcer's clock.
+    fn is_expired(&self, header: &ClipHeader, at: Instant) -> bool {
+        let admission = self.memory.membership.as_ref().and_then(|member| member.admission());
+        let late = Instant::now().max(at).into_std();
+        admission.is_some_and(|it| it.time.latest_unix_ms(late) >= header.expires_unix_ms)
+    }
+
+    /// Whether this station began that clip once, and did not come to its end.
+    fn was_begun(&self, id: ClipId) -> bool {
+        let admission = self.memory.membership.as_ref().and_then(|member| member.admission());
+        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
+        admission.is_some_and(|it| it.heard == Some(mark))
+    }
+
+    /// Writes down that a clip is about to be played, so that no later run takes an earlier one.
     ///
     /// # Errors
     /// [`KeysError::HeardLater`]: another process of this station has gone past the clip.
-    fn advance(&mut self, id: ClipId, finished: bool) -> Result<(), KeysError> {
-        let Some(member) = &mut self.memory.membership else { return Ok(()) };
-        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished };
-        match member.advance(mark) {
-            Err(error @ KeysError::HeardLater) => Err(error),
-            Err(error) => {
-                let message = format!("cannot write down what was heard: {}", crate::error_chain(&error));
-                self.events.tell(Event::Warning { message });
+    fn note_begun(&mut self, id: ClipId) -> Result<(), KeysError> {
+        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
+        match self.memory.membership.as_mut().map(|member| member.advance(mark)) {
+            Some(Err(error @ KeysError::HeardLater)) => Err(error),
+            noted => {
+                self.warn_unwritten(noted);
                 Ok(())
             }
-            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Writes down that a clip was played to its end, so that no later run plays it again, and so that the
+    /// receipt outlives this run.
+    fn note_finished(&mut self, receipt: Receipt) {
+        self.memory.remember(receipt);
+        let noted = self.memory.membership.as_mut().map(|member| member.finish(receipt));
+        self.warn_unwritten(noted);
+    }
+
+    /// A disk that cannot be written does not silence the station: this run remembers by itself, and it is told.
+    fn warn_unwritten(&self, noted: Option<Result<(), KeysError>>) {
+        if let Some(Err(error)) = noted {
+            let message = format!("cannot write down what was heard: {}", crate::error_chain(&error));
+            self.events.tell(Event::Warning { message });
         }
     }
 }

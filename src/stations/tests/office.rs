@@ -26,6 +26,7 @@ pub(super) struct Office {
     pub(super) online: BTreeMap<String, ConnectionId>,
     pub(super) orders: Vec<(ConnectionId, Order, Instant)>,
     pub(super) events: Vec<Event>,
+    pub(super) closed: Vec<ClipId>,
 }
 
 impl Office {
@@ -37,6 +38,7 @@ impl Office {
             online: BTreeMap::new(),
             orders: Vec::new(),
             events: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -57,6 +59,7 @@ impl Office {
                     }
                     self.orders.push((connection, order, self.now));
                 }
+                Action::Closed(clip) => self.closed.push(clip),
                 Action::Tell(event) => self.events.push(event),
             }
         }
@@ -105,6 +108,7 @@ impl Office {
             key: None,
             frames: vec![2; 64],
             length: LENGTH,
+            sound_frames: 16_000,
             zones,
         };
         self.stations.announce(delivery, self.now + KEEP, self.now);
@@ -203,6 +207,21 @@ impl Office {
         self.events.iter().filter(mine).count()
     }
 
+    /// The outcomes of a clip at a station, in the order they were told: one, if all is well.
+    pub(super) fn outcomes(&self, name: &str, clip: ClipId) -> Vec<(Outcome, bool)> {
+        let id = clip.to_string();
+        let mine = |event: &Event| match event {
+            Event::Played { clip, station, outcome, again, .. } if *clip == id && station == name => {
+                Some((*outcome, *again))
+            }
+            Event::Failed { clip, station, outcome, .. } if *clip == id && station == name => {
+                Some((*outcome, false))
+            }
+            _ => None,
+        };
+        self.events.iter().filter_map(mine).collect()
+    }
+
     pub(super) fn failures(&self, name: &str) -> Vec<String> {
         let mine = |event: &Event| match event {
             Event::Failed { station, reason, .. } if station == name => Some(reason.clone()),
@@ -223,8 +242,8 @@ impl Stations {
                     Progress::Owed | Progress::Sent { .. } => counted.awaited += 1,
                     Progress::Verified => counted.verified += 1,
                     Progress::Told { .. } => counted.told += 1,
-                    Progress::Ended(Ok(())) => counted.played += 1,
-                    Progress::Ended(Err(_)) => counted.failed += 1,
+                    Progress::Ended(outcome, _) if outcome.is_played() => counted.played += 1,
+                    Progress::Ended(..) => counted.failed += 1,
                 }
             }
             assert_eq!(counted, announcement.tally);

@@ -1,0 +1,410 @@
+//! The outbox: clips that must outlive the announcer. Each is on the disk from before it is said to be
+//! recorded until its outcome is known for every station.
+//!
+//! Two files a clip, in the folder `outbox` of the state folder: `ID.clip`, written once and whole (header,
+//! signature, WAV), and `ID.log`, to which a line is added for whatever becomes known of a station. One thread
+//! does all the writing, in order, so that a disk that hangs delays no announcement.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::clip::{Clip, ClipError, Incoming, hex};
+use crate::event::{Event, Events, Outcome, WeakEvents};
+use crate::keys::{KeysError, StateFolder};
+use crate::stations::Restored;
+use crate::wire::{ClipHeader, WireError};
+
+/// The folder in the state folder.
+const FOLDER: &str = "outbox";
+/// What begins a clip's file.
+const MAGIC: &str = "bullhorn clip 1\n";
+/// The most that may wait for the disk; beyond it notes are dropped, and made good by the stations' receipts.
+const MAX_WAITING_JOBS: usize = 16_384;
+/// Notes that are written before the disk is waited for.
+const MAX_BATCH: usize = 1_024;
+
+/// Why a clip is not in the outbox.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] KeysError),
+    /// A file is not what was written.
+    #[error("{} is damaged, and was removed", .0.display())]
+    Damaged(PathBuf),
+    /// A clip's own header cannot be read.
+    #[error("{} holds no clip", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: WireError,
+    },
+    /// A clip is not the one in its header.
+    #[error("{} does not hold what its header says", path.display())]
+    Clip {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ClipError,
+    },
+    /// The disk takes nothing.
+    #[error("the disk took longer than {} ms", .0.as_millis())]
+    Slow(Duration),
+    /// The writing thread is gone.
+    #[error("nothing more can be written to the outbox")]
+    Gone,
+    /// No thread for it.
+    #[error("cannot start a thread for the outbox")]
+    Thread(#[source] std::io::Error),
+}
+
+/// What is known of one station and one clip, a line each in its log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Note {
+    /// The stations it is for.
+    Stations(Vec<String>),
+    /// One has it whole.
+    Has(String),
+    /// One has begun to play it.
+    Begun(String),
+    /// The last word on one.
+    Ended(String, Outcome),
+    /// The verdict was given.
+    Settled,
+}
+
+impl Note {
+    /// What is worth a note in an event, and of which clip.
+    fn of(event: &Event) -> Option<(&str, Self)> {
+        Some(match event {
+            Event::Sending { clip, stations } => (clip, Self::Stations(stations.clone())),
+            Event::Verified { clip, station } => (clip, Self::Has(station.clone())),
+            Event::Playing { clip, station } => (clip, Self::Begun(station.clone())),
+            Event::Played { clip, station, outcome, .. } | Event::Failed { clip, station, outcome, .. } => {
+                (clip, Self::Ended(station.clone(), *outcome))
+            }
+            Event::Done { clip, .. } => (clip, Self::Settled),
+            _ => return None,
+        })
+    }
+}
+
+/// A clip that an earlier run left.
+#[derive(Debug)]
+pub struct Kept {
+    /// Its header.
+    pub header: ClipHeader,
+    /// The header as it was signed.
+    pub encoded: Vec<u8>,
+    /// The announcer's signature.
+    pub signature: Vec<u8>,
+    /// The clip, whole and right.
+    pub clip: Clip,
+    /// How far each station was; `None` if not even the stations were written down.
+    pub known: Option<BTreeMap<String, Restored>>,
+    /// The verdict was given.
+    pub settled: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    header: String,
+    signature: String,
+}
+
+enum Job {
+    Put { name: String, content: Vec<u8>, done: oneshot::Sender<Result<(), KeysError>> },
+    Note { name: String, note: Note },
+    Remove { name: String },
+    Close { done: oneshot::Sender<()> },
+}
+
+/// Where clips are put.
+#[derive(Debug)]
+pub struct Outbox {
+    jobs: SyncSender<Job>,
+}
+
+impl Outbox {
+    /// Opens the outbox in an announcer's state folder, and reads what an earlier run left in it. What cannot be
+    /// read is told, and is no reason to stop.
+    ///
+    /// # Errors
+    /// Those of the folder.
+    pub fn open(state: &StateFolder, events: Events) -> Result<(Self, Vec<Kept>), OutboxError> {
+        let folder = StateFolder::open(Some(&state.path().join(FOLDER)))?;
+        let kept = load(&folder, &events)?;
+        let present = kept.iter().map(|kept| kept.header.id.to_string()).collect();
+        let (jobs, inbox) = sync_channel(MAX_WAITING_JOBS);
+        let writer = Writer { folder, present, events: events.weak(), is_troubled: false };
+        std::thread::Builder::new()
+            .name("outbox".into())
+            .spawn(move || writer.run(&inbox))
+            .map_err(OutboxError::Thread)?;
+        Ok((Self { jobs }, kept))
+    }
+
+    /// Puts a clip on the disk; it is there when this returns. After `patience` it is not waited for any longer.
+    ///
+    /// # Errors
+    /// Those of the disk; [`OutboxError::Slow`], after which it may still get there.
+    pub async fn put(
+        &self,
+        header: &ClipHeader,
+        encoded: &[u8],
+        signature: &[u8],
+        clip: &Clip,
+        patience: Duration,
+    ) -> Result<(), OutboxError> {
+        let head = Head { header: hex(encoded), signature: hex(signature) };
+        let head = serde_json::to_string(&head).unwrap_or_default();
+        let content = [MAGIC.as_bytes(), head.as_bytes(), b"\n", clip.wav()].concat();
+        let (done, stored) = oneshot::channel();
+        let job = Job::Put { name: header.id.to_string(), content, done };
+        self.jobs.try_send(job).map_err(|_| OutboxError::Gone)?;
+        match tokio::time::timeout(patience, stored).await {
+            Ok(Ok(stored)) => Ok(stored?),
+            Ok(Err(_)) => Err(OutboxError::Gone),
+            Err(_) => Err(OutboxError::Slow(patience)),
+        }
+    }
+
+    /// Writes down what an event says of a clip that is here.
+    pub fn note(&self, event: &Event) {
+        if let Some((clip, note)) = Note::of(event) {
+            self.send(Job::Note { name: clip.to_owned(), note });
+        }
+    }
+
+    /// Forgets a clip.
+    pub fn remove(&self, clip: &str) {
+        self.send(Job::Remove { name: clip.to_owned() });
+    }
+
+    /// Waits until everything is written, but not for longer than `patience`.
+    pub async fn close(&self, patience: Duration) {
+        let (done, closed) = oneshot::channel();
+        self.send(Job::Close { done });
+        // A disk that hangs is no reason to stay.
+        let _ = tokio::time::timeout(patience, closed).await;
+    }
+
+    fn send(&self, job: Job) {
+        if let Err(TrySendError::Full(_)) = self.jobs.try_send(job) {
+            tracing::warn!("the disk is too slow: what became of a clip was not written down");
+        }
+    }
+}
+
+struct Writer {
+    folder: StateFolder,
+    /// The clips that are on the disk.
+    present: HashSet<String>,
+    events: WeakEvents,
+    is_troubled: bool,
+}
+
+impl Writer {
+    fn run(mut self, inbox: &Receiver<Job>) {
+        while let Ok(first) = inbox.recv() {
+            let mut logs: HashMap<String, File> = HashMap::new();
+            let mut waiting = Vec::new();
+            let more = std::iter::from_fn(|| inbox.try_recv().ok()).take(MAX_BATCH);
+            let mut written = None;
+            for job in std::iter::once(first).chain(more) {
+                match job {
+                    Job::Put { name, content, done } => {
+                        let put = self.folder.lock().and_then(|it| it.write(&clip_file(&name), &content));
+                        if put.is_ok() {
+                            self.present.insert(name);
+                        }
+                        // Whoever asked may have lost patience.
+                        let _ = done.send(put);
+                    }
+                    Job::Note { name, note } if self.present.contains(&name) => {
+                        let noted = self.note(&mut logs, &name, &note);
+                        written = Some(written.unwrap_or(Ok(())).and(noted));
+                    }
+                    Job::Note { .. } => {}
+                    Job::Remove { name } => {
+                        logs.remove(&name);
+                        if self.present.remove(&name) {
+                            let removed = self.remove(&name);
+                            written = Some(written.unwrap_or(Ok(())).and(removed));
+                        }
+                    }
+                    Job::Close { done } => waiting.push(done),
+                }
+            }
+            for (name, log) in logs {
+                let synced = log.sync_data().map_err(|source| self.failed(&name, source));
+                written = Some(written.unwrap_or(Ok(())).and(synced));
+            }
+            if let Some(written) = written {
+                self.report(written);
+            }
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn note(&self, logs: &mut HashMap<String, File>, name: &str, note: &Note) -> Result<(), KeysError> {
+        let failed = |source| self.failed(name, source);
+        if !logs.contains_key(name) {
+            let path = self.folder.path().join(log_file(name));
+            let log = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+            logs.insert(name.to_owned(), log);
+        }
+        let mut line = serde_json::to_string(note).unwrap_or_default();
+        line.push('\n');
+        let Some(log) = logs.get_mut(name) else { return Ok(()) };
+        let whole = log.metadata().map_err(failed)?.len();
+        log.write_all(line.as_bytes()).map_err(|error| {
+            // Half a line would spoil the next one.
+            let _ = log.set_len(whole);
+            failed(error)
+        })
+    }
+
+    /// The clip goes first: a log without its clip says nothing.
+    fn remove(&self, name: &str) -> Result<(), KeysError> {
+        let failed = |source| self.failed(name, source);
+        let path = self.folder.path();
+        fs::remove_file(path.join(clip_file(name))).map_err(failed)?;
+        File::open(path).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        // There is none if nothing was noted.
+        let _ = fs::remove_file(path.join(log_file(name)));
+        Ok(())
+    }
+
+    fn failed(&self, name: &str, source: std::io::Error) -> KeysError {
+        KeysError::io("write", &self.folder.path().join(log_file(name)), source)
+    }
+
+    /// Says once that the disk cannot be written, until it can be again.
+    fn report(&mut self, written: Result<(), KeysError>) {
+        let Err(error) = written else {
+            self.is_troubled = false;
+            return;
+        };
+        if !std::mem::replace(&mut self.is_troubled, true) {
+            let message = format!(
+                "what becomes of announcements is not written down, and would be unknown after a restart: {}",
+                crate::error_chain(&error)
+            );
+            self.events.tell(Event::Warning { message });
+        }
+    }
+}
+
+fn clip_file(name: &str) -> String {
+    format!("{name}.clip")
+}
+
+fn log_file(name: &str) -> String {
+    format!("{name}.log")
+}
+
+/// Every clip that is whole; removes what is left of writes that were cut short.
+fn load(folder: &StateFolder, events: &Events) -> Result<Vec<Kept>, OutboxError> {
+    let failed = |source| KeysError::io("read the folder", folder.path(), source);
+    let mut kept = Vec::new();
+    let mut strays = Vec::new();
+    for entry in fs::read_dir(folder.path()).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("clip") => match read(folder, &path, &name) {
+                Ok(clip) => kept.push(clip),
+                Err(error) => {
+                    let message =
+                        format!("an announcement of an earlier run is lost: {}", crate::error_chain(&error));
+                    events.tell(Event::Warning { message });
+                    if !matches!(error, OutboxError::Folder(_)) {
+                        strays.push(path);
+                    }
+                }
+            },
+            Some("new") => strays.push(path),
+            Some("log") if !path.with_extension("clip").exists() => strays.push(path),
+            _ => {}
+        }
+    }
+    for path in strays {
+        // Best effort: what stays is found by the next run.
+        let _ = fs::remove_file(path);
+    }
+    kept.sort_by_key(|kept| kept.header.id);
+    Ok(kept)
+}
+
+fn read(folder: &StateFolder, path: &Path, name: &str) -> Result<Kept, OutboxError> {
+    let damaged = || OutboxError::Damaged(path.to_owned());
+    let content = folder.read(&clip_file(name))?.ok_or_else(damaged)?;
+    let rest = content.strip_prefix(MAGIC.as_bytes()).ok_or_else(damaged)?;
+    let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
+    let (head, wav) = (&rest[..end], &rest[end + 1..]);
+    let head: Head = serde_json::from_slice(head).map_err(|_| damaged())?;
+    let bytes = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).map_err(|_| damaged());
+    let (encoded, signature) = (bytes(&head.header)?, bytes(&head.signature)?);
+    let header =
+        ClipHeader::decode(&encoded).map_err(|source| OutboxError::Header { path: path.into(), source })?;
+    if header.id.to_string() != name {
+        return Err(damaged());
+    }
+    let whole = Incoming::new(header.format, header.sha256).and_then(|mut incoming| {
+        incoming.push(wav)?;
+        incoming.finish()
+    });
+    let clip = whole.map_err(|source| OutboxError::Clip { path: path.into(), source })?;
+    let (known, settled) = read_log(&folder.path().join(log_file(name)));
+    Ok(Kept { header, encoded, signature, clip, known, settled })
+}
+
+/// What a log says up to its first line that is not whole; the rest is cut off, so that later lines stand alone.
+fn read_log(path: &Path) -> (Option<BTreeMap<String, Restored>>, bool) {
+    let Ok(content) = fs::read(path) else { return (None, false) };
+    let (mut known, mut settled, mut good) = (None::<BTreeMap<String, Restored>>, false, 0);
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        if !line.ends_with(b"\n") {
+            break;
+        }
+        let Ok(note) = serde_json::from_slice::<Note>(line) else { break };
+        good += line.len() as u64;
+        match note {
+            Note::Stations(names) => {
+                let known = known.get_or_insert_default();
+                for name in names {
+                    known.entry(name).or_default();
+                }
+            }
+            Note::Settled => settled = true,
+            Note::Has(name) => known.get_or_insert_default().entry(name).or_default().has_it = true,
+            Note::Begun(name) => known.get_or_insert_default().entry(name).or_default().begun = true,
+            Note::Ended(name, outcome) => {
+                known.get_or_insert_default().entry(name).or_default().outcome.get_or_insert(outcome);
+            }
+        }
+    }
+    if good < content.len() as u64
+        && let Ok(log) = OpenOptions::new().write(true).open(path)
+    {
+        // A disk that cannot be written shows at the next note.
+        let _ = log.set_len(good);
+    }
+    (known, settled)
+}
+
+#[cfg(test)]
+mod tests;
