@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::correlate::assert_whole;
-use support::hallway::{BULLHORN, Hallway, file, wavs};
+use support::hallway::{BULLHORN, Hallway, file};
 use support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ, Recording};
 use support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 
@@ -74,14 +74,9 @@ fn measure_delay(announcements: usize, seconds: usize) {
 /// Milliseconds between when a word would be heard at the earliest, its clip's length after it was said,
 /// and when it was.
 fn delay_of_one(hallway: &mut Hallway, recording: &Recording, kept: &Path) -> f64 {
-    let from = recording.frames();
-    let done = hallway.announce();
-    assert_eq!(done["played"], 2, "{done}");
-    // All that still sounds when the verdict is there.
-    recording.wait_for(Duration::from_millis(500));
-    let written = wavs(kept).pop().expect("the archive wrote nothing");
-    let clip = to_f32(&read_i16(&written).0);
-    std::fs::remove_file(written).unwrap();
+    let announced = hallway.announce_undisturbed(recording);
+    let clip = to_f32(&read_i16(&kept.join(format!("archive-{}.wav", announced.clip))).0);
+    let from = announced.from_frame;
     let said = assert_whole("what was said", &clip, &recording.channel(0, from), RATE_HZ, 0.98);
     let heard = assert_whole("what was heard", &clip, &recording.channel(1, from), RATE_HZ, 0.98);
     (heard.delay_frames - said.delay_frames - clip.len() as f64) * 1000.0 / f64::from(RATE_HZ)

@@ -9,6 +9,10 @@ use bullhorn::handshake::{Contact, Initiator, MESSAGE1_BYTES, MESSAGE2_BYTES, ME
 use bullhorn::invite::{Invite, parse_validity};
 use bullhorn::keys::{AnnouncerKeys, NoiseKeys};
 use bullhorn::seal::{self, Admission, AnnouncerTime, Claim, TimeNonce, TimeStatement};
+use bullhorn::wire::{
+    self, ClipHeader, FRAME_HEADER_BYTES, FrameHeader, FromAnnouncer, FromStation, Message, PREFACE_BYTES,
+    Preface,
+};
 
 const INVITE: &str = include_str!("../tests/vectors/invite.txt");
 
@@ -90,4 +94,53 @@ pub fn header(bytes: &[u8]) {
         header,
         signature,
     );
+}
+
+/// A message that is read is within its bounds, and is sent as it was read or shorter.
+fn message<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(message) = wire::decode::<M>(bytes) {
+        message.check().unwrap();
+        let again = wire::encode(&message).unwrap();
+        assert!(again.len() <= bytes.len());
+        assert_eq!(wire::decode::<M>(&again).unwrap(), message);
+    }
+}
+
+/// What a station may say.
+pub fn station_message(bytes: &[u8]) {
+    message::<FromStation>(bytes);
+}
+
+/// What an announcer may say.
+pub fn announcer_message(bytes: &[u8]) {
+    message::<FromAnnouncer>(bytes);
+}
+
+/// A clip header that is read is written as it was read, and names its clip either way.
+pub fn clip_header(bytes: &[u8]) {
+    let id = ClipHeader::id_of(bytes);
+    if let Ok(header) = ClipHeader::decode(bytes) {
+        assert_eq!(header.encode(), bytes);
+        assert_eq!(id, Some(header.id));
+        let _ = header.format.check();
+    }
+}
+
+/// A preface, then frames to the end of the bytes.
+pub fn frames(bytes: &[u8]) {
+    let Some((preface, mut rest)) = bytes.split_first_chunk::<PREFACE_BYTES>() else { return };
+    if let Ok(read) = Preface::decode(preface) {
+        assert_eq!(&read.encode(), preface);
+        let _ = read.known_mode();
+    }
+    while let Some((head, more)) = rest.split_first_chunk::<FRAME_HEADER_BYTES>() {
+        let Ok(header) = FrameHeader::decode(*head) else { return };
+        assert_eq!(&header.encode(), head);
+        let length = usize::from(header.length);
+        assert!((1..=header.kind.limit()).contains(&length));
+        let Some((payload, after)) = more.split_at_checked(length) else { return };
+        message::<FromStation>(payload);
+        message::<FromAnnouncer>(payload);
+        rest = after;
+    }
 }

@@ -75,6 +75,8 @@ pub struct Config {
     pub zones: Vec<String>,
     /// How long a clip is kept for stations that are away; zero for not at all.
     pub keep: Duration,
+    /// How long the others are waited for once half of the stations have the clip.
+    pub wait: Duration,
     /// Wait for so many stations, announce once and leave.
     pub once: Option<usize>,
     /// Commands are lines: each announces, one after the other. Otherwise a command to announce
@@ -117,7 +119,8 @@ pub async fn run(
     let host = Host { clock, site: config.site.clone(), desk: reports };
     tasks.spawn(accept(listener, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
-    let mut stations = Stations::new(MAX_STATIONS, !config.keep.is_zero(), config.site.is_some());
+    let mut stations = Stations::new(MAX_STATIONS, !config.keep.is_zero(), config.site.is_some())
+        .with_straggler_wait(config.wait);
     for station in config.site.iter().flat_map(|site| site.stations()) {
         stations.expect(station.name, station.zones);
     }

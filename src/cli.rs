@@ -15,7 +15,7 @@ use crate::loudspeaker::Output;
 use crate::microphone::Input;
 
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
-use self::values::{clip_length, keep, legal_name, listen_address};
+use self::values::{clip_length, delay_us, keep, legal_name, listen_address, wait};
 
 /// Push-to-talk announcements for buildings, with proof that every hallway played them.
 ///
@@ -105,6 +105,11 @@ pub struct Announce {
     #[command(flatten)]
     pub retention: RetentionOptions,
 
+    /// How long those still receiving are waited for once half of the stations are ready, in milliseconds:
+    /// 0 to 10000. Who comes later plays the whole announcement when the others are done
+    #[arg(long, value_name = "MS", default_value = "150", allow_negative_numbers = true, value_parser = wait)]
+    pub wait: Duration,
+
     /// Announce once and leave
     #[arg(long)]
     pub once: bool,
@@ -150,6 +155,7 @@ itself after a power cut or a network fault. Stop it with Ctrl-C.
 Examples:
   bullhorn speaker office-pc               the announcer is office-pc
   bullhorn speaker 192.168.1.20:7766 --name hall-2 --zone gym
+  bullhorn speaker office-pc --delay -20   its amplifier takes 20 ms
   bullhorn speaker office-pc --output file:recordings
                                            keep WAV files instead of playing")]
 pub struct Speaker {
@@ -168,6 +174,12 @@ pub struct Speaker {
     /// The loudspeaker, as `bullhorn devices` names it, or file:DIR for WAV files [default: the system's]
     #[arg(long, value_name = "DEVICE|file:DIR")]
     pub output: Option<Output>,
+
+    /// Play so much later than the others, in milliseconds: −500 to 500, earlier if negative. 3 for each
+    /// metre that listeners are nearer to this loudspeaker than to the others; what an amplifier or a
+    /// wireless loudspeaker adds of its own, with a minus
+    #[arg(long, value_name = "MS", default_value = "0", allow_negative_numbers = true, value_parser = delay_us)]
+    pub delay: i64,
 
     /// Print what happens as JSON, one object a line, for scripts
     #[arg(long, value_name = "FORMAT")]
@@ -373,6 +385,32 @@ mod tests {
         assert_eq!(announce("--keep 86400").keep, MAX_KEEP);
         for text in ["-1", "86401", "nan"] {
             assert!(refusal(&format!("bullhorn announce --keep {text}")).contains("0 to 86400"));
+        }
+    }
+
+    #[test]
+    fn wait_is_10_seconds_at_most() {
+        assert_eq!(announce("").wait, crate::stations::STRAGGLER_WAIT);
+        assert_eq!(announce("--wait 0").wait, Duration::ZERO);
+        assert_eq!(announce("--wait 10000").wait, crate::stations::LONGEST_WAIT);
+        for text in ["-1", "10001", "0.5", "nan", "1s"] {
+            let message = refusal(&format!("bullhorn announce --wait {text}"));
+            assert!(message.contains("whole milliseconds from 0 to 10000"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn delay_is_half_a_second_at_most_either_way() {
+        let delay_us = |text: &str| match parse(&format!("bullhorn speaker office{text}")) {
+            Ok(Role::Speaker(speaker)) => speaker.delay,
+            other => panic!("{other:?}"),
+        };
+        let read = ["", " --delay 6.5", " --delay -20", " --delay 500", " --delay -500", " --delay 0.0004"]
+            .map(delay_us);
+        assert_eq!(read, [0, 6_500, -20_000, 500_000, -500_000, 0]);
+        for text in ["501", "-500.1", "nan", "inf", "6m"] {
+            let message = refusal(&format!("bullhorn speaker office --delay {text}"));
+            assert!(message.contains("milliseconds from -500 to 500"), "{text}: {message}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! RFC 1129): with t1 and t4 read on the station's clock when the ping left and the pong came, t2 and
 //! t3 on the announcer's when the ping came and the pong left,
 //! offset = ((t2 − t1) + (t3 − t4)) / 2 and round trip = (t4 − t1) − (t3 − t2); the offset is wrong by
-//! half the round trip at most. So the quickest and latest exchanges are the ones to trust.
+//! half the round trip at most, and by next to nothing where nothing was held up. So the quickest exchanges are
+//! the ones to trust.
 
 use std::collections::VecDeque;
 
@@ -12,8 +13,10 @@ use std::collections::VecDeque;
 const WINDOW: usize = 64;
 /// The most that two clocks drift apart: quartz within ±100 ppm on either side, with room to spare.
 const MAX_DRIFT: f64 = 500e-6;
-/// Least time between the first and last trusted exchange before a rate is fitted, in µs.
-const MIN_FIT_SPAN_US: f64 = 8e6;
+/// What two clocks drift apart as a rule.
+const EXPECTED_DRIFT: f64 = 30e-6;
+/// How far an exchange is off as a rule that took no longer than the quickest, in µs.
+const EXPECTED_NOISE_US: f64 = 10.0;
 /// An exchange that disagrees by more than both uncertainties and this is of another clock, in µs.
 const STEP_US: f64 = 1_000.0;
 
@@ -67,6 +70,8 @@ struct Line {
     at_us: f64,
     offset_us: f64,
     rate: f64,
+    /// How far the rate may be off.
+    rate_doubt: f64,
     uncertainty_us: f64,
 }
 
@@ -104,9 +109,12 @@ impl Clock {
         Some(line.at_us + from / (1.0 + line.rate))
     }
 
-    /// How far [`Self::to_station_us`] may be off for an instant about the latest exchange, in µs.
-    pub fn uncertainty_us(&self) -> Option<f64> {
-        self.line.map(|line| line.uncertainty_us)
+    /// How far [`Self::to_station_us`] may be off for an instant of the announcer's, in µs: by what the
+    /// exchanges leave open, and by what the clocks may drift between the latest of them and the instant.
+    pub fn uncertainty_us(&self, announcer_us: u64) -> Option<f64> {
+        let line = self.line?;
+        let ahead_us = self.to_station_us(announcer_us)? - line.at_us;
+        Some(line.uncertainty_us + line.rate_doubt * ahead_us.abs())
     }
 
     /// The longest round trip among the latest eight exchanges, in µs: how early word must be given.
@@ -115,7 +123,7 @@ impl Clock {
     }
 
     /// Every exchange confines the offset of now to within half its round trip and what two clocks can
-    /// have drifted since; the line goes through what all of them leave.
+    /// have drifted since; the line is the likeliest that stays within what all of them leave.
     fn fit(&self) -> Option<Line> {
         let at_us = self.exchanges.back()?.middle_us();
         let doubt = |exchange: &Exchange| {
@@ -127,37 +135,46 @@ impl Clock {
             low = low.max(exchange.offset_us() - doubt(exchange));
             high = high.min(exchange.offset_us() + doubt(exchange));
         }
-        let (guess, rate) = self.regression(at_us).unwrap_or((best.offset_us(), 0.0));
         if low > high {
             // They contradict each other: the best one alone is believed.
-            return Some(Line { at_us, offset_us: best.offset_us(), rate: 0.0, uncertainty_us: doubt(best) });
+            let (offset_us, uncertainty_us) = (best.offset_us(), doubt(best));
+            return Some(Line { at_us, offset_us, rate: 0.0, rate_doubt: MAX_DRIFT, uncertainty_us });
         }
+        let (guess, rate, rate_doubt) = self.regression(at_us)?;
         let offset_us = guess.clamp(low, high);
-        Some(Line { at_us, offset_us, rate, uncertainty_us: (offset_us - low).max(high - offset_us) })
+        let uncertainty_us = (offset_us - low).max(high - offset_us);
+        Some(Line { at_us, offset_us, rate, rate_doubt, uncertainty_us })
     }
 
-    /// Offset at an instant, and rate, by least squares; `None` before there is enough to go by.
-    fn regression(&self, at_us: f64) -> Option<(f64, f64)> {
+    /// Offset at an instant, rate, and how far the rate may be off, by least squares. An exchange counts by how
+    /// little longer it took than the quickest, and the rate is drawn towards what clocks usually have:
+    /// ridge regression, with the expected errors as weights.
+    fn regression(&self, at_us: f64) -> Option<(f64, f64, f64)> {
         let shortest = self.exchanges.iter().map(Exchange::round_trip_us).reduce(f64::min)?;
-        // Only exchanges about as quick as the quickest bear on the rate.
-        let limit = shortest * 1.5 + 50.0;
-        let trusted: Vec<(f64, f64)> = self
+        // Time from `at_us`, offset, weight, and the worst error.
+        let points: Vec<[f64; 4]> = self
             .exchanges
             .iter()
-            .filter(|exchange| exchange.round_trip_us() <= limit)
-            .map(|exchange| (exchange.middle_us(), exchange.offset_us()))
+            .map(|exchange| {
+                let expected_us = (exchange.round_trip_us() - shortest) / 2.0 + EXPECTED_NOISE_US;
+                let worst_us = exchange.round_trip_us() / 2.0 + ROUNDING_US;
+                let ago_us = exchange.middle_us() - at_us;
+                [ago_us, exchange.offset_us(), expected_us.powi(-2), worst_us]
+            })
             .collect();
-        let (first, last) = (trusted.first()?, trusted.last()?);
-        if trusted.len() < 4 || last.0 - first.0 < MIN_FIT_SPAN_US {
-            return None;
-        }
-        let count = trusted.len() as f64;
-        let mean_t = trusted.iter().map(|(t, _)| t).sum::<f64>() / count;
-        let mean_o = trusted.iter().map(|(_, o)| o).sum::<f64>() / count;
-        let covariance = trusted.iter().map(|(t, o)| (t - mean_t) * (o - mean_o)).sum::<f64>();
-        let variance = trusted.iter().map(|(t, _)| (t - mean_t).powi(2)).sum::<f64>();
-        let rate = (covariance / variance).clamp(-MAX_DRIFT, MAX_DRIFT);
-        Some((mean_o + rate * (at_us - mean_t), rate))
+        let total = points.iter().map(|[_, _, weight, _]| weight).sum::<f64>();
+        let mean_t = points.iter().map(|[t, _, weight, _]| weight * t).sum::<f64>() / total;
+        let mean_o = points.iter().map(|[_, o, weight, _]| weight * o).sum::<f64>() / total;
+        let covariance =
+            points.iter().map(|[t, o, weight, _]| weight * (t - mean_t) * (o - mean_o)).sum::<f64>();
+        let variance = points.iter().map(|[t, _, weight, _]| weight * (t - mean_t).powi(2)).sum::<f64>();
+        let expectation = EXPECTED_DRIFT.powi(-2);
+        let rate = (covariance / (variance + expectation)).clamp(-MAX_DRIFT, MAX_DRIFT);
+        // What errors that all conspire can do to it, and what it was drawn away from the truth.
+        let errors =
+            points.iter().map(|[t, _, weight, worst]| weight * (t - mean_t).abs() * worst).sum::<f64>();
+        let doubt = (errors + MAX_DRIFT * expectation) / (variance + expectation);
+        Some((mean_o - rate * mean_t, rate, doubt.min(2.0 * MAX_DRIFT)))
     }
 }
 

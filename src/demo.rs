@@ -18,6 +18,7 @@ use crate::membership::{Membership, MembershipError};
 use crate::microphone::{Input, Microphone, MicrophoneError};
 use crate::site::Site;
 use crate::speaker::{self, SpeakerError};
+use crate::stations::STRAGGLER_WAIT;
 
 /// The stations' names.
 pub const STATIONS: [&str; 2] = ["hall-1", "hall-2"];
@@ -144,6 +145,7 @@ impl Demo {
                     None,
                 )?),
                 archive: None,
+                delay_us: 0,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();
@@ -153,6 +155,7 @@ impl Demo {
             length: None,
             zones: Vec::new(),
             keep: Duration::from_secs(60),
+            wait: STRAGGLER_WAIT,
             once: once.then_some(STATIONS.len()),
             lines: false,
             site: Some(site),

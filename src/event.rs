@@ -138,6 +138,12 @@ pub enum Event {
         max_error_us: u64,
         /// Times the sound device ran dry while playing.
         underruns: u32,
+        /// How far the station's notion of the instant may be off, in µs, as the station knows it;
+        /// [`u32::MAX`] when it does not.
+        uncertainty_us: u32,
+        /// The farthest that it was from the page's instant, or from step while it played, in µs;
+        /// later is positive. See [`is_in_step`].
+        off_us: i64,
     },
     /// A station did not play the clip to its end, and will not.
     Failed {
@@ -160,6 +166,13 @@ pub enum Event {
         expected: usize,
         /// Those that did not, and why.
         missing: Vec<Missing>,
+        /// Between the first of them to begin and the last, in µs, by the start errors that they
+        /// measured; of those in step, if there are two.
+        spread_us: Option<u64>,
+        /// By how much the spread may be wrong, in µs: the two largest uncertainties together.
+        uncertainty_us: Option<u64>,
+        /// Those that played it, but too far from the others for one sound.
+        out_of_step: Vec<OutOfStep>,
     },
     /// A station has found its announcer.
     Connected {
@@ -229,6 +242,31 @@ pub struct Missing {
     pub station: String,
     /// Why, in words.
     pub reason: String,
+}
+
+/// A station that played a clip out of step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutOfStep {
+    /// The station's name.
+    pub station: String,
+    /// The farthest that it was from the page's instant, or from step while it played, in µs; later is
+    /// positive.
+    pub off_us: i64,
+    /// How far the station's notion of the instant may be off, in µs; [`u32::MAX`] when it does not know.
+    pub uncertainty_us: u32,
+}
+
+/// Two loudspeakers closer together than this sound as one (Haas, 1949), in µs.
+pub const IN_STEP_US: u64 = 10_000;
+
+/// Whether a station was certainly in step.
+pub fn is_in_step(off_us: i64, uncertainty_us: u32) -> bool {
+    off_us.unsigned_abs().saturating_add(uncertainty_us.into()) <= IN_STEP_US
+}
+
+/// The farthest that a station was from step, in µs: at its start, or while it played.
+pub fn worst_off_us(start_us: i64, max_error_us: u64) -> i64 {
+    if start_us.unsigned_abs() >= max_error_us { start_us } else { max_error_us.min(i64::MAX as u64) as i64 }
 }
 
 /// What the operator asks of the announcer.

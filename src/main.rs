@@ -87,7 +87,15 @@ fn start_log() {
         .init();
 }
 
+/// A socket for each station, and for strangers at the door; many systems begin with 1,024.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::info!(%error, "cannot raise the limit of open sockets");
+    }
+}
+
 fn announce(options: cli::Announce) -> Result<bool, Failure> {
+    raise_descriptor_limit();
     let runtime = Runtime::new()?;
     let _guard = runtime.enter();
     let microphone = Microphone::open(options.input.as_ref().unwrap_or(&Input::Default))?;
@@ -104,6 +112,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         length: options.length(),
         zones: options.zones,
         keep: options.keep,
+        wait: options.wait,
         once,
         lines: mode != Mode::Terminal,
         site: site.clone(),
@@ -154,7 +163,8 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     let (events, shown) = Events::channel();
     let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
     let archive = options.keep_clips.as_deref().map(keep).transpose()?;
-    let config = speaker::Config { name, host, port, zones: options.zones, membership, archive };
+    let (zones, delay_us) = (options.zones, options.delay);
+    let config = speaker::Config { name, host, port, zones, membership, archive, delay_us };
     let mode = Mode::choose(options.events.is_some(), false);
     runtime.block_on(async {
         let shutdown = on_signals()?;

@@ -152,7 +152,10 @@ impl Membership {
             self.pins.check(&self.address, &found).map_err(Box::new)?;
         }
         self.time = Some(read_time(&found.announcer, nonce, statement, asked)?);
-        self.pins.pin(&self.address, found)?;
+        // Only news is written: a station whose disk fails later goes on.
+        if self.pin() != Some(&found) {
+            self.pins.pin(&self.address, found)?;
+        }
         self.invite = None;
         Ok(())
     }

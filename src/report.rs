@@ -5,12 +5,12 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::devices::{Device, Direction};
-use crate::event::{Event, Missing, Outcome};
+use crate::event::{Event, IN_STEP_US, Missing, OutOfStep, Outcome, is_in_step};
 use crate::keys::Station;
 use crate::wire::is_unprintable;
 
-/// Missing stations that a verdict names before it only counts them.
-const MAX_NAMED_MISSING: usize = 20;
+/// Stations of a kind that a verdict names before it only counts them.
+const MAX_NAMED: usize = 20;
 
 /// Text with unprintable characters written out, such as `\u{1b}` for Escape.
 pub fn escaped(text: &str) -> Cow<'_, str> {
@@ -27,9 +27,6 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(escaped)
 }
-
-/// Two loudspeakers closer together than this sound as one (Haas, 1949).
-const WORTH_SAYING_MS: u64 = 10;
 
 /// An event in one line of prose; `None` for what is not worth a line.
 pub fn sentence(event: &Event) -> Option<String> {
@@ -64,13 +61,13 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Verified { clip, station } => format!("{station} has {clip}, intact"),
         Event::Rejected { clip, station, reason } => format!("{station} refused {clip}: {reason}"),
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),
-        Event::Played { clip, station, again, late_ms, underruns, .. } => {
+        Event::Played { clip, station, again, off_us, uncertainty_us, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
             if *again {
                 played += " again, from its start";
             }
-            if *late_ms >= WORTH_SAYING_MS {
-                played += &format!(", {late_ms} ms late");
+            if let Some(words) = out_of_step(*off_us, *uncertainty_us) {
+                played += &format!(", {words}");
             }
             match underruns {
                 0 => {}
@@ -83,7 +80,7 @@ pub fn sentence(event: &Event) -> Option<String> {
             format!("{station} was interrupted in {clip}: {reason}")
         }
         Event::Failed { clip, station, reason, .. } => format!("{station} did not play {clip}: {reason}"),
-        Event::Done { played, expected, missing, .. } => verdict(*played, *expected, missing),
+        Event::Done { .. } => verdict(event).unwrap_or_default(),
         Event::Connected { announcer } => format!("connected to {announcer}"),
         Event::Waiting { announcer, reason } => format!("waiting for {announcer}: {reason}"),
         Event::Warning { message } => format!("warning: {message}"),
@@ -91,19 +88,59 @@ pub fn sentence(event: &Event) -> Option<String> {
     Some(escaped(&sentence).into_owned())
 }
 
-/// The verdict: how many played it, who did not, and why.
-pub fn verdict(played: usize, expected: usize, missing: &[Missing]) -> String {
+/// The verdict of [`Event::Done`]: how many played it, how well together, who did not, and why. `None` for
+/// another event.
+pub fn verdict(event: &Event) -> Option<String> {
+    let Event::Done { played, expected, missing, spread_us, uncertainty_us, out_of_step: out, .. } = event
+    else {
+        return None;
+    };
     let mut verdict = format!("{played} of {expected} stations played it");
-    if expected == 0 {
+    if *expected == 0 {
         verdict += ": nobody is listening";
     }
-    for Missing { station, reason } in missing.iter().take(MAX_NAMED_MISSING) {
+    if let (Some(spread), Some(doubt)) = (spread_us, uncertainty_us) {
+        let who =
+            if out.is_empty() { String::new() } else { format!(", {}", played.saturating_sub(out.len())) };
+        verdict += &format!("{who} within {} ms (± {})", milliseconds(*spread), milliseconds(*doubt));
+    }
+    for OutOfStep { station, off_us, uncertainty_us } in out.iter().take(MAX_NAMED) {
+        if let Some(words) = out_of_step(*off_us, *uncertainty_us) {
+            verdict += &format!("; {station} {words}");
+        }
+    }
+    if out.len() > MAX_NAMED {
+        verdict += &format!("; {} more out of step", out.len() - MAX_NAMED);
+    }
+    for Missing { station, reason } in missing.iter().take(MAX_NAMED) {
         verdict += &format!("; {station} did not: {reason}");
     }
-    if missing.len() > MAX_NAMED_MISSING {
-        verdict += &format!("; nor did {} more", missing.len() - MAX_NAMED_MISSING);
+    if missing.len() > MAX_NAMED {
+        verdict += &format!("; nor did {} more", missing.len() - MAX_NAMED);
     }
-    escaped(&verdict).into_owned()
+    Some(escaped(&verdict).into_owned())
+}
+
+/// How far a station was from step, in words; `None` for one that was in step.
+pub fn out_of_step(off_us: i64, uncertainty_us: u32) -> Option<String> {
+    if is_in_step(off_us, uncertainty_us) {
+        return None;
+    }
+    let off = milliseconds(off_us.unsigned_abs());
+    Some(match (off_us.unsigned_abs() > IN_STEP_US, off_us < 0, uncertainty_us) {
+        (true, true, _) => format!("{off} ms early"),
+        (true, false, _) => format!("{off} ms late"),
+        (false, _, u32::MAX) => "perhaps out of step: it does not know the announcer's clock".into(),
+        (false, _, doubt) => format!(
+            "perhaps out of step: it knows the announcer's clock to {} ms only",
+            milliseconds(doubt.into())
+        ),
+    })
+}
+
+/// Microseconds as milliseconds: hundredths below ten, whole ones from there on.
+fn milliseconds(us: u64) -> String {
+    if us < 10_000 { format!("{:.2}", us as f64 / 1e3) } else { format!("{:.0}", us as f64 / 1e3) }
 }
 
 /// Milliseconds as seconds with the decimals they need, three at most.
@@ -237,6 +274,8 @@ mod tests {
                 start_error_us: -12,
                 max_error_us: 30,
                 underruns: 0,
+                uncertainty_us: 85,
+                off_us: 30,
             },
             Event::Failed {
                 clip: clip(),
@@ -246,9 +285,16 @@ mod tests {
             },
             Event::Done {
                 clip: clip(),
-                played: 1,
-                expected: 2,
+                played: 3,
+                expected: 4,
                 missing: vec![Missing { station: "hall-2".into(), reason: "connection lost".into() }],
+                spread_us: Some(42),
+                uncertainty_us: Some(160),
+                out_of_step: vec![OutOfStep {
+                    station: "hall-4".into(),
+                    off_us: 5_250_300,
+                    uncertainty_us: 85,
+                }],
             },
             Event::Connected { announcer: "office-pc:7766".into() },
             Event::Waiting { announcer: "office-pc:7766".into(), reason: "connection refused".into() },
@@ -311,6 +357,9 @@ mod tests {
     #[test]
     fn verdicts_name_who_did_not_play_and_why() {
         let missing = |name: &str, why: &str| Missing { station: name.into(), reason: why.into() };
+        let verdict = |played, expected, missing: &[Missing]| {
+            verdict(&done(played, expected, missing, None, &[])).unwrap()
+        };
         assert_eq!(verdict(3, 3, &[]), "3 of 3 stations played it");
         assert_eq!(verdict(0, 0, &[]), "0 of 0 stations played it: nobody is listening");
         assert_eq!(
@@ -325,9 +374,42 @@ mod tests {
         assert!(verdict(0, 25, &many).ends_with("hall-19 did not: gone; nor did 5 more"));
     }
 
+    fn done(
+        played: usize,
+        expected: usize,
+        missing: &[Missing],
+        spread: Option<(u64, u64)>,
+        out_of_step: &[OutOfStep],
+    ) -> Event {
+        let (spread_us, uncertainty_us) = spread.unzip();
+        let (missing, out_of_step) = (missing.to_vec(), out_of_step.to_vec());
+        Event::Done { clip: "c-1".into(), played, expected, missing, spread_us, uncertainty_us, out_of_step }
+    }
+
+    #[test]
+    fn verdicts_say_how_well_together_and_who_was_not() {
+        let words = |spread, out: &[OutOfStep]| verdict(&done(3, 3, &[], spread, out)).unwrap();
+        let out = |off_us, uncertainty_us| OutOfStep { station: "hall-3".into(), off_us, uncertainty_us };
+        assert_eq!(words(Some((42, 160)), &[]), "3 of 3 stations played it within 0.04 ms (± 0.16)");
+        assert_eq!(
+            words(Some((42, 160)), &[out(5_250_300, 90)]),
+            "3 of 3 stations played it, 2 within 0.04 ms (± 0.16); hall-3 5250 ms late"
+        );
+        assert_eq!(words(None, &[out(-12_400, 90)]), "3 of 3 stations played it; hall-3 12 ms early");
+        assert_eq!(
+            words(None, &[out(100, 14_000)]),
+            "3 of 3 stations played it; hall-3 perhaps out of step: it knows the announcer's clock to 14 ms only"
+        );
+        assert!(words(None, &[out(0, u32::MAX)]).ends_with("it does not know the announcer's clock"));
+        let many = vec![out(20_000, 0); 25];
+        assert!(words(None, &many).ends_with("hall-3 20 ms late; 5 more out of step"));
+        assert_eq!(super::out_of_step(9_000, 1_000), None);
+        assert!(super::out_of_step(9_000, 1_001).is_some());
+    }
+
     #[test]
     fn prose_says_lateness_and_dropouts() {
-        let played = |late_ms, underruns| {
+        let played = |late_ms: u64, underruns| {
             let clip = "5f3a9c21-3".to_string();
             sentence(&Event::Played {
                 clip,
@@ -339,6 +421,8 @@ mod tests {
                 start_error_us: 0,
                 max_error_us: 0,
                 underruns,
+                uncertainty_us: 0,
+                off_us: late_ms as i64 * 1_000,
             })
             .unwrap()
         };

@@ -238,8 +238,7 @@ pub struct Admission<'a> {
 
 impl Admission<'_> {
     /// Whether a clip may be received, in this order: size, announcer, signature, zone, freshness,
-    /// sequence. Its body's hash is checked when it has come; freshness should be judged once more,
-    /// with [`Admission::judge_freshness`], right before it is played.
+    /// sequence. Its body's hash is checked when it has come.
     ///
     /// # Errors
     /// The first [`Refusal`].

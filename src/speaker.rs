@@ -61,6 +61,8 @@ pub struct Config {
     pub membership: Option<Membership>,
     /// Where clips are kept.
     pub archive: Option<Archive>,
+    /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
+    pub delay_us: i64,
 }
 
 /// Why no link came about.

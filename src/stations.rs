@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{Event, Outcome};
+use crate::event::{self, Event, Outcome};
 use crate::wire::{ClipId, FromStation, Receipt};
-use announcement::{Announcement, Progress};
+use announcement::{Announcement, Progress, Timing};
 
 pub use announcement::Delivery;
 pub use ending::Restored;
@@ -26,7 +26,7 @@ pub const REJOIN_GRACE: Duration = Duration::from_secs(6);
 pub const STRAGGLER_WAIT: Duration = Duration::from_millis(150);
 /// How long the first station to verify waits for the others at most. Well under the time after which a
 /// station gives up, so that a majority of slow ones cannot silence the rest.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The longest lead that is granted: one station cannot hold up a page for all.
 const MAX_LEAD: Duration = Duration::from_secs(1);
 /// Added to the longest lead of the stations when the instant is named: the announcer's own way from
@@ -34,6 +34,11 @@ const MAX_LEAD: Duration = Duration::from_secs(1);
 const NAMING_MARGIN: Duration = Duration::from_millis(10);
 /// How long after a clip expired a station that was told to play it, and was cut off, may bring the receipt.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
+/// Between the end of a page and the start for those that verified too late to be in step.
+const LATE_GAP: Duration = Duration::from_millis(250);
+/// How long silence is waited for at most: a page over another is better than none, and a station refuses
+/// an instant that is 300 s ahead.
+const LONGEST_QUEUE: Duration = Duration::from_secs(240);
 /// How long after the last sample a receipt is waited for.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The time every transfer has, however short the clip.
@@ -128,6 +133,7 @@ pub struct Stations {
     announcements: BTreeMap<ClipId, Announcement>,
     actions: Vec<Action>,
     max_stations: usize,
+    straggler_wait: Duration,
     keeps: bool,
     lasting: bool,
 }
@@ -143,9 +149,15 @@ impl Stations {
             announcements: BTreeMap::new(),
             actions: Vec::new(),
             max_stations,
+            straggler_wait: STRAGGLER_WAIT,
             keeps,
             lasting,
         }
+    }
+
+    /// Waits this long for the others once half of the stations have verified, [`LONGEST_WAIT`] at most.
+    pub fn with_straggler_wait(self, straggler_wait: Duration) -> Self {
+        Self { straggler_wait: straggler_wait.min(LONGEST_WAIT), ..self }
     }
 
     /// Takes what is to be done, in order.
@@ -362,10 +374,13 @@ impl Stations {
             self.tick_one(id, now);
         }
         self.settle(now);
-        let over = |announcement: &Announcement| announcement.settled && announcement.open() == 0;
-        for (id, _) in self.announcements.extract_if(.., |_, announcement| over(announcement)) {
-            self.actions.push(Action::Closed(id));
+        for (id, announcement) in &mut self.announcements {
+            if announcement.settled && announcement.open() == 0 && !announcement.closed {
+                announcement.closed = true;
+                self.actions.push(Action::Closed(*id));
+            }
         }
+        self.announcements.retain(|_, announcement| !announcement.closed || announcement.sounds_at(now));
     }
 
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
@@ -416,7 +431,7 @@ impl Stations {
         if let Some(recipient) = announcement.recipients.get_mut(name) {
             recipient.lead = lead.min(MAX_LEAD);
         }
-        let is_late = announcement.agreed.is_some();
+        let is_late = announcement.agreed().is_some();
         self.tell(Event::Verified { clip: clip.to_string(), station: name.to_owned() });
         if is_late {
             self.name_instant(clip, vec![name.to_owned()], now);
@@ -452,31 +467,16 @@ impl Stations {
             return;
         }
         let soonest = now + announcement.lead(&names) + NAMING_MARGIN;
-        let delivery = announcement.delivery.clone();
-        let at = match announcement.agreed {
-            Some(agreed) => {
-                let Some(announcement) = self.announcements.get_mut(&clip) else { return };
-                let at = announcement.late_start(soonest, agreed, now);
-                self.clear_of_others(clip, &delivery, at)
-            }
-            None => self
-                .announcements
-                .range(..clip)
-                .filter_map(|(_, earlier)| earlier.sounds(&delivery))
-                .fold(soonest, |at, (_, until)| at.max(until)),
-        };
+        let at = self.quiet_from(clip, announcement, soonest);
+        let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
         let Some(announcement) = self.announcements.get_mut(&clip) else { return };
         announcement.agree_by = None;
         if at >= announcement.expires {
             return self.too_late(clip, &names, now);
         }
-        announcement.agreed.get_or_insert(at);
+        announcement.book(at);
         // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
         announcement.due.get_or_insert(if announcement.settled { announcement.made } else { at });
-        if !announcement.plays.contains(&at) {
-            announcement.plays.push(at);
-        }
-        let until = at + delivery.length + RECEIPT_DEADLINE;
         for name in &names {
             announcement.set(name, Progress::Told { until });
             if let Some(recipient) = announcement.recipients.get_mut(name) {
@@ -487,6 +487,30 @@ impl Stations {
         for name in &names {
             self.order(name, Order::PlayAt { clip, at });
         }
+    }
+
+    /// From when on a clip is the only one to sound wherever it may be heard. The late ones of a page that
+    /// can play together do.
+    fn quiet_from(&self, clip: ClipId, announcement: &Announcement, soonest: Instant) -> Instant {
+        if let Some(joined) = announcement.starts.iter().copied().skip(1).find(|start| *start >= soonest) {
+            return joined;
+        }
+        let length = announcement.delivery.length;
+        let mut busy: Vec<(Instant, Instant)> = Vec::new();
+        for (other_clip, other) in &self.announcements {
+            let gap = if *other_clip == clip { LATE_GAP } else { Duration::ZERO };
+            if other.delivery.may_meet(&announcement.delivery) {
+                busy.extend(other.starts.iter().map(|start| (*start, *start + other.delivery.length + gap)));
+            }
+        }
+        busy.sort();
+        let quiet = busy.into_iter().fold(
+            soonest,
+            |at, (from, until)| {
+                if at < until && from < at + length { until } else { at }
+            },
+        );
+        if quiet <= soonest + LONGEST_QUEUE { quiet } else { soonest }
     }
 
     /// Takes a receipt, if one is still due.
@@ -510,19 +534,25 @@ impl Stations {
             return self.settle(now);
         }
         let behind = i64::try_from(told.saturating_duration_since(due).as_micros()).unwrap_or(i64::MAX);
-        let late = Duration::from_micros(behind.saturating_add(receipt.start_error_us).max(0) as u64);
-        let outcome = Outcome::played(late);
+        let late_us = behind.saturating_add(receipt.start_error_us);
+        let outcome = Outcome::played(Duration::from_micros(late_us.max(0) as u64));
+        let off_us = event::worst_off_us(late_us, receipt.max_error_us);
         announcement.set(name, Progress::Ended(outcome, String::new()));
+        announcement
+            .timings
+            .insert(name.to_owned(), Timing { late_us, off_us, uncertainty_us: receipt.uncertainty_us });
         self.tell(Event::Played {
             clip: receipt.clip.to_string(),
             station: name.to_owned(),
             outcome,
             again,
             frames: receipt.frames,
-            late_ms: late.as_millis() as u64,
+            late_ms: late_us.max(0) as u64 / 1_000,
             start_error_us: receipt.start_error_us,
             max_error_us: receipt.max_error_us,
             underruns: receipt.underruns,
+            uncertainty_us: receipt.uncertainty_us,
+            off_us,
         });
         self.settle(now);
     }
@@ -644,11 +674,11 @@ impl Stations {
         let mut ready = Vec::new();
         for (id, announcement) in &mut self.announcements {
             let tally = announcement.tally;
-            if announcement.agreed.is_none() {
+            if announcement.agreed().is_none() {
                 if tally.verified > 0 && tally.awaited == 0 {
                     ready.push(*id);
                 }
-                let wait = if tally.verified >= tally.awaited { STRAGGLER_WAIT } else { LONGEST_WAIT };
+                let wait = if tally.verified >= tally.awaited { self.straggler_wait } else { LONGEST_WAIT };
                 announcement.agree_by = (tally.verified > 0)
                     .then(|| announcement.agree_by.map_or(now + wait, |by| by.min(now + wait)));
             }
@@ -657,11 +687,15 @@ impl Stations {
                 continue;
             }
             announcement.settled = true;
+            let (spread_us, uncertainty_us) = announcement.spread().unzip();
             self.actions.push(Action::Tell(Event::Done {
                 clip: id.to_string(),
                 played: tally.played,
                 expected: announcement.recipients.len(),
                 missing: announcement.missing(),
+                spread_us,
+                uncertainty_us,
+                out_of_step: announcement.out_of_step(),
             }));
         }
         for id in ready {

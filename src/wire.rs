@@ -238,6 +238,9 @@ pub struct Receipt {
     pub max_error_us: u64,
     /// Times the sound device ran dry.
     pub underruns: u32,
+    /// How far the station's notion of the instant may be off from the announcer's, in µs: no error
+    /// is known better than this. [`u32::MAX`] when it knows nothing of the announcer's clock.
+    pub uncertainty_us: u32,
 }
 
 /// What a station asks the announcer's time with: random, and never used again.

@@ -133,6 +133,16 @@ fn a_clock_that_is_a_thousandth_off_is_fitted_and_gaps_still_noticed() {
 }
 
 #[test]
+fn a_step_of_half_a_millisecond_is_no_steering() {
+    let voice = voice();
+    let mut heard = voice.clone();
+    heard.drain(50_000..50_000 + MS / 2);
+    let result = std::panic::catch_unwind(|| assert_whole("", &voice, &after(4_000, &heard), RATE_HZ, 0.1));
+    let message = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("in steps of 2"), "{message}");
+}
+
+#[test]
 fn sound_that_is_only_alike_is_told_from_the_same() {
     let voice = voice();
     let mean_square = voice.iter().map(|sample| sample * sample).sum::<f32>() / LENGTH as f32;

@@ -28,3 +28,23 @@ fn handshake_seeds() {
 fn header_seeds() {
     replay("header", entries::header);
 }
+
+#[test]
+fn station_message_seeds() {
+    replay("station_message", entries::station_message);
+}
+
+#[test]
+fn announcer_message_seeds() {
+    replay("announcer_message", entries::announcer_message);
+}
+
+#[test]
+fn clip_header_seeds() {
+    replay("clip_header", entries::clip_header);
+}
+
+#[test]
+fn frames_seeds() {
+    replay("frames", entries::frames);
+}

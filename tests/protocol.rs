@@ -114,7 +114,14 @@ fn the_documented_clip_is_one() {
 fn the_tables_name_every_message_by_its_number() {
     let clip = wire::ClipId { epoch: 1, sequence: 1 };
     let reason = String::new();
-    let receipt = wire::Receipt { clip, frames: 0, start_error_us: 0, max_error_us: 0, underruns: 0 };
+    let receipt = wire::Receipt {
+        clip,
+        frames: 0,
+        start_error_us: 0,
+        max_error_us: 0,
+        underruns: 0,
+        uncertainty_us: 0,
+    };
     let station = [
         peer::hello("a", 1),
         FromStation::Ping { t1_us: 0 },

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use support::correlate::{assert_whole, extent};
-use support::hallway::{Hallway, Program, file, wavs};
+use support::hallway::{Hallway, Program, file};
 use support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ};
 use support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 
@@ -49,25 +49,20 @@ fn two_hallways_hear_the_speech_whole() {
         .station("archive", file(kept.path()))
         .open();
     let recording = rig.record();
-    let voice = speech(rig.folder(), 40, SPOKEN_HZ);
+    let voice = speech(rig.folder(), 90, SPOKEN_HZ);
     let _voice = rig.play(MOUTH, &voice);
     recording.wait_until_heard(0);
 
-    hallway.announcer.enter();
-    let recorded = hallway.announcer.wait_for("recorded");
-    let done = hallway.announcer.wait_for("done");
-    recording.wait_for(Duration::from_millis(700));
-    assert_eq!((&done["played"], &done["expected"]), (&3.into(), &3.into()), "{done}");
-
-    let (clip, rate_hz) = read_i16(&wavs(kept.path())[0]);
-    assert_eq!(recorded["rate_hz"], RATE_HZ, "the sink's own rate needs no resampling");
+    let announced = hallway.announce_undisturbed(&recording);
+    let (clip, rate_hz) = read_i16(&kept.path().join(format!("archive-{}.wav", announced.clip)));
+    assert_eq!(announced.rate_hz, u64::from(RATE_HZ), "the sink's own rate needs no resampling");
     assert_eq!((clip.len(), rate_hz), (CLIP_SECONDS * RATE_HZ as usize, RATE_HZ));
     let clip = to_f32(&clip);
-    let mouth = recording.channel(0, 0);
+    let mouth = recording.channel(0, announced.from_frame);
     let said = assert_whole("the clip, in what was said,", &clip, &mouth, RATE_HZ, ALIKE);
     for hall in [1, 2] {
         let what = format!("hall-{hall}");
-        let heard = recording.channel(hall, 0);
+        let heard = recording.channel(hall, announced.from_frame);
         let (first, last) = extent(&heard, 0).expect("something was heard");
         let emitted = last + 1 - first;
         assert!(
@@ -93,9 +88,9 @@ fn a_clip_at_another_rate_is_heard_whole() {
     let mut hallway =
         Hallway::plan().environment(rig.environment()).says(&clip).station("hall-1", "hall-1").open();
     let recording = rig.record();
-    let done = hallway.announce();
-    recording.wait_for(Duration::from_millis(700));
-    assert_eq!(done["played"], 1, "{done}");
+    let announced = hallway.announce_undisturbed(&recording);
+    let heard = recording.channel(1, announced.from_frame);
+    drop(recording);
 
     // The clip against the recording at the recording's rate: paplay's own way through the same server.
     let reference = rig.record();
@@ -106,7 +101,7 @@ fn a_clip_at_another_rate_is_heard_whole() {
     let (first, last) = extent(&reference, 0).unwrap();
     let frames = samples.len() * RATE_HZ as usize / rate_hz as usize;
     assert!((last - first).abs_diff(frames) < 200, "paplay: {} of {frames} frames", last - first);
-    assert_whole("hall-1", &reference[first..=last], &recording.channel(1, 0), RATE_HZ, ALIKE);
+    assert_whole("hall-1", &reference[first..=last], &heard, RATE_HZ, ALIKE);
 }
 
 #[test]
@@ -138,13 +133,12 @@ fn defaults_are_the_servers() {
         Program::start("hall-1", ["speaker", &hallway.address, "--name", "hall-1"], &hallway.environment);
     hallway.announcer.wait_for_one("station-joined", "station", "hall-1");
     let recording = rig.record();
-    let _voice = rig.play(MOUTH, &speech(rig.folder(), 20, SPOKEN_HZ));
+    let _voice = rig.play(MOUTH, &speech(rig.folder(), 40, SPOKEN_HZ));
     recording.wait_until_heard(0);
-    let done = hallway.announce();
-    assert_eq!(done["played"], 2, "{done}");
+    let announced = hallway.announce_undisturbed(&recording);
     station.wait_for("played");
-    recording.wait_for(Duration::from_millis(500));
-    let clip = to_f32(&read_i16(&wavs(kept.path())[0]).0);
-    assert_whole("the clip, in what was said,", &clip, &recording.channel(0, 0), RATE_HZ, ALIKE);
-    assert_whole("the clip, in hall-1,", &clip, &recording.channel(1, 0), RATE_HZ, ALIKE);
+    let clip = to_f32(&read_i16(&kept.path().join(format!("archive-{}.wav", announced.clip))).0);
+    let [mouth, hall] = [0, 1].map(|channel| recording.channel(channel, announced.from_frame));
+    assert_whole("the clip, in what was said,", &clip, &mouth, RATE_HZ, ALIKE);
+    assert_whole("the clip, in hall-1,", &clip, &hall, RATE_HZ, ALIKE);
 }

@@ -19,13 +19,14 @@ fn clip_id() -> impl Strategy<Value = ClipId> {
 }
 
 fn receipt() -> impl Strategy<Value = Receipt> {
-    (clip_id(), any::<u64>(), any::<i64>(), any::<u64>(), any::<u32>()).prop_map(
-        |(clip, frames, start_error_us, max_error_us, underruns)| Receipt {
+    (clip_id(), any::<u64>(), any::<i64>(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
+        |(clip, frames, start_error_us, max_error_us, underruns, uncertainty_us)| Receipt {
             clip,
             frames,
             start_error_us,
             max_error_us,
             underruns,
+            uncertainty_us,
         },
     )
 }
@@ -394,7 +395,8 @@ fn header_fields_are_held_to_their_bounds() {
 #[test]
 fn golden_vectors() {
     let clip = ClipId { epoch: 300, sequence: 2 };
-    let receipt = Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1 };
+    let receipt =
+        Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1, uncertainty_us: 200 };
     let nonce = std::array::from_fn(|at| at as u8);
     let from_station: [(FromStation, &[u8]); 12] = [
         (
@@ -405,7 +407,7 @@ fn golden_vectors() {
                 last: Some(receipt),
                 nonce: None,
             },
-            &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1, 0],
+            &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1, 0xc8, 1, 0],
         ),
         (
             FromStation::Hello {
@@ -421,7 +423,7 @@ fn golden_vectors() {
         (FromStation::Verified { clip, lead_us: 1 }, &[2, 0xac, 2, 2, 1]),
         (FromStation::Rejected { clip, reason: "no".into() }, &[3, 0xac, 2, 2, 2, b'n', b'o']),
         (FromStation::Playing { clip }, &[4, 0xac, 2, 2]),
-        (FromStation::Played(receipt), &[5, 0xac, 2, 2, 0x80, 1, 3, 3, 1]),
+        (FromStation::Played(receipt), &[5, 0xac, 2, 2, 0x80, 1, 3, 3, 1, 0xc8, 1]),
         (FromStation::Failed { clip, reason: String::new() }, &[6, 0xac, 2, 2, 0]),
         (FromStation::Goodbye, &[7]),
         (FromStation::AskTime { nonce }, &[&[8][..], &nonce].concat()),

@@ -52,11 +52,10 @@ impl Door {
         let from_here = inside.addresses.get(&address).copied().unwrap_or_default();
         let full = inside.standing.len() >= MAX_STRANGERS;
         if full || from_here >= MAX_STRANGERS_AN_ADDRESS {
-            let outstayed = |standing: &Standing| {
-                now >= standing.since + MIN_STAY && (full || standing.address == address)
-            };
-            let oldest = inside.standing.iter().find(|(_, standing)| outstayed(standing));
-            let (number, _) = oldest.map(|(number, standing)| (*number, standing))?;
+            // They stand in the order in which they came.
+            let mut outstayed =
+                inside.standing.iter().take_while(|(_, standing)| now >= standing.since + MIN_STAY);
+            let number = *outstayed.find(|(_, standing)| full || standing.address == address)?.0;
             if let Some(standing) = inside.remove(number) {
                 standing.pushed.cancel();
             }

@@ -6,12 +6,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clip;
+use crate::stations::LONGEST_WAIT;
 use crate::wire::{self, is_illegal_in_name};
 
 /// The port that announcers listen on and stations dial unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7766;
 /// The longest that a clip may wait for a station: one day.
 pub const MAX_KEEP: Duration = Duration::from_secs(86_400);
+/// The most that a loudspeaker is delayed, either way: sound takes it for 170 m, wireless loudspeakers lag less,
+/// and it leaves half of the second that a station may ask to be told ahead.
+pub const MAX_DELAY: Duration = Duration::from_millis(500);
 
 /// A computer to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,12 @@ pub enum ArgumentError {
     /// A number outside what a clip may be kept.
     #[error("a clip is kept for 0 to {} seconds", MAX_KEEP.as_secs())]
     Keep,
+    /// Not a time to wait for stragglers.
+    #[error("give whole milliseconds from 0 to {}", LONGEST_WAIT.as_millis())]
+    Wait,
+    /// Not a delay of a loudspeaker.
+    #[error("give milliseconds from -{0} to {0}, such as 6.5 or -20", MAX_DELAY.as_millis())]
+    Delay,
     /// Not an address to listen on.
     #[error("give an address and a port such as 192.168.1.20:7766, or a port alone such as 7766")]
     Listen,
@@ -80,6 +90,19 @@ pub(super) fn keep(text: &str) -> Result<Duration, ArgumentError> {
         Ok(keep) if keep <= MAX_KEEP => Ok(keep),
         _ => Err(ArgumentError::Keep),
     }
+}
+
+/// How long stragglers are waited for.
+pub(super) fn wait(text: &str) -> Result<Duration, ArgumentError> {
+    let wait = text.trim().parse().map(Duration::from_millis).ok();
+    wait.filter(|wait| *wait <= LONGEST_WAIT).ok_or(ArgumentError::Wait)
+}
+
+/// A loudspeaker's delay of up to [`MAX_DELAY`] either way, given in milliseconds, in µs.
+pub(super) fn delay_us(text: &str) -> Result<i64, ArgumentError> {
+    let us = text.trim().parse::<f64>().map_err(|_| ArgumentError::Delay)? * 1e3;
+    let most_us = MAX_DELAY.as_micros() as f64;
+    if us.abs() <= most_us { Ok(us.round() as i64) } else { Err(ArgumentError::Delay) }
 }
 
 /// `ADDR:PORT`, `:PORT` or `PORT`; without an address every IPv4 network is meant.

@@ -59,6 +59,7 @@ fn state_style(view: &View, state: &State) -> Style {
         State::Announced(Stage::Receiving | Stage::Verified) => coloured(view, Color::Cyan),
         State::Announced(Stage::Playing) => coloured(view, Color::Yellow),
         State::Announced(Stage::Played) => coloured(view, Color::Green),
+        State::Announced(Stage::OutOfStep(_)) => coloured(view, Color::Yellow).add_modifier(Modifier::BOLD),
         State::Announced(Stage::Failed(_)) | State::Faulty(_) | State::Lost(_) => {
             coloured(view, Color::Red).add_modifier(Modifier::BOLD)
         }
@@ -121,8 +122,8 @@ fn trouble(name: &str, state: &State) -> String {
 
 /// How many stations there are in each state, those in trouble first.
 fn census(view: &View) -> String {
-    const WORDS: [&str; 8] =
-        ["lost", "faulty", "failed", "receiving", "verified", "playing", "played", "waiting"];
+    const WORDS: [&str; 9] =
+        ["lost", "faulty", "failed", "out of step", "receiving", "verified", "playing", "played", "waiting"];
     let mut counts = [0_usize; WORDS.len()];
     for (name, station) in &view.stations {
         let word = view.state(name, station).word();
@@ -240,7 +241,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::event::{Event, Missing};
+    use crate::event::{Event, Missing, OutOfStep};
 
     const CLIP: &str = "5f3a9c21-1";
 
@@ -284,6 +285,22 @@ mod tests {
                 stations: names.iter().map(|name| name.to_string()).collect(),
             },
         ]
+    }
+
+    fn played(name: &str, off_us: i64) -> Event {
+        Event::Played {
+            clip: CLIP.into(),
+            station: name.into(),
+            outcome: crate::event::Outcome::Played,
+            again: false,
+            frames: 1,
+            late_ms: off_us.max(0) as u64 / 1_000,
+            start_error_us: 0,
+            max_error_us: 0,
+            underruns: 0,
+            uncertainty_us: 80,
+            off_us,
+        }
     }
 
     fn failed(name: &str) -> Event {
@@ -348,25 +365,51 @@ mod tests {
         let shown = screen(&view, 44, 6);
         assert_eq!(shown[1..3], ["  hall-1  playing", "  hall-2  verified"]);
         assert_eq!(shown[3], "1 of 2 playing [█████·············] 1 of 4 s");
-        let played = Event::Played {
-            clip: CLIP.into(),
-            station: "hall-1".into(),
-            outcome: crate::event::Outcome::Played,
-            again: false,
-            frames: 1,
-            late_ms: 0,
-            start_error_us: 0,
-            max_error_us: 0,
-            underruns: 0,
-        };
-        view.apply(&played);
+        view.apply(&played("hall-1", 20));
         let missing = vec![Missing { station: "hall-2".into(), reason: "connection lost".into() }];
-        view.apply(&Event::Done { clip: CLIP.into(), played: 1, expected: 2, missing });
+        let (clip, spread_us, uncertainty_us, out_of_step) = (CLIP.into(), None, None, Vec::new());
+        view.apply(&Event::Done {
+            clip,
+            played: 1,
+            expected: 2,
+            missing,
+            spread_us,
+            uncertainty_us,
+            out_of_step,
+        });
         let shown = screen(&view, 80, 6);
         assert_eq!(shown[1], "  hall-1  ground, gym  played");
         assert_eq!(shown[2], "  hall-2               failed: connection lost");
         assert_eq!(shown[3], "ready: press Enter and speak");
         assert_eq!(shown[4], "last: 1 of 2 stations played it; hall-2 did not: connection lost");
+    }
+
+    #[test]
+    fn the_spread_is_shown_and_who_was_out_of_step_is_flagged() {
+        let names = ["hall-1", "hall-2", "hall-3"];
+        let mut view = view_after(names.map(|name| joined(name, &[])).into_iter().chain(sent(&names)));
+        for (name, off_us) in [("hall-1", -10), ("hall-2", 32), ("hall-3", 4_250_000)] {
+            view.apply(&played(name, off_us));
+        }
+        let out_of_step = vec![OutOfStep { station: "hall-3".into(), off_us: 4_250_000, uncertainty_us: 80 }];
+        view.apply(&Event::Done {
+            clip: CLIP.into(),
+            played: 3,
+            expected: 3,
+            missing: Vec::new(),
+            spread_us: Some(42),
+            uncertainty_us: Some(160),
+            out_of_step,
+        });
+        let shown = screen(&view, 90, 7);
+        assert_eq!(
+            shown[1..4],
+            ["  hall-1  played", "  hall-2  played", "  hall-3  out of step: 4250 ms late"]
+        );
+        let verdict = "last: 3 of 3 stations played it, 2 within 0.04 ms (± 0.16); hall-3 4250 ms late";
+        assert_eq!(shown[5], verdict);
+        let shown = screen(&view, 90, 6);
+        assert_eq!(shown[1], "  3 stations: 1 out of step, 2 played");
     }
 
     #[test]

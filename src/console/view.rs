@@ -39,6 +39,8 @@ pub enum Stage {
     Playing,
     /// It played the clip to the end.
     Played,
+    /// It did so too far from the others for one sound, and how far.
+    OutOfStep(String),
     /// It refused the clip or did not play it to the end, and why.
     Failed(String),
 }
@@ -65,6 +67,7 @@ impl State<'_> {
             Self::Announced(Stage::Verified) => "verified",
             Self::Announced(Stage::Playing) => "playing",
             Self::Announced(Stage::Played) => "played",
+            Self::Announced(Stage::OutOfStep(_)) => "out of step",
             Self::Announced(Stage::Failed(_)) => "failed",
             Self::Faulty(_) => "faulty",
             Self::Lost(_) => "lost",
@@ -74,7 +77,7 @@ impl State<'_> {
     /// What went wrong, if something did.
     pub fn trouble(&self) -> Option<&str> {
         match self {
-            Self::Announced(Stage::Failed(reason)) => Some(reason),
+            Self::Announced(Stage::Failed(reason) | Stage::OutOfStep(reason)) => Some(reason),
             Self::Faulty(reason) | Self::Lost(reason) => Some(reason),
             _ => None,
         }
@@ -122,7 +125,8 @@ pub struct Page {
 impl Page {
     /// Stations that are at least as far as playing (`playing`), and those that have the clip (`arrived`).
     pub fn counts(&self) -> (usize, usize) {
-        let playing = self.stages.values().filter(|stage| matches!(stage, Stage::Playing | Stage::Played));
+        let plays = |stage: &&Stage| matches!(stage, Stage::Playing | Stage::Played | Stage::OutOfStep(_));
+        let playing = self.stages.values().filter(plays);
         let verified = self.stages.values().filter(|stage| **stage == Stage::Verified);
         let playing = playing.count();
         (playing, playing + verified.count())
@@ -134,7 +138,7 @@ impl Page {
 pub struct Verdict {
     /// In words.
     pub sentence: String,
-    /// Whether every station that should have played did, and there was one.
+    /// Whether every station that should have played did, in step, and there was one.
     pub is_good: bool,
 }
 
@@ -206,14 +210,17 @@ impl View {
             }
             Event::Verified { clip, station } => self.advance(clip, station, Stage::Verified),
             Event::Playing { clip, station } => self.advance(clip, station, Stage::Playing),
-            Event::Played { clip, station, .. } => self.advance(clip, station, Stage::Played),
+            Event::Played { clip, station, off_us, uncertainty_us, .. } => {
+                let out_of_step = report::out_of_step(*off_us, *uncertainty_us);
+                self.advance(clip, station, out_of_step.map_or(Stage::Played, Stage::OutOfStep));
+            }
             Event::Rejected { clip, station, reason } | Event::Failed { clip, station, reason, .. } => {
                 self.advance(clip, station, Stage::Failed(reason.clone()));
             }
-            Event::Done { clip, played, expected, missing } => {
+            Event::Done { clip, played, expected, missing, out_of_step, .. } => {
                 self.verdict = Some(Verdict {
-                    sentence: report::verdict(*played, *expected, missing),
-                    is_good: *expected > 0 && played >= expected,
+                    sentence: report::verdict(event).unwrap_or_default(),
+                    is_good: *expected > 0 && played >= expected && out_of_step.is_empty(),
                 });
                 if let Some(page) = self.page.as_mut().filter(|page| page.clip == *clip) {
                     page.is_done = true;
@@ -326,7 +333,7 @@ impl View {
     /// Moves a station on; played is played. What comes of an earlier clip is in the history only.
     fn advance(&mut self, clip: &str, station: &str, stage: Stage) {
         if let Some(page) = self.page.as_mut().filter(|page| page.clip == clip)
-            && page.stages.get(station) != Some(&Stage::Played)
+            && !matches!(page.stages.get(station), Some(Stage::Played | Stage::OutOfStep(_)))
         {
             page.stages.insert(station.to_owned(), stage);
         }
@@ -403,6 +410,8 @@ mod tests {
             start_error_us: 0,
             max_error_us: 0,
             underruns,
+            uncertainty_us: 0,
+            off_us: 0,
         });
         view.apply(&Event::Playing { clip, station });
         assert_eq!(word(&view, "hall-1"), "played");
@@ -421,7 +430,15 @@ mod tests {
     #[test]
     fn a_verdict_with_nobody_listening_is_not_good() {
         let mut view = View::default();
-        view.apply(&Event::Done { clip: "a-1".into(), played: 0, expected: 0, missing: Vec::new() });
+        view.apply(&Event::Done {
+            clip: "a-1".into(),
+            played: 0,
+            expected: 0,
+            missing: Vec::new(),
+            spread_us: None,
+            uncertainty_us: None,
+            out_of_step: Vec::new(),
+        });
         let verdict = view.verdict.unwrap();
         assert_eq!(verdict.sentence, "0 of 0 stations played it: nobody is listening");
         assert!(!verdict.is_good);

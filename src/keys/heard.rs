@@ -116,8 +116,9 @@ impl Heard {
             // Writing to a String cannot fail.
             let _ = write!(body, "{} {epoch} {sequence} {end}", announcer.to_hex());
             if let Some(it) = self.receipts.get(announcer) {
-                let Receipt { frames, start_error_us, max_error_us, underruns, .. } = it;
-                let _ = write!(body, " {frames} {start_error_us} {max_error_us} {underruns}");
+                let Receipt { frames, start_error_us, max_error_us, underruns, uncertainty_us, .. } = it;
+                let _ =
+                    write!(body, " {frames} {start_error_us} {max_error_us} {underruns} {uncertainty_us}");
             }
             body.push('\n');
         }
@@ -153,6 +154,7 @@ fn parse(line: &str) -> Option<(AnnouncerId, Mark, Option<Receipt>)> {
         start_error_us: words.next()?.parse().ok()?,
         max_error_us: words.next()?.parse().ok()?,
         underruns: words.next()?.parse().ok()?,
+        uncertainty_us: words.next()?.parse().ok()?,
     };
     (finished && words.next().is_none()).then_some((announcer, mark, Some(receipt)))
 }

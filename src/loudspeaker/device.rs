@@ -18,7 +18,7 @@ use crate::sample;
 
 /// Sound a callback takes. Twice that lies in the device's buffer, which is what a busy machine may be late
 /// by; PulseAudio was measured to grant it to the sample.
-const PERIOD: Duration = Duration::from_millis(20);
+const PERIOD: Duration = Duration::from_millis(30);
 /// Beyond latency and one callback, for the scheduler.
 const LEAD_MARGIN: Duration = Duration::from_millis(10);
 /// Waited beyond the moment when the last sample plays by the timestamps.

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::line::Stamp;
 
-const SLOTS: u64 = 256;
+/// 20 s at one each 20 ms.
+const SLOTS: u64 = 1024;
 
 /// A ring that one writer overwrites; a reader takes only what was not overwritten meanwhile.
 #[derive(Debug)]
@@ -14,7 +15,7 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// An empty ring; 6 kB.
+    /// An empty ring; 24 kB.
     pub fn new() -> Self {
         let slots = (0..SLOTS).map(|_| [const { AtomicU64::new(0) }; 3]).collect();
         Self { slots, written: AtomicU64::new(0) }
@@ -31,7 +32,7 @@ impl Stamps {
         self.written.store(written + 1, Ordering::Release);
     }
 
-    /// Those there are, oldest first, 255 at most.
+    /// Those there are, oldest first, 1,023 at most.
     pub fn read(&self) -> Vec<Stamp> {
         let end = self.written.load(Ordering::Acquire);
         let start = end.saturating_sub(SLOTS);
@@ -62,10 +63,10 @@ mod tests {
     fn the_last_ones_are_kept_in_order() {
         let stamps = Stamps::new();
         assert!(stamps.read().is_empty());
-        (0..1_000).for_each(|index| stamps.push(stamp(index)));
+        (0..4_000).for_each(|index| stamps.push(stamp(index)));
         let read = stamps.read();
-        assert_eq!(read.len(), 255);
-        assert_eq!(read, (745..1_000).map(stamp).collect::<Vec<_>>());
+        assert_eq!(read.len(), 1_023);
+        assert_eq!(read, (2_977..4_000).map(stamp).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One announcement: the clip, and how far each station is with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +8,8 @@ use tokio::time::Instant;
 
 use super::REJOIN_GRACE;
 use crate::clip_cipher::ClipKey;
-use crate::event::{Missing, Outcome};
+use crate::event::{Missing, OutOfStep, Outcome, is_in_step};
 use crate::wire::{ClipId, FromAnnouncer};
-
-/// Between the end of a page and the start for those that verified too late to be in step.
-pub(super) const LATE_GAP: Duration = Duration::from_millis(250);
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug)]
@@ -48,7 +45,7 @@ impl Delivery {
     }
 
     /// Whether some station may be meant by both.
-    fn may_meet(&self, other: &Self) -> bool {
+    pub(super) fn may_meet(&self, other: &Self) -> bool {
         self.zones.is_empty() || other.zones.is_empty() || self.is_for(&other.zones)
     }
 }
@@ -118,6 +115,16 @@ pub(super) struct Recipient {
     pub begun: bool,
 }
 
+/// How well one station played it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// Between the page's instant and its first sample.
+    pub late_us: i64,
+    /// The farthest that it was from step.
+    pub off_us: i64,
+    pub uncertainty_us: u32,
+}
+
 /// A clip on its way to everybody who should play it.
 #[derive(Debug)]
 pub(super) struct Announcement {
@@ -129,12 +136,14 @@ pub(super) struct Announcement {
     pub made: Instant,
     /// It was announced by an earlier run of the announcer, which may have told stations to play it.
     pub is_restored: bool,
-    /// When the first of them plays.
-    pub agreed: Option<Instant>,
     /// What lateness is counted from, once an instant was named.
     pub due: Option<Instant>,
-    /// When they play: the first, and those that were late for it.
-    pub plays: Vec<Instant>,
+    /// It was said that every outcome is known.
+    pub closed: bool,
+    /// When they play: the first is the page's instant, the others are for those that were late.
+    pub starts: Vec<Instant>,
+    /// Of those that have played it.
+    pub timings: BTreeMap<String, Timing>,
     /// When the instant is named even if some have not verified.
     pub agree_by: Option<Instant>,
     /// The verdict was given.
@@ -150,9 +159,10 @@ impl Announcement {
             tally: Tally::default(),
             made,
             is_restored: false,
-            agreed: None,
             due: None,
-            plays: Vec::new(),
+            closed: false,
+            starts: Vec::new(),
+            timings: BTreeMap::new(),
             agree_by: None,
             settled: false,
         }
@@ -220,12 +230,6 @@ impl Announcement {
         leads.max().unwrap_or_default()
     }
 
-    /// From when until when it sounds, if another clip could sound at the same place.
-    pub fn sounds(&self, other: &Delivery) -> Option<(Instant, Instant)> {
-        let from = self.agreed?;
-        self.delivery.may_meet(other).then_some((from, from + self.delivery.length))
-    }
-
     /// The outcome for a station that did not play it to its end.
     pub fn unheard(&self, station: &str) -> Outcome {
         let begun = self.recipients.get(station).is_some_and(|recipient| recipient.begun || recipient.again);
@@ -267,13 +271,45 @@ impl Announcement {
         self.recipients.len() - self.tally.played - self.tally.failed
     }
 
-    /// The soonest instant at which a station that was late may play without being out of step with the others
-    /// here: with those that were late as well, or after all.
-    pub fn late_start(&mut self, soonest: Instant, agreed: Instant, now: Instant) -> Instant {
-        let length = self.delivery.length;
-        self.plays.retain(|start| *start + length > now);
-        let joined = self.plays.iter().copied().filter(|start| *start >= soonest).min();
-        joined.unwrap_or_else(|| soonest.max(agreed + length + LATE_GAP))
+    /// The page's instant.
+    pub fn agreed(&self) -> Option<Instant> {
+        self.starts.first().copied()
+    }
+
+    /// Takes note that some play at an instant.
+    pub fn book(&mut self, at: Instant) {
+        if !self.starts.contains(&at) {
+            self.starts.push(at);
+        }
+    }
+
+    /// Whether it may sound somewhere then or later.
+    pub fn sounds_at(&self, instant: Instant) -> bool {
+        self.starts.last().is_some_and(|start| instant < *start + self.delivery.length)
+    }
+
+    /// Between the first and the last to begin, of those in step, and by how much that may be wrong, in µs;
+    /// `None` for fewer than two.
+    pub fn spread(&self) -> Option<(u64, u64)> {
+        let in_step: Vec<&Timing> =
+            self.timings.values().filter(|timing| is_in_step(timing.off_us, timing.uncertainty_us)).collect();
+        let (first, last) =
+            (in_step.iter().map(|it| it.late_us).min()?, in_step.iter().map(|it| it.late_us).max()?);
+        let mut doubts: Vec<u32> = in_step.iter().map(|timing| timing.uncertainty_us).collect();
+        doubts.sort_unstable();
+        let doubt = doubts.iter().rev().take(2).copied().map(u64::from).sum();
+        (in_step.len() > 1).then(|| (last.abs_diff(first), doubt))
+    }
+
+    /// Those that played it out of step; sorted by name.
+    pub fn out_of_step(&self) -> Vec<OutOfStep> {
+        let out = self.timings.iter().filter(|(_, timing)| !is_in_step(timing.off_us, timing.uncertainty_us));
+        let out = out.map(|(station, &Timing { off_us, uncertainty_us, .. })| OutOfStep {
+            station: station.clone(),
+            off_us,
+            uncertainty_us,
+        });
+        out.collect()
     }
 
     /// Those who have not played it, and why; sorted by name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::announcement::{Announcement, Delivery, LATE_GAP, Progress};
+use super::announcement::{Announcement, Delivery, Progress};
 use super::{Action, MAX_KEPT_BYTES, MAX_SENDINGS, Order, Presence, REJOIN_GRACE, Station, Stations};
 use crate::event::{Event, Outcome};
 use crate::wire::ClipId;
@@ -109,22 +109,6 @@ impl Stations {
                 let connection = *connection;
                 self.actions.push(Action::Order(connection, Order::Drop));
                 self.left(connection, "it was not needed any more", now);
-            }
-        }
-    }
-
-    /// The first moment from `at` on when a late clip would not sound across another page at the same place.
-    pub(super) fn clear_of_others(&self, id: ClipId, delivery: &Delivery, mut at: Instant) -> Instant {
-        loop {
-            let clashes = self
-                .announcements
-                .iter()
-                .filter(|(other, _)| **other != id)
-                .filter_map(|(_, other)| other.sounds(delivery))
-                .filter(|(from, until)| at < *until && *from < at + delivery.length);
-            match clashes.map(|(_, until)| until).max() {
-                Some(until) => at = until + LATE_GAP,
-                None => return at,
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{Cases, MARGIN, good_one_plays, office_and_hall};
 const KEEP: Duration = Duration::from_secs(60);
 
 fn receipt(clip: ClipId, frames: u64) -> Receipt {
-    Receipt { clip, frames, start_error_us: 0, max_error_us: 0, underruns: 0 }
+    Receipt { clip, frames, start_error_us: 0, max_error_us: 0, underruns: 0, uncertainty_us: 0 }
 }
 
 fn verified(clip: ClipId) -> FromStation {

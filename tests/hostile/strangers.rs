@@ -61,7 +61,14 @@ fn unknown() -> ClipId {
 }
 
 fn receipt() -> Receipt {
-    Receipt { clip: unknown(), frames: 1, start_error_us: 0, max_error_us: 0, underruns: 0 }
+    Receipt {
+        clip: unknown(),
+        frames: 1,
+        start_error_us: 0,
+        max_error_us: 0,
+        underruns: 0,
+        uncertainty_us: 0,
+    }
 }
 
 /// Frames that end a link wherever they come.

@@ -4,13 +4,17 @@
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bullhorn::announcer::{self, Summary};
 use bullhorn::event::{Command, Event, Events, Missing};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
+use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone};
+use bullhorn::site::Site;
 use bullhorn::speaker;
+use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::wire::{
     self, FrameHeader, FrameKind, FromAnnouncer, FromStation, Message, Mode, PREFACE_BYTES, Preface,
 };
@@ -248,6 +252,11 @@ pub struct Office {
 
 impl Office {
     pub async fn open(rate_hz: u32, samples: &[i16], keep: Duration) -> Self {
+        Self::open_as(None, rate_hz, samples, keep).await
+    }
+
+    /// With a site, or open without.
+    pub async fn open_as(site: Option<Arc<Site>>, rate_hz: u32, samples: &[i16], keep: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spoken.wav");
         let wav = wav(rate_hz, samples);
@@ -261,9 +270,10 @@ impl Office {
             length: None,
             zones: vec![],
             keep,
+            wait: STRAGGLER_WAIT,
             once: None,
             lines: true,
-            site: None,
+            site,
             archive: None,
         };
         let running = tokio::spawn(async move {
@@ -322,14 +332,25 @@ pub struct Hall {
 
 impl Hall {
     pub fn open(address: SocketAddr, name: &str) -> Self {
+        Self::open_as(address, name, vec![], None)
+    }
+
+    /// As a member of a site, or open without.
+    pub fn open_as(
+        address: SocketAddr,
+        name: &str,
+        zones: Vec<String>,
+        membership: Option<Membership>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let loudspeaker = Loudspeaker::open(&Output::File(dir.path().into())).unwrap();
         let config = speaker::Config {
             host: address.ip().to_string(),
             port: address.port(),
             name: name.into(),
-            zones: vec![],
-            membership: None,
+            delay_us: 0,
+            zones,
+            membership,
             archive: None,
         };
         let (events, log) = Events::channel();

@@ -12,10 +12,29 @@ use bullhorn::clip::{self, Clip};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::sample::{self, Sound};
+use libtest_mimic::{Arguments, Trial};
 
 use hearing::find;
 use part::{Part, Said, instant_of, moment_in, say};
 use pulse::{Pulse, RATE_HZ};
+
+/// The tests, by name. The harness is not the usual one because this program is also the parts.
+const TESTS: [(&str, fn()); 5] = [
+    ("a_clip_is_heard_from_its_first_sample_to_its_last", a_clip_is_heard_from_its_first_sample_to_its_last),
+    ("two_stations_play_in_step_from_the_first_clip_on", two_stations_play_in_step_from_the_first_clip_on),
+    (
+        "a_microphone_records_what_is_said_and_exactly_as_long",
+        a_microphone_records_what_is_said_and_exactly_as_long,
+    ),
+    (
+        "a_server_that_dies_is_told_costs_nothing_and_is_found_again",
+        a_server_that_dies_is_told_costs_nothing_and_is_found_again,
+    ),
+    (
+        "waiting_costs_next_to_nothing_and_unknown_names_are_guessed",
+        waiting_costs_next_to_nothing_and_unknown_names_are_guessed,
+    ),
+];
 
 /// Speech in a WAV file of 22,050 Hz, as espeak-ng makes it.
 fn speech(folder: &Path) -> PathBuf {
@@ -36,7 +55,6 @@ fn number(said: &Said, key: &str) -> f64 {
     said.get(key).unwrap_or_else(|| panic!("no {key} in {said:?}")).parse().expect("a number")
 }
 
-#[test]
 fn a_clip_is_heard_from_its_first_sample_to_its_last() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = speech(folder.path());
@@ -70,7 +88,6 @@ fn a_clip_is_heard_from_its_first_sample_to_its_last() {
 /// A software sound card runs dry when the machine is busy; such a run says nothing of the skew.
 const MOST_RUNS: usize = 8;
 
-#[test]
 fn two_stations_play_in_step_from_the_first_clip_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = speech(folder.path());
@@ -88,13 +105,18 @@ fn two_stations_play_in_step_from_the_first_clip_on() {
         });
         let channels = recording.stop();
         eprintln!("{played:?}");
-        if played.iter().any(|played| number(played, "underruns") > 0.0) {
+        let disturbed = |played: &Said| played.contains_key("error") || number(played, "underruns") > 0.0;
+        if played.iter().any(disturbed) {
             continue;
         }
         assert!(played.iter().all(|played| number(played, "start_error_us").abs() < 500.0), "{played:?}");
-        let places: Vec<_> = channels.iter().map(|channel| find(&wanted, channel)).collect();
-        assert!(places.iter().all(|place| place.likeness > 0.98), "{places:?}");
-        skews_ms.push((places[0].at - places[1].at).abs() * 1e3 / f64::from(RATE_HZ));
+        // Against each other, as both are on one card: its clock may run beside the one of the speech.
+        let [one, other] = &channels[..] else { panic!("{} channels", channels.len()) };
+        let first = one.iter().position(|sample| sample.abs() > 2.0 / 32_768.0).expect("a sound");
+        let heard = &one[first..one.len().min(first + wanted.len())];
+        let place = find(heard, other);
+        assert!(place.likeness > 0.8, "{place:?}");
+        skews_ms.push((place.at - first as f64).abs() * 1e3 / f64::from(RATE_HZ));
         if skews_ms.len() == 3 {
             break;
         }
@@ -105,7 +127,6 @@ fn two_stations_play_in_step_from_the_first_clip_on() {
     assert!(skews_ms[1] <= 0.04 && skews_ms[2] <= 0.15, "skew in ms: {skews_ms:?}");
 }
 
-#[test]
 fn a_microphone_records_what_is_said_and_exactly_as_long() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = speech(folder.path());
@@ -126,7 +147,6 @@ fn a_microphone_records_what_is_said_and_exactly_as_long() {
     assert!(heard.likeness >= 0.98, "{heard:?}");
 }
 
-#[test]
 fn a_server_that_dies_is_told_costs_nothing_and_is_found_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = speech(folder.path());
@@ -152,7 +172,6 @@ fn a_server_that_dies_is_told_costs_nothing_and_is_found_again() {
     }
 }
 
-#[test]
 fn waiting_costs_next_to_nothing_and_unknown_names_are_guessed() {
     let pulse = Pulse::start();
     let mut part = Part::start(&pulse, "wait\thallA");
@@ -172,11 +191,25 @@ fn waiting_costs_next_to_nothing_and_unknown_names_are_guessed() {
     assert_eq!(listed["default"], "pulseaudio:micsrc pulseaudio:all");
 }
 
+fn main() {
+    match part::work() {
+        Some(work) => do_part(&work),
+        None => {
+            let arguments = Arguments::from_args();
+            let trial = |&(name, test): &(&'static str, fn())| {
+                Trial::test(name, move || {
+                    test();
+                    Ok(())
+                })
+            };
+            let tests = TESTS.iter().map(trial).collect();
+            libtest_mimic::run(&arguments, tests).exit();
+        }
+    }
+}
+
 /// What a part does; see [`part`].
-#[test]
-#[ignore = "not a test: the others run it in a process of its own"]
-fn part() {
-    let work = part::work().expect("run by another test");
+fn do_part(work: &[String]) {
     let words: Vec<&str> = work.iter().map(String::as_str).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime").block_on(async {

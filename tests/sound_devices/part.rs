@@ -1,5 +1,5 @@
 //! A process of its own that uses a private sound server: the server is found by the environment, which a
-//! process cannot change safely for itself. The test program is run again, with one test only.
+//! process cannot change safely for itself. The test program is run again, with work in its environment.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -26,12 +26,7 @@ impl Part {
     pub fn start(pulse: &Pulse, work: &str) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut command: Command = pulse.tool(program.to_str().expect("UTF-8"));
-        let mut child = command
-            .args(["part", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-            .env(WORK, work)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program again");
+        let mut child = command.env(WORK, work).stdout(Stdio::piped()).spawn().expect("this program again");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         Self { child, lines }
     }

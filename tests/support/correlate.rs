@@ -9,9 +9,11 @@ use realfft::RealFftPlanner;
 const COARSE: usize = 6;
 /// So many lags on either side are used to look between two.
 const NEIGHBOURS: isize = 16;
-/// A station steers by its device's clock: parts of a clip stand up to a quarter of a millisecond at 48 kHz
-/// beside the whole. Sound that is dropped or repeated is far beyond that.
+/// A station steers by the system's clock: parts of a clip may stand a quarter of a millisecond at 48 kHz
+/// beside a straight course.
 const MAX_SLIP_FRAMES: usize = 12;
+/// Steering is gentle; dropped or repeated sound makes a larger step from one 50 ms to the next.
+const MAX_STEP_FRAMES: f64 = 6.0;
 /// A clock may be off by so much.
 const MAX_RATE_ERROR: f64 = 0.003;
 /// The place of a part of the sound is looked for so many frames around where the whole's suggests.
@@ -134,88 +136,156 @@ pub fn extent(heard: &[f32], from: usize) -> Option<(usize, usize)> {
 /// Panics unless `heard` holds the whole of `reference`: alike to `at_least`, nothing missing at head
 /// or tail, no gap and no slip. Returns where it was found.
 ///
-/// A software sink's clock may run a thousandth beside the system's, by which stations steer: the rate is
-/// fitted as well as the offset before the two are compared, and may not be further off than [`MAX_RATE_ERROR`].
+/// A software sink's clock runs up to a thousandth beside the system's, less evenly on a busy machine, and
+/// stations steer by the system's to stay in step. So the recording is first put on the reference's clock, as
+/// far as steering explains it: by [`MAX_RATE_ERROR`], [`MAX_SLIP_FRAMES`] and [`MAX_STEP_FRAMES`].
 pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, at_least: f64) -> Match {
-    let (start, ratio) = course(reference, heard, rate_hz);
+    let course = Course::of(reference, heard, rate_hz);
     let straight;
-    let (heard, shift) = if (ratio - 1.0).abs() * reference.len() as f64 > 1.0 {
-        straight = straightened(heard, start, ratio, reference.len());
-        (&straight[..], start - MARGIN as f64)
-    } else {
+    let (heard, shift) = if course.is_straight(reference.len()) {
         (heard, 0.0)
+    } else {
+        straight = course.straightened(heard, reference.len());
+        (&straight[..], course.start - MARGIN as f64)
     };
     let found = align(reference, heard);
     let lost = missing(reference, heard, &found, rate_hz);
     let slip = largest_slip_frames(reference, heard, &found, rate_hz);
+    let (wander, step) = (course.wander(), course.largest_step());
     assert!(
         found.correlation >= at_least
             && lost == Missing::default()
             && slip <= MAX_SLIP_FRAMES
-            && (ratio - 1.0).abs() < MAX_RATE_ERROR,
-        "{what}: {found:?} at {ratio:.6} of the rate, wanted a correlation of {at_least} at least; missing \
-         {lost:?}, slipped by {slip} frames"
+            && wander <= MAX_SLIP_FRAMES as f64
+            && step <= MAX_STEP_FRAMES
+            && (course.ratio - 1.0).abs() < MAX_RATE_ERROR,
+        "{what}: {found:?}, wanted a correlation of {at_least} at least; missing {lost:?}, slipped by {slip} \
+         frames; runs at {:.6} of the rate, {wander:.1} frames beside that at most, in steps of {step:.1}",
+        course.ratio
     );
     Match { delay_frames: found.delay_frames + shift, ..found }
 }
 
-/// Where the reference's first frame stands in the recording, and the recording's frames for each of the
-/// reference's: a straight line through the places of every 50 ms.
-fn course(reference: &[f32], heard: &[f32], rate_hz: u32) -> (f64, f64) {
-    let window = rate_hz as usize / 20;
-    let parts: Vec<(f64, &[f32])> = reference
-        .chunks_exact(window)
-        .enumerate()
-        .map(|(index, part)| ((index * window) as f64, part))
-        .collect();
-    // At the same rate; or, over a recording that is silent elsewhere, from its first sound to its last.
-    let mut guesses = vec![(align(reference, heard).delay_frames, 1.0)];
-    if let Some((first, last)) = extent(heard, 0) {
-        guesses.push((first as f64, (last - first) as f64 / (reference.len() - 1) as f64));
-    }
-    let alike = |&(start, ratio): &(f64, f64)| -> f64 {
-        parts
-            .iter()
-            .map(|(at, part)| correlation_at(part, heard, (start + at * ratio).round() as isize))
-            .sum()
+/// By how many frames the right channel of a recording is behind the left, in each window of a sound that is
+/// on both: `frames` of it from `start` on the left. Windows without sound are left out.
+pub fn skews_frames(left: &[f32], right: &[f32], start: usize, frames: usize, window: usize) -> Vec<f64> {
+    let end = (start + frames).min(left.len());
+    let whole = best_lag(&left[start..end], right) - start as isize;
+    let loudness = |part: &[f32]| energy(part.iter().copied()) / part.len() as f64;
+    let mean = loudness(&left[start..end]);
+    let parts = left[start..end].chunks_exact(window).enumerate();
+    let skew = |(index, part): (usize, &[f32])| {
+        let from = (start + index * window) as isize;
+        let correlate = |lag: isize| (correlation_at(part, right, from + lag), lag);
+        let (_, lag) =
+            (whole - REACH..=whole + REACH).map(correlate).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        lag as f64 + between_samples(part, right, from + lag).0
     };
-    let (start, ratio) = guesses.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap();
-    let places: Vec<(f64, f64)> = parts
-        .iter()
-        .filter_map(|&(at, part)| {
-            let near = (start + at * ratio).round() as isize;
-            let (correlation, place) = (near - REACH..=near + REACH)
-                .map(|lag| (correlation_at(part, heard, lag), lag))
-                .max_by(|a, b| a.0.total_cmp(&b.0))?;
-            (correlation > 0.9).then_some((at, place as f64))
-        })
-        .collect();
-    let mean =
-        |values: &dyn Fn(&(f64, f64)) -> f64| places.iter().map(values).sum::<f64>() / places.len() as f64;
-    let (mean_at, mean_place) = (mean(&|place| place.0), mean(&|place| place.1));
-    let spread = mean(&|place| (place.0 - mean_at).powi(2));
-    if places.len() < 5 || spread == 0.0 {
-        return (start, ratio);
-    }
-    let ratio = mean(&|place| (place.0 - mean_at) * (place.1 - mean_place)) / spread;
-    (mean_place - ratio * mean_at, ratio)
+    parts.filter(|(_, part)| loudness(part) > mean * TOO_QUIET).map(skew).collect()
 }
 
-/// The recording on the reference's clock, with [`MARGIN`] frames on either side.
-fn straightened(heard: &[f32], start: f64, ratio: f64, frames: usize) -> Vec<f32> {
-    const TAPS: isize = 16;
-    (-(MARGIN as isize)..(frames + MARGIN) as isize)
-        .map(|frame| {
-            let at = start + frame as f64 * ratio;
-            let whole = at.floor();
-            (1 - TAPS..=TAPS)
-                .zip(shifted(heard, whole as isize + 1 - TAPS, 2 * TAPS as usize))
-                .map(|(tap, sample)| {
-                    f64::from(sample) * windowed_sinc(at - whole - tap as f64, TAPS as f64 + 1.0)
-                })
-                .sum::<f64>() as f32
-        })
-        .collect()
+/// Where each frame of a reference stands in a recording.
+#[derive(Debug)]
+struct Course {
+    /// Of the straight line through all: the frame of the recording where the reference begins.
+    start: f64,
+    /// Of the same: frames of the recording for each of the reference's.
+    ratio: f64,
+    /// Frames of the reference, and how far beside the straight line they were found.
+    knots: Vec<(f64, f64)>,
+}
+
+impl Course {
+    /// Looks for every 50 ms near where the whole's place suggests.
+    fn of(reference: &[f32], heard: &[f32], rate_hz: u32) -> Self {
+        let window = rate_hz as usize / 20;
+        let parts: Vec<(f64, &[f32])> = reference
+            .chunks_exact(window)
+            .enumerate()
+            .map(|(index, part)| ((index * window) as f64, part))
+            .collect();
+        // At the same rate; or, over a recording that is silent elsewhere, from its first sound to its last.
+        let mut guesses = vec![(align(reference, heard).delay_frames, 1.0)];
+        if let Some((first, last)) = extent(heard, 0) {
+            guesses.push((first as f64, (last - first) as f64 / (reference.len() - 1) as f64));
+        }
+        let alike = |&(start, ratio): &(f64, f64)| -> f64 {
+            parts
+                .iter()
+                .map(|(at, part)| correlation_at(part, heard, (start + at * ratio).round() as isize))
+                .sum()
+        };
+        let (start, ratio) = guesses.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap();
+        let places: Vec<(f64, f64)> = parts
+            .iter()
+            .filter_map(|&(at, part)| {
+                let near = (start + at * ratio).round() as isize;
+                let (_, lag) = (near - REACH..=near + REACH)
+                    .map(|lag| (correlation_at(part, heard, lag), lag))
+                    .max_by(|a, b| a.0.total_cmp(&b.0))?;
+                let (offset, correlation) = between_samples(part, heard, lag);
+                // The place of a part is that of its middle.
+                (correlation > 0.9)
+                    .then_some((at + window as f64 / 2.0, lag as f64 + offset + window as f64 / 2.0))
+            })
+            .collect();
+        if places.len() < 5 {
+            return Self { start, ratio, knots: Vec::new() };
+        }
+        let mean =
+            |value: &dyn Fn(&(f64, f64)) -> f64| places.iter().map(value).sum::<f64>() / places.len() as f64;
+        let (mean_at, mean_place) = (mean(&|place| place.0), mean(&|place| place.1));
+        let spread = mean(&|place| (place.0 - mean_at).powi(2));
+        let ratio = mean(&|place| (place.0 - mean_at) * (place.1 - mean_place)) / spread;
+        let start = mean_place - ratio * mean_at;
+        let knots = places.iter().map(|&(at, place)| (at, place - start - ratio * at)).collect();
+        Self { start, ratio, knots }
+    }
+
+    /// Within half a sample of one offset throughout.
+    fn is_straight(&self, frames: usize) -> bool {
+        (self.ratio - 1.0).abs() * (frames as f64) < 0.5 && self.wander() < 0.5
+    }
+
+    /// The farthest beside the straight line, in frames.
+    fn wander(&self) -> f64 {
+        self.knots.iter().map(|knot| knot.1.abs()).fold(0.0, f64::max)
+    }
+
+    /// The largest change from one part to the next, in frames.
+    fn largest_step(&self) -> f64 {
+        self.knots.windows(2).map(|pair| (pair[1].1 - pair[0].1).abs()).fold(0.0, f64::max)
+    }
+
+    /// How far beside the straight line a frame of the reference is.
+    fn beside(&self, frame: f64) -> f64 {
+        let after = self.knots.partition_point(|knot| knot.0 <= frame);
+        match (after.checked_sub(1).map(|before| self.knots[before]), self.knots.get(after)) {
+            (Some(before), Some(after)) => {
+                before.1 + (after.1 - before.1) * (frame - before.0) / (after.0 - before.0)
+            }
+            (Some(knot), None) => knot.1,
+            (None, Some(knot)) => knot.1,
+            (None, None) => 0.0,
+        }
+    }
+
+    /// The recording on the reference's clock, with [`MARGIN`] frames on either side.
+    fn straightened(&self, heard: &[f32], frames: usize) -> Vec<f32> {
+        const TAPS: isize = 16;
+        (-(MARGIN as isize)..(frames + MARGIN) as isize)
+            .map(|frame| {
+                let at = self.start + frame as f64 * self.ratio + self.beside(frame as f64);
+                let whole = at.floor();
+                (1 - TAPS..=TAPS)
+                    .zip(shifted(heard, whole as isize + 1 - TAPS, 2 * TAPS as usize))
+                    .map(|(tap, sample)| {
+                        f64::from(sample) * windowed_sinc(at - whole - tap as f64, TAPS as f64 + 1.0)
+                    })
+                    .sum::<f64>() as f32
+            })
+            .collect()
+    }
 }
 
 /// A sinc under a raised cosine that ends at `reach`.

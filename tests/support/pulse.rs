@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -26,6 +26,8 @@ const COOKIE: &str = "home/cookie";
 /// `hall-1` is the default sink. Ends with its owner.
 #[derive(Debug)]
 pub struct PulseRig {
+    /// Sound is made in real time: on a small machine two rigs at once would starve each other.
+    _alone: MutexGuard<'static, ()>,
     folder: TempDir,
     server: Child,
     halls: usize,
@@ -43,6 +45,8 @@ impl PulseRig {
     }
 
     fn start_with(halls: usize, script: &str) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rig.pa");
         std::fs::write(&path, script).unwrap();
@@ -57,7 +61,7 @@ impl PulseRig {
         )
         .unwrap();
         let server = serve(folder.path());
-        let mut rig = Self { folder, server, halls };
+        let mut rig = Self { _alone: alone, folder, server, halls };
         rig.wait_until_ready();
         rig
     }
@@ -106,7 +110,7 @@ impl PulseRig {
     /// Plays a WAV into a sink.
     pub fn play(&self, sink: &str, wav: &Path) -> Player {
         let player = Command::new("paplay")
-            .args(["--device", sink, "--latency-msec=100"])
+            .args(["--device", sink, "--latency-msec=1000"])
             .arg(wav)
             .envs(self.environment())
             .stdin(Stdio::null())

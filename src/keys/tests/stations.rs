@@ -159,8 +159,14 @@ fn a_receipt_outlives_the_process_and_goes_when_the_next_clip_begins() {
     let Fixture { _home, folder } = fixture();
     let announcer = AnnouncerKeys::load_or_create(&folder).unwrap().id();
     let clip = crate::wire::ClipId { epoch: 3, sequence: 7 };
-    let receipt =
-        crate::wire::Receipt { clip, frames: 96_000, start_error_us: -12, max_error_us: 30, underruns: 2 };
+    let receipt = crate::wire::Receipt {
+        clip,
+        frames: 96_000,
+        start_error_us: -12,
+        max_error_us: 30,
+        underruns: 2,
+        uncertainty_us: 85,
+    };
     Heard::open(&folder).unwrap().finish(&announcer, receipt).unwrap();
     let mut heard = Heard::open(&folder).unwrap();
     assert_eq!(heard.receipt(&announcer), Some(receipt));

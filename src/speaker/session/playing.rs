@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Session, SessionError, Turn};
 use crate::clip::Clip;
-use crate::event::{Event, Outcome};
+use crate::event::{self, Event, Outcome};
 use crate::keys::{KeysError, Mark};
 use crate::loudspeaker::Loudspeaker;
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
@@ -27,21 +27,29 @@ impl Session<'_> {
         let id = header.id;
         let again = self.was_begun(id);
         let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
-        let lead = loudspeaker.lead() + way;
+        let early = Duration::from_micros(self.config.delay_us.min(0).unsigned_abs());
+        let lead = loudspeaker.lead() + way + early;
         let lead_us = u32::try_from(lead.as_micros()).unwrap_or(u32::MAX);
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
-        self.note_begun(id);
+        if let Err(error) = self.note_begun(id) {
+            return self.fail(id, Outcome::Missed, &crate::error_chain(&error)).await;
+        }
         let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
             FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
             _ => return Err(SessionError::OutOfTurn),
         };
         let now = Instant::now();
         let at = match self.memory.clock.to_station_us(instant_us) {
-            Some(local_us) => self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64),
+            Some(local_us) => {
+                let local_us = local_us + self.config.delay_us as f64;
+                self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64)
+            }
             None => now + lead,
         };
+        let uncertainty_us =
+            self.memory.clock.uncertainty_us(instant_us).map_or(u32::MAX, |us| us.ceil() as u32);
         if at > now + MAX_AHEAD {
             return self.fail(id, Outcome::Missed, "the instant to play it is out of reach").await;
         }
@@ -98,6 +106,7 @@ impl Session<'_> {
                     start_error_us: report.start_error_us,
                     max_error_us: report.max_error_us,
                     underruns: report.underruns,
+                    uncertainty_us,
                 };
                 self.note_finished(receipt);
                 self.tell_and_archive(Event::Played {
@@ -110,6 +119,8 @@ impl Session<'_> {
                     start_error_us: receipt.start_error_us,
                     max_error_us: receipt.max_error_us,
                     underruns: receipt.underruns,
+                    uncertainty_us,
+                    off_us: event::worst_off_us(receipt.start_error_us, receipt.max_error_us),
                 });
                 match link_error {
                     Some(error) => Err(error),
@@ -144,18 +155,27 @@ impl Session<'_> {
     }
 
     /// Writes down that a clip is about to be played, so that no later run takes an earlier one.
-    fn note_begun(&mut self, id: ClipId) {
+    ///
+    /// # Errors
+    /// [`KeysError::HeardLater`]: another process of this station has gone past the clip.
+    fn note_begun(&mut self, id: ClipId) -> Result<(), KeysError> {
         let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
-        let noted = self.memory.membership.as_mut().map(|member| member.advance(mark));
-        self.warn_unwritten(noted);
+        match self.memory.membership.as_mut().map(|member| member.advance(mark)) {
+            Some(Err(error @ KeysError::HeardLater)) => Err(error),
+            noted => {
+                self.warn_unwritten(noted);
+                Ok(())
+            }
+        }
     }
 
     /// Writes down that a clip was played to its end, so that no later run plays it again, and so that the
     /// receipt outlives this run.
     fn note_finished(&mut self, receipt: Receipt) {
         self.memory.remember(receipt);
+        // It was played; that another process went on meanwhile changes nothing about that.
         let noted = self.memory.membership.as_mut().map(|member| member.finish(receipt));
-        self.warn_unwritten(noted);
+        self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
     }
 
     /// A disk that cannot be written does not silence the station: this run remembers by itself, and it is told.

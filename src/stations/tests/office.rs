@@ -15,7 +15,7 @@ pub(super) fn clip(sequence: u64) -> ClipId {
 }
 
 pub(super) fn receipt(clip: ClipId) -> Receipt {
-    Receipt { clip, frames: 16_000, start_error_us: 0, max_error_us: 0, underruns: 0 }
+    Receipt { clip, frames: 16_000, start_error_us: 0, max_error_us: 0, underruns: 0, uncertainty_us: 0 }
 }
 
 /// The roster with a clock of its own, and everything it ever ordered and told.
@@ -122,6 +122,15 @@ impl Office {
         self.collect();
     }
 
+    /// Every play that was ordered of a clip: who, from when to when.
+    pub(super) fn plays_of(&self, clip: ClipId) -> Vec<(ConnectionId, Instant, Instant)> {
+        let play = |(to, order, _): &(ConnectionId, Order, Instant)| match order {
+            Order::PlayAt { clip: told, at } if *told == clip => Some((*to, *at, *at + LENGTH)),
+            _ => None,
+        };
+        self.orders.iter().filter_map(play).collect()
+    }
+
     pub(super) fn verifies(&mut self, name: &str, clip: ClipId) {
         self.says(name, FromStation::Verified { clip, lead_us: LEAD.as_micros() as u32 });
     }
@@ -175,7 +184,7 @@ impl Office {
     pub(super) fn verdicts(&self, clip: ClipId) -> Vec<(usize, usize, Vec<Missing>)> {
         let id = clip.to_string();
         let verdict = |event: &Event| match event {
-            Event::Done { clip, played, expected, missing } if *clip == id => {
+            Event::Done { clip, played, expected, missing, .. } if *clip == id => {
                 Some((*played, *expected, missing.clone()))
             }
             _ => None,

@@ -96,6 +96,14 @@ proptest! {
         for sequence in 1..=sequence {
             let verdicts = office.verdicts(clip(sequence));
             prop_assert_eq!(verdicts.len(), 1);
+            let plays = office.plays_of(clip(sequence));
+            for other in 1..sequence {
+                for ((_, from, until), (_, other_from, other_until)) in
+                    plays.iter().flat_map(|play| office.plays_of(clip(other)).into_iter().map(move |it| (*play, it)))
+                {
+                    prop_assert!(until <= other_from || other_until <= from, "two pages at once");
+                }
+            }
             let (played, expected, missing) = &verdicts[0];
             prop_assert_eq!(played + missing.len(), *expected);
             let id = clip(sequence).to_string();

@@ -1,0 +1,19 @@
+//! Attacks on a secured site, over real sockets, by somebody who holds everything that a stolen
+//! station's disk holds: nothing wrong is ever played, and the site goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../peer/mod.rs"]
+mod peer;
+
+mod announcers;
+mod building;
+mod clips;
+mod forgeries;
+mod mask;
+mod middle;
+mod proxy;
+mod receipts;
+mod removal;
+mod replays;
+mod stations;
+mod strangers;

@@ -1,0 +1,241 @@
+//! A site under siege: thousands of idle strangers, and no file descriptors left. The real programs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use support::hallway::{BULLHORN, Hallway, Program, STATE, file, start_station, wavs};
+use support::wav::Spec;
+use tempfile::TempDir;
+
+/// Each measures time; they wait for one another.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const STRANGERS: usize = 5_000;
+const ATTACKERS: usize = 10;
+/// What an attacked page may take longer.
+const DISTURBANCE: Duration = Duration::from_secs(1);
+const HALF_OPEN_BYTES: usize = 16 * 1024;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An announcer and a station that plays into a folder.
+struct Site {
+    hallway: Hallway,
+    address: SocketAddr,
+    output: TempDir,
+    _fixtures: TempDir,
+    pages: usize,
+}
+
+impl Site {
+    fn open() -> Self {
+        let (fixtures, output) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let wav = Spec::mono(16, 8_000).write(fixtures.path(), 800);
+        let hallway = Hallway::plan().says(&wav).station("hall-1", file(output.path())).open();
+        let address = hallway.address.parse().unwrap();
+        Self { hallway, address, output, _fixtures: fixtures, pages: 0 }
+    }
+
+    /// From Enter until the station plays.
+    fn page(&mut self) -> Duration {
+        self.pages += 1;
+        let since = Instant::now();
+        self.hallway.announcer.enter();
+        self.hallway.stations[0].wait_for("playing");
+        let delay = since.elapsed();
+        let done = self.hallway.announcer.wait_for("done");
+        assert_eq!(done["played"], 1, "{done}");
+        assert_eq!(wavs(self.output.path()).len(), self.pages);
+        delay
+    }
+
+    fn undisturbed(&mut self) -> Duration {
+        (0..3).map(|_| self.page()).max().unwrap()
+    }
+
+    /// Open descriptors and resident bytes of the announcer.
+    fn size(&self) -> (usize, usize) {
+        let id = self.hallway.announcer.id();
+        let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        (open, line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024)
+    }
+
+    /// How long a newcomer waits for its answer.
+    fn answers(&self) -> Duration {
+        let since = Instant::now();
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(10 * SECOND)).unwrap();
+        stream.write_all(b"BULLHORN\0\x01\x01\0").unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"BULLHORN\0\x01\x01\0");
+        since.elapsed()
+    }
+}
+
+fn dial(from: Ipv4Addr, to: SocketAddr) -> Option<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // All the ports of an address are for one announcer here.
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).ok()?;
+    socket.connect_timeout(&to.into(), 2 * SECOND).ok()?;
+    Some(socket)
+}
+
+/// Half of them come from the station's own address, the others from 25 more.
+fn origin(number: usize) -> Ipv4Addr {
+    if number.is_multiple_of(2) {
+        Ipv4Addr::LOCALHOST
+    } else {
+        Ipv4Addr::new(127, 0, 0, 2 + (number / 2 % 25) as u8)
+    }
+}
+
+/// Strangers that say nothing. As many as 5,000 sockets stand open at this end at all times; each is
+/// replaced by a new one, so that the announcer's end never has peace.
+struct Flood {
+    going: Arc<AtomicBool>,
+    dialled: Arc<AtomicUsize>,
+    attackers: Vec<JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(to: SocketAddr) -> Self {
+        let (going, dialled) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let attack = |attacker: usize| {
+            let (going, dialled) = (going.clone(), dialled.clone());
+            std::thread::spawn(move || {
+                let mut sockets = VecDeque::new();
+                let mut number = attacker;
+                while going.load(Ordering::Relaxed) {
+                    sockets.extend(dial(origin(number), to));
+                    number += ATTACKERS;
+                    dialled.fetch_add(1, Ordering::Relaxed);
+                    if sockets.len() > STRANGERS / ATTACKERS {
+                        sockets.pop_front();
+                    }
+                }
+            })
+        };
+        let attackers = (0..ATTACKERS).map(attack).collect();
+        Self { going, dialled, attackers }
+    }
+
+    /// Waits until so many were dialled in all.
+    fn wait_for(&self, dialled: usize) {
+        let give_up = Instant::now() + support::DEADLINE;
+        while self.dialled.load(Ordering::Relaxed) < dialled {
+            assert!(Instant::now() < give_up, "only {} were dialled", self.dialled.load(Ordering::Relaxed));
+            std::thread::yield_now();
+        }
+    }
+
+    fn stop(self) -> usize {
+        self.going.store(false, Ordering::Relaxed);
+        self.attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
+        self.dialled.load(Ordering::Relaxed)
+    }
+}
+
+fn enough_sockets() {
+    let limit = rlimit::increase_nofile_limit(4 * STRANGERS as u64).unwrap();
+    assert!(limit > 2 * STRANGERS as u64, "only {limit} sockets may be open here");
+}
+
+#[test]
+fn five_thousand_idle_connections_delay_no_page() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    enough_sockets();
+    let mut site = Site::open();
+    let undisturbed = site.undisturbed();
+    let (open, bytes) = site.size();
+    let strangers: Vec<Socket> =
+        (0..STRANGERS).filter_map(|number| dial(origin(number), site.address)).collect();
+    assert_eq!(strangers.len(), STRANGERS, "all of them came through");
+    let (more, larger) = site.size();
+    let delay = site.page();
+    let half_open = more - open;
+    assert!(half_open > 100, "only {half_open} stood in the door at the end");
+    let each = larger.saturating_sub(bytes) / half_open;
+    println!(
+        "undisturbed {undisturbed:?}, among {STRANGERS} {delay:?}; {half_open} half-open, {each} bytes each"
+    );
+    assert!(delay <= undisturbed + DISTURBANCE, "{delay:?}, undisturbed {undisturbed:?}");
+    assert!(each <= HALF_OPEN_BYTES, "{each} bytes for each of {half_open} half-open connections");
+    drop(strangers);
+    let answered = site.answers();
+    assert!(answered < SECOND, "after the flood it answered after {answered:?}");
+    site.page();
+}
+
+/// The station dials anew after each page, from an address that the flood comes from too.
+#[test]
+fn a_flood_that_never_ends_lets_joined_stations_through() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    enough_sockets();
+    let mut site = Site::open();
+    let undisturbed = site.undisturbed();
+    let flood = Flood::start(site.address);
+    flood.wait_for(STRANGERS);
+    let mut delays = Vec::new();
+    for _ in 0..3 {
+        delays.push(site.page());
+        flood.wait_for(flood.dialled.load(Ordering::Relaxed) + STRANGERS / 5);
+    }
+    let dialled = flood.stop();
+    println!("undisturbed {undisturbed:?}, in a flood of {dialled} connections {delays:?}");
+    assert!(delays[0] <= undisturbed + DISTURBANCE, "{delays:?}, undisturbed {undisturbed:?}");
+    let answered = site.answers();
+    assert!(answered < SECOND, "after the flood it answered after {answered:?}");
+    site.page();
+}
+
+/// An announcer that may open 40 files, and a station that is connected to it.
+#[test]
+fn an_announcer_without_file_descriptors_recovers() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (fixtures, output, state) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let wav = Spec::mono(16, 8_000).write(fixtures.path(), 800);
+    let environment = [(STATE.to_owned(), state.path().display().to_string())];
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh", BULLHORN]);
+    command.args(["announce", "--listen", "127.0.0.1:0", "--events", "json", "--input"]).arg(file(&wav));
+    let mut announcer = Program::start_command("the announcer", command, &environment);
+    let address = announcer.wait_for("listening")["address"].as_str().unwrap().to_owned();
+    let mut station = start_station(&address, "hall-1", &file(output.path()), &environment);
+    announcer.wait_for_one("station-joined", "station", "hall-1");
+    let to: SocketAddr = address.parse().unwrap();
+    let strangers: Vec<Socket> = (0..200).filter_map(|number| dial(origin(number), to)).collect();
+    let give_up = Instant::now() + support::DEADLINE;
+    while !announcer.complaints().contains("cannot accept") {
+        assert!(Instant::now() < give_up, "it has descriptors to spare");
+        std::thread::yield_now();
+    }
+    // The station that is connected hears the page all the same.
+    announcer.enter();
+    assert_eq!(announcer.wait_for("done")["played"], 1);
+    station.wait_for("played");
+    drop(strangers);
+    // And the next one, for which it has to come back first.
+    announcer.enter();
+    let done = announcer.wait_for("done");
+    if done["played"] != 1 {
+        announcer.wait_for_one("played", "station", "hall-1");
+    }
+    station.wait_for("played");
+    assert_eq!(wavs(output.path()).len(), 2);
+    announcer.end_input();
+    assert_eq!(announcer.exit_code(), 0, "{done}");
+}
