@@ -202,7 +202,7 @@ fn invites_that_are_none_are_refused_in_a_sentence() {
         (&good[..50], "cut short"),
         (&format!("{good}a"), "too long"),
         (&swapped, "typing error"),
-        (&good.replace(&good[20..21], "!"), "a character that none has"),
+        (&format!("{}!{}", &good[..20], &good[21..]), "a character that none has"),
         (&format!("bh2{}", &good[3..]), "newer bullhorn"),
     ] {
         let arguments = machines.speaker("hall", &address, "hall-1", &["--invite", bad]);

@@ -5,7 +5,6 @@ mod outcomes;
 mod random;
 
 use super::*;
-use announcement::LATE_GAP;
 use office::{KEEP, LEAD, LENGTH, Office, clip, receipt};
 
 #[test]
@@ -157,6 +156,7 @@ fn a_queue_of_pages_has_an_end() {
             frames: vec![2],
             sound_frames: 16_000,
             length: minute,
+            sound_frames: 16_000,
             zones: vec!["x".into()],
         };
         office.stations.announce(delivery, now + KEEP, now);

@@ -173,8 +173,9 @@ impl Session<'_> {
     /// receipt outlives this run.
     fn note_finished(&mut self, receipt: Receipt) {
         self.memory.remember(receipt);
+        // It was played; that another process went on meanwhile changes nothing about that.
         let noted = self.memory.membership.as_mut().map(|member| member.finish(receipt));
-        self.warn_unwritten(noted);
+        self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
     }
 
     /// A disk that cannot be written does not silence the station: this run remembers by itself, and it is told.
