@@ -156,7 +156,6 @@ fn a_queue_of_pages_has_an_end() {
             frames: vec![2],
             sound_frames: 16_000,
             length: minute,
-            sound_frames: 16_000,
             zones: vec!["x".into()],
         };
         office.stations.announce(delivery, now + KEEP, now);
