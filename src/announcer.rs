@@ -2,11 +2,13 @@
 
 mod connection;
 mod door;
+mod room;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -28,17 +30,22 @@ use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Stations};
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, WireError};
 use connection::{AnnouncerClock, Host, Report};
 use door::Door;
+use room::{Room, Spare};
 
 /// The clip's length where neither the user nor a file gives one.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
-/// The most stations on one roster.
-pub const MAX_STATIONS: usize = 10_000;
+/// The most stations that listen at once unless `--max-stations` says otherwise.
+pub const DEFAULT_MAX_STATIONS: usize = 10_000;
+/// The most that `--max-stations` may say: as many as can join.
+pub const MAX_STATIONS: usize = crate::keys::MAX_STATIONS;
 /// Reports that may wait for the desk; connections wait when there are more.
 const MAX_WAITING_REPORTS: usize = 1_024;
 /// A clip lives at least this long, so that it reaches those who are here.
 const MIN_LIFE: Duration = Duration::from_secs(10);
 /// How long to wait after the system refused a connection (no file descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is logged.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the announcer looks whether a station was removed.
 const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it writes down who is here.
@@ -64,6 +71,11 @@ pub enum AnnouncerError {
 pub struct Config {
     /// The clip's length; without it a file's own, or [`DEFAULT_LENGTH`].
     pub length: Option<Duration>,
+    /// Samples a second of every clip, [`clip::MIN_RATE_HZ`] to [`clip::MAX_RATE_HZ`]; without it the
+    /// microphone's own.
+    pub rate_hz: Option<u32>,
+    /// The most stations that listen at once; further ones are refused.
+    pub max_stations: usize,
     /// The zones announcements are for; none means all stations.
     pub zones: Vec<String>,
     /// How long a clip is kept for stations that are away; zero for not at all.
@@ -106,9 +118,13 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let host = Host { clock, site: config.site.clone(), desk: reports };
-    tasks.spawn(accept(listener, host, tasks.clone(), closing.clone()));
+    let (room, warning) = Room::make(config.max_stations);
+    tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
-    let mut stations = Stations::new(MAX_STATIONS, !config.keep.is_zero(), config.site.is_some());
+    if let Some(message) = warning {
+        events.tell(Event::Warning { message });
+    }
+    let mut stations = Stations::new(room.stations, !config.keep.is_zero(), config.site.is_some());
     for station in config.site.iter().flat_map(|site| site.stations()) {
         stations.expect(station.name, station.zones);
     }
@@ -149,8 +165,16 @@ fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
     Ok(start_unix.as_secs() << 32 | u64::from(random))
 }
 
-async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: CancellationToken) {
-    let door = Door::default();
+async fn accept(
+    listener: TcpListener,
+    room: Room,
+    host: Host,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+) {
+    let door = Door::new(room.strangers);
+    let mut spare = Spare::new();
+    let mut warned: Option<Instant> = None;
     let mut connection: ConnectionId = 0;
     loop {
         let accepted = tokio::select! {
@@ -171,8 +195,17 @@ async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: 
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a station just now");
-                sleep(ACCEPT_PAUSE).await;
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARNING_INTERVAL) {
+                    tracing::warn!(%error, "cannot accept a station just now");
+                    warned = Some(Instant::now());
+                }
+                match spare.accept(&listener, &error).await {
+                    Some(refused) => {
+                        let stream = refused.stream();
+                        stream.inspect(|stream| connection::turn_away(stream, host.site.is_some()));
+                    }
+                    None => sleep(ACCEPT_PAUSE).await,
+                }
             }
         }
     }
@@ -367,6 +400,7 @@ impl Desk {
         self.cancel = CancellationToken::new();
         let (cancel, events) = (self.cancel.clone(), self.events.clone());
         let is_secured = self.config.site.is_some();
+        let rate_hz = self.config.rate_hz;
         self.recording = Some(tokio::spawn(async move {
             let recorded = tokio::select! {
                 sound = microphone.record(length, |level| {
@@ -377,7 +411,7 @@ impl Desk {
                 () = cancel.cancelled() => return (microphone, None),
             };
             let sealed = match recorded {
-                Ok(sound) => tokio::task::spawn_blocking(move || seal(&sound, is_secured))
+                Ok(sound) => tokio::task::spawn_blocking(move || seal(&sound, rate_hz, is_secured))
                     .await
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
                 Err(error) => Err(error.into()),
@@ -445,6 +479,7 @@ impl Desk {
             key: blocks.map(|sealed| sealed.key().clone()),
             header: encoded,
             frames,
+            sent: AtomicU64::new(0),
             length: format.length(),
             zones: header.zones,
         };
@@ -474,9 +509,9 @@ impl Desk {
     }
 }
 
-fn seal(sound: &Sound, is_secured: bool) -> Result<Sealed, RecordError> {
+fn seal(sound: &Sound, rate_hz: Option<u32>, is_secured: bool) -> Result<Sealed, RecordError> {
     let peak_db = clip::peak_db(&sound.samples);
-    let clip = Clip::encode(sound)?;
+    let clip = Clip::encode_at(sound, rate_hz.unwrap_or(sound.rate_hz))?;
     let blocks = if is_secured { Some(SealedClip::seal(clip.wav(), BLOCK_BYTES)?) } else { None };
     Ok(Sealed { clip, peak_db, blocks })
 }

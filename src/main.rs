@@ -23,7 +23,7 @@ use bullhorn::report;
 use bullhorn::site::{self, Site};
 use bullhorn::speaker;
 use clap::Parser;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -38,6 +38,8 @@ const USAGE: u8 = 2;
 const INTERRUPTED: i32 = 130;
 /// The status after a fault of bullhorn's own, as Rust has it.
 const PANICKED: i32 = 101;
+/// Connections that may wait to be accepted; the system may allow fewer.
+const LISTEN_QUEUE: u32 = 16_384;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
@@ -111,6 +113,8 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     let mode = Mode::choose(options.events.is_some(), !options.once);
     let config = announcer::Config {
         length: options.length(),
+        rate_hz: options.rate_hz,
+        max_stations: options.max_stations,
         zones: options.zones,
         keep: options.keep,
         once,
@@ -119,7 +123,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     };
     let address = options.listen;
     runtime.block_on(async {
-        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
+        let listener = listen(address).map_err(|source| ListenError { address, source })?;
         let port = listener.local_addr()?.port();
         match &site {
             // A secret has no place among events that a script may keep.
@@ -173,6 +177,14 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         console.await??;
         Ok(true)
     })
+}
+
+/// Listens with as long a queue as the system allows: after a power cut all stations dial at once.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 /// The line to run on a station. `port` is the announcer's, where it is known.

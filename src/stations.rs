@@ -5,7 +5,7 @@ mod announcement;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ pub use announcement::Delivery;
 /// How long the verdict waits for a station that is between two connections: the longest pause
 /// between two dials (5 s) and a handshake.
 pub const REJOIN_GRACE: Duration = Duration::from_secs(6);
-/// How long the others are waited for once half of the stations have verified.
+/// How long the others are waited for at least once half of the stations have verified. They are waited
+/// for as long as the slowest transfer of that half took: where stations are given the clip one after
+/// the other, the last has it after twice the time of the middle one.
 pub const STRAGGLER_WAIT: Duration = Duration::from_millis(150);
 /// How long the first station to verify waits for the others at most. Well under the time after which a
 /// station gives up, so that a majority of slow ones cannot silence the rest.
@@ -36,8 +38,8 @@ const LATE_GAP: Duration = Duration::from_millis(250);
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The time every transfer has, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
-/// The least bytes a second beyond that: a thousand stations behind 256 Mbit/s.
-const TRANSFER_MIN_RATE: u64 = 32 * 1024;
+/// The least bytes a second beyond that: a thousand stations behind 64 Mbit/s.
+const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 /// How often a clip is sent to a station that refuses it.
 const MAX_REFUSALS: u32 = 2;
 
@@ -108,6 +110,8 @@ pub struct Hello {
 pub struct Stations {
     roster: BTreeMap<String, Station>,
     names: HashMap<ConnectionId, String>,
+    /// Those who went between two connections, in order; some are back meanwhile.
+    between: VecDeque<(Instant, String)>,
     announcements: BTreeMap<ClipId, Announcement>,
     actions: Vec<Action>,
     max_stations: usize,
@@ -116,13 +120,14 @@ pub struct Stations {
 }
 
 impl Stations {
-    /// An empty roster that takes so many stations. With `keeps`, a clip waits until it expires for
+    /// An empty roster for so many stations that are connected. With `keeps`, a clip waits until it expires for
     /// stations that are away; without, they have missed it. With `lasting`, a station stays on the
     /// roster until it is removed; without, one that says goodbye is forgotten.
     pub fn new(max_stations: usize, keeps: bool, lasting: bool) -> Self {
         Self {
             roster: BTreeMap::new(),
             names: HashMap::new(),
+            between: VecDeque::new(),
             announcements: BTreeMap::new(),
             actions: Vec::new(),
             max_stations,
@@ -173,7 +178,8 @@ impl Stations {
     pub fn join(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), String> {
         let name = hello.name;
         let known = self.roster.get(&name);
-        if known.is_none() && self.roster.len() >= self.max_stations {
+        let is_here = known.is_some_and(|station| matches!(station.presence, Presence::Here { .. }));
+        if !is_here && self.names.len() >= self.max_stations {
             return Err(format!("{} stations are here already, which is the limit", self.max_stations));
         }
         if let Some(Station { presence: Presence::Here { connection: old, .. }, instance, .. }) = known {
@@ -223,6 +229,7 @@ impl Stations {
         let as_agreed = matches!(station.presence, Presence::Here { served: true, .. }) && !owing;
         if as_agreed {
             station.presence = Presence::Between { since: now };
+            self.between.push_back((now, name));
             return;
         }
         station.presence = Presence::Lost { reason: reason.to_owned() };
@@ -262,7 +269,7 @@ impl Stations {
     /// Sends a clip to everybody it is for: at once to those who are free, to the others when they are.
     pub fn announce(&mut self, delivery: Delivery, expires: Instant, now: Instant) {
         let id = delivery.id;
-        let mut announcement = Announcement::new(Arc::new(delivery), expires);
+        let mut announcement = Announcement::new(Arc::new(delivery), expires, now);
         for (name, station) in &self.roster {
             if announcement.delivery.is_for(&station.zones) {
                 match &station.presence {
@@ -291,20 +298,15 @@ impl Stations {
 
     /// Looks at every deadline; to be called by [`Self::next_tick`].
     pub fn tick(&mut self, now: Instant) {
-        let overdue: Vec<String> = self
-            .roster
-            .iter()
-            .filter(|(_, station)| {
-                matches!(station.presence, Presence::Between { since } if now >= since + REJOIN_GRACE)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in overdue {
+        while self.between.front().is_some_and(|(since, _)| now >= *since + REJOIN_GRACE) {
+            let Some((since, name)) = self.between.pop_front() else { break };
             let reason = "it did not come back";
-            if let Some(station) = self.roster.get_mut(&name) {
+            if let Some(station) = self.roster.get_mut(&name)
+                && matches!(station.presence, Presence::Between { since: last } if last == since)
+            {
                 station.presence = Presence::Lost { reason: reason.to_owned() };
+                self.lose(&name, reason, now, now);
             }
-            self.lose(&name, reason, now, now);
         }
         let ids: Vec<ClipId> = self.announcements.keys().copied().collect();
         for id in ids {
@@ -319,18 +321,15 @@ impl Stations {
 
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
-        let between =
-            self.roster.values().any(|station| matches!(station.presence, Presence::Between { .. }));
-        let soonest = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
-        if self.announcements.is_empty() && !between {
-            return None;
-        }
-        let regular = now + Duration::from_millis(100);
-        Some(soonest.map_or(regular, |soonest| soonest.min(regular)))
+        let regular = (!self.announcements.is_empty()).then(|| now + Duration::from_millis(100));
+        let agreeing = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
+        let missed = self.between.front().map(|(since, _)| *since + REJOIN_GRACE);
+        [regular, agreeing, missed].into_iter().flatten().min()
     }
 
     fn tick_one(&mut self, id: ClipId, now: Instant) {
-        let Some(announcement) = self.announcements.get(&id) else { return };
+        let Some(announcement) = self.announcements.get_mut(&id) else { return };
+        self.actions.extend(announcement.progress_to_tell(now).map(Action::Tell));
         let agree = announcement.agree_by.is_some_and(|by| now >= by);
         let expired = now >= announcement.expires;
         let slow = announcement.names(|p| matches!(p, Progress::Sent { until } if now >= *until));
@@ -367,6 +366,8 @@ impl Stations {
         announcement.set(name, Progress::Verified);
         if let Some(recipient) = announcement.recipients.get_mut(name) {
             recipient.lead = lead.min(MAX_LEAD);
+            let took = recipient.sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
+            announcement.slowest = announcement.slowest.max(took);
         }
         let is_late = announcement.agreed.is_some();
         self.tell(Event::Verified { clip: clip.to_string(), station: name.to_owned() });
@@ -565,6 +566,9 @@ impl Stations {
         let until =
             now + TRANSFER_DEADLINE + Duration::from_secs(delivery.frames.len() as u64 / TRANSFER_MIN_RATE);
         announcement.set(name, Progress::Sent { until });
+        if let Some(recipient) = announcement.recipients.get_mut(name) {
+            recipient.sent = Some(now);
+        }
         self.actions.push(Action::Order(*connection, Order::Deliver(delivery)));
     }
 
@@ -578,7 +582,8 @@ impl Stations {
                 if tally.verified > 0 && tally.awaited == 0 {
                     ready.push(*id);
                 }
-                let wait = if tally.verified >= tally.awaited { STRAGGLER_WAIT } else { LONGEST_WAIT };
+                let half = tally.verified >= tally.awaited;
+                let wait = if half { announcement.slowest.max(STRAGGLER_WAIT) } else { LONGEST_WAIT };
                 announcement.agree_by = (tally.verified > 0)
                     .then(|| announcement.agree_by.map_or(now + wait, |by| by.min(now + wait)));
             }

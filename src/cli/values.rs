@@ -44,6 +44,9 @@ pub enum ArgumentError {
     /// A number outside what a clip may be kept.
     #[error("a clip is kept for 0 to {} seconds", MAX_KEEP.as_secs())]
     Keep,
+    /// A number of stations that no announcer can have.
+    #[error("give a number of stations from 1 to {}", crate::announcer::MAX_STATIONS)]
+    MaxStations,
     /// Not an address to listen on.
     #[error("give an address and a port such as 192.168.1.20:7766, or a port alone such as 7766")]
     Listen,
@@ -80,6 +83,12 @@ pub(super) fn keep(text: &str) -> Result<Duration, ArgumentError> {
         Ok(keep) if keep <= MAX_KEEP => Ok(keep),
         _ => Err(ArgumentError::Keep),
     }
+}
+
+/// How many stations may listen: 1 to [`crate::announcer::MAX_STATIONS`].
+pub(super) fn max_stations(text: &str) -> Result<usize, ArgumentError> {
+    let number = text.trim().parse().ok();
+    number.filter(|number| (1..=crate::announcer::MAX_STATIONS).contains(number)).ok_or(ArgumentError::MaxStations)
 }
 
 /// `ADDR:PORT`, `:PORT` or `PORT`; without an address every IPv4 network is meant.

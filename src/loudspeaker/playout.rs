@@ -233,6 +233,7 @@ fn fade(left: &mut Option<u32>) -> f32 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::line::Stamp;
     use super::*;
 
     struct Rig {
@@ -322,6 +323,38 @@ mod tests {
         assert!(rest.windows(2).all(|pair| (pair[0] - pair[1]).abs() < 0.01), "no click");
         assert_eq!(progress.ended(), None);
         assert_eq!(rig.finished.pop().expect("the job").samples.len(), 10_000);
+    }
+
+    #[test]
+    fn a_callback_neither_allocates_nor_frees() {
+        let (commands, taken) = rtrb::RingBuffer::new(8);
+        let (given, finished) = rtrb::RingBuffer::new(1);
+        let mut rig = Rig { commands, finished, playout: Playout::new(taken, given) };
+        let (stamps, mut heard) = (super::super::stamps::Stamps::new(), 0.0);
+        let mut called = |rig: &mut Rig| {
+            let told = allocation_counter::measure(|| {
+                let stamp = Stamp { frame: rig.playout.frame(), plays_ns: 1, told_ns: 0 };
+                stamps.push(stamp);
+                rig.playout.fill(480, |_, sample| heard += sample);
+            });
+            assert_eq!((told.count_total, told.count_current), (0, 0), "{told:?}");
+        };
+        called(&mut rig);
+        // To its end, by a better course; then one that is cancelled, and one for which there is no room.
+        rig.play(noise(2_000), Course { ratio: 1.000_1, ..STEADY });
+        called(&mut rig);
+        rig.commands.push(Command::Steer(Course { position: 0.5, ..STEADY })).expect("room");
+        (0..6).for_each(|_| called(&mut rig));
+        let cancelled = rig.play(noise(48_000), STEADY);
+        called(&mut rig);
+        cancelled.cancel();
+        (0..4).for_each(|_| called(&mut rig));
+        rig.play(noise(100), STEADY);
+        (0..4).for_each(|_| called(&mut rig));
+        assert!(heard != 0.0 && rig.finished.pop().is_ok());
+        called(&mut rig);
+        // What it counts is counted: this is what would fail.
+        assert!(allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 9]))).count_total > 0);
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::clip_cipher::ClipKey;
-use crate::event::Missing;
+use crate::event::{Event, Missing};
 use crate::wire::{ClipId, FromAnnouncer};
+
+/// How often the progress of a clip is told, while that takes long.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub struct Delivery {
     pub key: Option<ClipKey>,
     /// Its block frames.
     pub frames: Vec<u8>,
+    /// Bytes of them handed to the network, to all stations together.
+    pub sent: AtomicU64,
     /// How long it sounds.
     pub length: Duration,
     /// The zones it is for; none means all.
@@ -96,6 +102,8 @@ pub(super) struct Recipient {
     pub refusals: u32,
     /// What went wrong last, for the verdict.
     pub trouble: Option<String>,
+    /// When it was sent the clip last.
+    pub sent: Option<Instant>,
     /// How long before an instant it must be told.
     pub lead: Duration,
     /// The instant it was told last; without one, no receipt of it can be true.
@@ -111,6 +119,11 @@ pub(super) struct Announcement {
     pub expires: Instant,
     pub recipients: HashMap<String, Recipient>,
     pub tally: Tally,
+    /// When it was announced, and when its progress was told last.
+    pub begun: Instant,
+    pub told_progress: Instant,
+    /// How long the slowest transfer took so far.
+    pub slowest: Duration,
     /// When the first of them plays.
     pub agreed: Option<Instant>,
     /// When the instant is named even if some have not verified.
@@ -120,12 +133,15 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    pub fn new(delivery: Arc<Delivery>, expires: Instant) -> Self {
+    pub fn new(delivery: Arc<Delivery>, expires: Instant, now: Instant) -> Self {
         Self {
             delivery,
             expires,
             recipients: HashMap::new(),
             tally: Tally::default(),
+            begun: now,
+            told_progress: now,
+            slowest: Duration::ZERO,
             agreed: None,
             agree_by: None,
             settled: false,
@@ -135,7 +151,8 @@ impl Announcement {
     pub fn add(&mut self, station: String, progress: Progress, trouble: Option<String>) {
         *self.tally.slot(&progress) += 1;
         let lead = Duration::ZERO;
-        let recipient = Recipient { progress, refusals: 0, trouble, lead, told: None, begun: false };
+        let recipient =
+            Recipient { progress, refusals: 0, trouble, sent: None, lead, told: None, begun: false };
         self.recipients.insert(station, recipient);
     }
 
@@ -182,6 +199,29 @@ impl Announcement {
     pub fn lead(&self, names: &[String]) -> Duration {
         let leads = names.iter().filter_map(|name| Some(self.recipients.get(name)?.lead));
         leads.max().unwrap_or_default()
+    }
+
+    /// How far it has come, if that is worth telling: some stations still wait for it, and nothing was told
+    /// for a while.
+    pub fn progress_to_tell(&mut self, now: Instant) -> Option<Event> {
+        if self.tally.awaited == 0 || now < self.told_progress + PROGRESS_INTERVAL {
+            return None;
+        }
+        self.told_progress = now;
+        let stations = self.recipients.values().filter(|recipient| recipient.sent.is_some()).count();
+        let total_bytes = stations as u64 * self.delivery.frames.len() as u64;
+        // A clip that is sent once more is counted once more.
+        let sent_bytes = self.delivery.sent.load(Ordering::Relaxed).min(total_bytes);
+        let took = now.saturating_duration_since(self.begun);
+        let left = took.as_secs_f64() * (total_bytes - sent_bytes) as f64 / sent_bytes.max(1) as f64;
+        Some(Event::Progress {
+            clip: self.delivery.id.to_string(),
+            sent_bytes,
+            total_bytes,
+            verified: stations.saturating_sub(self.tally.awaited),
+            stations,
+            left_ms: (left * 1_000.0) as u64,
+        })
     }
 
     /// When it stops sounding, if another clip could sound at the same place.

@@ -258,7 +258,7 @@ impl Office {
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
         let config =
-            announcer::Config { length: None, zones: vec![], keep, once: None, lines: true, site: None };
+            announcer::Config { length: None, rate_hz: None, max_stations: announcer::DEFAULT_MAX_STATIONS, zones: vec![], keep, once: None, lines: true, site: None };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await

@@ -104,6 +104,7 @@ impl Office {
             signature: vec![],
             key: None,
             frames: vec![2; 64],
+            sent: Default::default(),
             length: LENGTH,
             zones,
         };
