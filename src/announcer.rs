@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -26,7 +25,7 @@ use crate::link::{LinkError, Peer};
 use crate::microphone::{Microphone, MicrophoneError};
 use crate::sample::Sound;
 use crate::site::Site;
-use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Stations};
+use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Pace, Stations};
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, WireError};
 use connection::{AnnouncerClock, Host, Report};
 use door::Door;
@@ -479,7 +478,7 @@ impl Desk {
             key: blocks.map(|sealed| sealed.key().clone()),
             header: encoded,
             frames,
-            sent: AtomicU64::new(0),
+            pace: Pace::default(),
             length: format.length(),
             zones: header.zones,
         };

@@ -2,6 +2,7 @@
 //! clock of its own: the announcer tells it what happened and when, and carries out what it answers.
 
 mod announcement;
+mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use crate::wire::{ClipId, FromStation, Receipt};
 use announcement::{Announcement, Progress};
 
 pub use announcement::Delivery;
+pub use pace::{Pace, Transfer};
 
 /// How long the verdict waits for a station that is between two connections: the longest pause
 /// between two dials (5 s) and a handshake.

@@ -43,7 +43,7 @@ pub enum News {
     /// A connection that had joined was lost.
     Lost(String),
     /// A dial that came to nothing.
-    Failed(String),
+    Failed,
 }
 
 /// Where the stations dial, and on whose word they rely.
@@ -86,8 +86,7 @@ pub async fn station(index: usize, keys: NoiseKeys, office: Arc<Office>, news: m
                 continue;
             }
             Err(error) => {
-                let kind = if joined { News::Lost } else { News::Failed };
-                let _ = news.send(kind(error));
+                let _ = news.send(if joined { News::Lost(error) } else { News::Failed });
             }
         }
         if joined {

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use bullhorn::clip_cipher::{ClipKey, ClipOpener, SealedClip};
 use bullhorn::wire::{BLOCK_BYTES, TAG_BYTES};
 use sha2::{Digest, Sha256};
@@ -62,11 +63,68 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
+/// The reading side, in a process of its own: makes `sockets` connections, and for each line on its standard
+/// input reads the clip from all of them, acknowledges it, and says after how many microseconds each had it.
+/// With a key, each opens every block and hashes it.
+pub fn read(sockets: usize, port: u16, bytes: usize, key: Option<&str>) {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let key = key.map(|hex| ClipKey::from_bytes(HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap()));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut streams = Vec::new();
+        for index in 0..sockets {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from((source(index), 0))).unwrap();
+            let stream = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            streams.push(stream);
+        }
+        while tokio::task::spawn_blocking(line).await.unwrap() {
+            let begun = Instant::now();
+            let mut reading = JoinSet::new();
+            for mut stream in streams.drain(..) {
+                let key = key.clone();
+                reading.spawn(async move {
+                    take(&mut stream, bytes, key).await;
+                    stream.write_u8(1).await.unwrap();
+                    (stream, begun.elapsed().as_micros().to_string())
+                });
+            }
+            say("reading");
+            let times: Vec<String>;
+            (streams, times) = reading.join_all().await.into_iter().unzip();
+            say(&times.join(" "));
+        }
+    });
+}
+
+async fn take(stream: &mut TcpStream, bytes: usize, key: Option<ClipKey>) {
+    let mut missing = bytes;
+    let Some(key) = key else {
+        let mut buffer = vec![0; READ_BYTES];
+        while missing > 0 {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0);
+            missing -= read;
+        }
+        return;
+    };
+    let (opener, mut hash, mut index) = (ClipOpener::new(&key).unwrap(), Sha256::new(), 0);
+    let mut buffer = vec![0; BLOCK_BYTES + TAG_BYTES];
+    while missing > 0 {
+        let block = &mut buffer[..missing.min(BLOCK_BYTES + TAG_BYTES)];
+        stream.read_exact(block).await.unwrap();
+        missing -= block.len();
+        hash.update(opener.open_block(index, block).unwrap());
+        index += 1;
+    }
+    std::hint::black_box(hash.finalize());
+}
+
 /// The clip that is sent, sealed as bullhorn seals it.
 pub struct Load {
     file: tempfile::NamedTempFile,
     bytes: usize,
-    key: ClipKey,
+    key: String,
 }
 
 impl Load {
@@ -75,74 +133,28 @@ impl Load {
         let sealed = SealedClip::seal(&vec![0x5a; bytes], BLOCK_BYTES).unwrap();
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(sealed.sealed()).unwrap();
-        Self { file, bytes: sealed.sealed().len(), key: sealed.key().clone() }
+        Self { file, bytes: sealed.sealed().len(), key: HEXLOWER.encode(sealed.key().as_bytes()) }
     }
 }
 
-/// Times from the word to go to each station's acknowledgement, and processor time of both sides.
-pub struct Floor {
-    server: Process,
-    streams: Vec<TcpStream>,
-    bytes: usize,
-    key: ClipKey,
-}
-
-impl Floor {
-    pub async fn open(stations: usize, load: &Load) -> Self {
-        let exe = std::env::current_exe().unwrap();
-        let file = load.file.path().display().to_string();
-        let mut server = Process::start(exe, &["floor-server".into(), stations.to_string(), file]);
-        let port: u16 = server.line().await.parse().unwrap();
-        let mut streams = Vec::new();
-        for index in 0..stations {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind(SocketAddr::from((source(index), 0))).unwrap();
-            let stream = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            streams.push(stream);
-        }
-        assert_eq!(server.line().await, "all are here");
-        Self { server, streams, bytes: load.bytes, key: load.key.clone() }
-    }
-
-    /// With `check`, each station opens every block and hashes it.
-    pub async fn run(&mut self, check: bool) -> (Vec<Duration>, Duration) {
-        let bytes = self.bytes;
-        let cpu = self.server.cpu() + super::process::own_cpu();
-        let begun = Instant::now();
-        let mut reading = JoinSet::new();
-        for mut stream in self.streams.drain(..) {
-            let key = self.key.clone();
-            reading.spawn(async move {
-                let mut missing = bytes;
-                if check {
-                    let (opener, mut hash, mut index) = (ClipOpener::new(&key).unwrap(), Sha256::new(), 0);
-                    let mut buffer = vec![0; BLOCK_BYTES + TAG_BYTES];
-                    while missing > 0 {
-                        let block = &mut buffer[..missing.min(BLOCK_BYTES + TAG_BYTES)];
-                        stream.read_exact(block).await.unwrap();
-                        missing -= block.len();
-                        hash.update(opener.open_block(index, block).unwrap());
-                        index += 1;
-                    }
-                    std::hint::black_box(hash.finalize());
-                } else {
-                    let mut buffer = vec![0; READ_BYTES];
-                    while missing > 0 {
-                        let read = stream.read(&mut buffer).await.unwrap();
-                        assert!(read > 0);
-                        missing -= read;
-                    }
-                }
-                stream.write_u8(1).await.unwrap();
-                (stream, begun.elapsed())
-            });
-        }
-        self.server.say("go").await;
-        let (streams, mut times): (Vec<_>, Vec<_>) = reading.join_all().await.into_iter().unzip();
-        assert_eq!(self.server.line().await, "done");
-        self.streams = streams;
-        times.sort();
-        (times, self.server.cpu() + super::process::own_cpu() - cpu)
-    }
+/// Runs both sides once: when each station had the clip, and processor time of both.
+pub async fn run(stations: usize, load: &Load, check: bool) -> (Vec<Duration>, Duration) {
+    let exe = std::env::current_exe().unwrap();
+    let file = load.file.path().display().to_string();
+    let mut server = Process::start(&exe, &["floor-server".into(), stations.to_string(), file]);
+    let port = server.line().await;
+    let mut words = vec!["floor-reader".into(), stations.to_string(), port, load.bytes.to_string()];
+    words.extend(check.then(|| load.key.clone()));
+    let mut reader = Process::start(&exe, &words);
+    assert_eq!(server.line().await, "all are here");
+    let cpu = server.cpu() + reader.cpu();
+    reader.say("go").await;
+    assert_eq!(reader.line().await, "reading");
+    server.say("go").await;
+    let told = reader.line().await;
+    let mut times: Vec<Duration> =
+        told.split(' ').map(|micros| Duration::from_micros(micros.parse().unwrap())).collect();
+    assert_eq!(server.line().await, "done");
+    times.sort();
+    (times, server.cpu() + reader.cpu() - cpu)
 }

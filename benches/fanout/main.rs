@@ -17,6 +17,9 @@ fn main() {
     let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     match arguments.first().map(String::as_str) {
         Some("floor-server") => floor::serve(numbers[0], &arguments[2]),
+        Some("floor-reader") => {
+            floor::read(numbers[0], numbers[1] as u16, numbers[2], arguments.get(4).map(String::as_str));
+        }
         Some("slow-network") => {
             let option = |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name)).unwrap().to_owned();
             measure::slow_network(&numbers, &option("--at="), &option("--through="));

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf};
@@ -20,7 +19,7 @@ use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 /// Orders that may wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
 
-/// How much of a clip is handed over before it is counted as sent.
+/// How much of a clip is handed over before looking how far the others are.
 const PIECE_BYTES: usize = 64 * 1024;
 /// How long a station has to hang up once it was told the last word.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
@@ -185,10 +184,13 @@ async fn send_blocks(
     sender: &mut Sender<WriteHalf<TcpStream>, FromAnnouncer>,
     delivery: &Delivery,
 ) -> Result<(), LinkError> {
+    let mut transfer = delivery.pace.begin();
     for piece in delivery.frames.chunks(PIECE_BYTES) {
+        transfer.turn().await;
         sender.send_blocks(piece).await?;
-        delivery.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        transfer.sent(piece.len());
     }
+    transfer.finish();
     Ok(())
 }
 

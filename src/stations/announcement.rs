@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use crate::clip_cipher::ClipKey;
 use crate::event::{Event, Missing};
 use crate::wire::{ClipId, FromAnnouncer};
@@ -27,8 +27,8 @@ pub struct Delivery {
     pub key: Option<ClipKey>,
     /// Its block frames.
     pub frames: Vec<u8>,
-    /// Bytes of them handed to the network, to all stations together.
-    pub sent: AtomicU64,
+    /// How far they have come.
+    pub pace: Pace,
     /// How long it sounds.
     pub length: Duration,
     /// The zones it is for; none means all.
@@ -210,8 +210,8 @@ impl Announcement {
         self.told_progress = now;
         let stations = self.recipients.values().filter(|recipient| recipient.sent.is_some()).count();
         let total_bytes = stations as u64 * self.delivery.frames.len() as u64;
-        // A clip that is sent once more is counted once more.
-        let sent_bytes = self.delivery.sent.load(Ordering::Relaxed).min(total_bytes);
+        // A clip that a station refused is sent, and counted, once more.
+        let sent_bytes = self.delivery.pace.sent_bytes().min(total_bytes);
         let took = now.saturating_duration_since(self.begun);
         let left = took.as_secs_f64() * (total_bytes - sent_bytes) as f64 / sent_bytes.max(1) as f64;
         Some(Event::Progress {

@@ -104,7 +104,7 @@ impl Office {
             signature: vec![],
             key: None,
             frames: vec![2; 64],
-            sent: Default::default(),
+            pace: Default::default(),
             length: LENGTH,
             zones,
         };
