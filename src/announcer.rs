@@ -2,6 +2,7 @@
 
 mod connection;
 mod door;
+mod room;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -27,21 +28,26 @@ use crate::microphone::{Microphone, MicrophoneError};
 use crate::outbox::{Kept, Outbox, OutboxError};
 use crate::sample::Sound;
 use crate::site::Site;
-use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Restored, Stations};
+use crate::stations::{Action, ConnectionId, Delivery, Hello, Order, Pace, Restored, Stations};
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId, WireError};
 use connection::{AnnouncerClock, Host, Report};
 use door::Door;
+use room::{Room, Spare};
 
 /// The clip's length where neither the user nor a file gives one.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
-/// The most stations on one roster.
-pub const MAX_STATIONS: usize = 10_000;
+/// The most stations that listen at once unless `--max-stations` says otherwise.
+pub const DEFAULT_MAX_STATIONS: usize = 10_000;
+/// The most that `--max-stations` may say: as many as can join.
+pub const MAX_STATIONS: usize = crate::keys::MAX_STATIONS;
 /// Reports that may wait for the desk; connections wait when there are more.
 const MAX_WAITING_REPORTS: usize = 1_024;
 /// A clip lives at least this long, so that it reaches those who are here.
 const MIN_LIFE: Duration = Duration::from_secs(10);
 /// How long to wait after the system refused a connection (no file descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is logged.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the announcer looks whether a station was removed.
 const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it writes down who is here.
@@ -71,6 +77,11 @@ pub enum AnnouncerError {
 pub struct Config {
     /// The clip's length; without it a file's own, or [`DEFAULT_LENGTH`].
     pub length: Option<Duration>,
+    /// Samples a second of every clip, [`clip::MIN_RATE_HZ`] to [`clip::MAX_RATE_HZ`]; without it the
+    /// microphone's own.
+    pub rate_hz: Option<u32>,
+    /// The most stations that listen at once; further ones are refused.
+    pub max_stations: usize,
     /// The zones announcements are for; none means all stations.
     pub zones: Vec<String>,
     /// How long a clip is kept for stations that are away; zero for not at all.
@@ -117,9 +128,13 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let host = Host { clock, site: config.site.clone(), desk: reports };
-    tasks.spawn(accept(listener, host, tasks.clone(), closing.clone()));
+    let (room, warning) = Room::make(config.max_stations);
+    tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
-    let mut stations = Stations::new(MAX_STATIONS, !config.keep.is_zero(), config.site.is_some())
+    if let Some(message) = warning {
+        events.tell(Event::Warning { message });
+    }
+    let mut stations = Stations::new(room.stations, !config.keep.is_zero(), config.site.is_some())
         .with_straggler_wait(config.wait);
     for station in config.site.iter().flat_map(|site| site.stations()) {
         stations.expect(station.name, station.zones);
@@ -186,8 +201,16 @@ fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
     Ok(start_unix.as_secs() << 32 | u64::from(random))
 }
 
-async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: CancellationToken) {
-    let door = Door::default();
+async fn accept(
+    listener: TcpListener,
+    room: Room,
+    host: Host,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+) {
+    let door = Door::new(room.strangers);
+    let mut spare = Spare::new();
+    let mut warned: Option<Instant> = None;
     let mut connection: ConnectionId = 0;
     loop {
         let accepted = tokio::select! {
@@ -208,8 +231,17 @@ async fn accept(listener: TcpListener, host: Host, tasks: TaskTracker, closing: 
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a station just now");
-                sleep(ACCEPT_PAUSE).await;
+                if warned.is_none_or(|at| at.elapsed() >= ACCEPT_WARNING_INTERVAL) {
+                    tracing::warn!(%error, "cannot accept a station just now");
+                    warned = Some(Instant::now());
+                }
+                match spare.accept(&listener, &error).await {
+                    Some(refused) => {
+                        let stream = refused.stream();
+                        stream.inspect(|stream| connection::turn_away(stream, host.site.is_some()));
+                    }
+                    None => sleep(ACCEPT_PAUSE).await,
+                }
             }
         }
     }
@@ -225,6 +257,7 @@ struct Recipe {
     start: Instant,
     /// The wall clock at the start: with monotonic time since, a clock that jumps changes nothing.
     start_unix: Duration,
+    rate_hz: Option<u32>,
     site: Option<Arc<Site>>,
 }
 
@@ -242,7 +275,7 @@ struct Recorded {
 impl Recipe {
     fn make(self, sound: &Sound) -> Result<Recorded, RecordError> {
         let peak_db = clip::peak_db(&sound.samples);
-        let clip = Clip::encode(sound)?;
+        let clip = Clip::encode_at(sound, self.rate_hz.unwrap_or(sound.rate_hz))?;
         let now = Instant::now();
         let created = self.start_unix + (now - self.start);
         let header = ClipHeader {
@@ -278,6 +311,7 @@ fn delivery(
             None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
         },
         key: blocks.map(|sealed| sealed.key().clone()),
+        pace: Pace::default(),
         length: header.format.length(),
         sound_frames: header.format.frames().into(),
         zones: header.zones.clone(),
@@ -524,6 +558,7 @@ impl Desk {
             life: self.config.keep.max(MIN_LIFE),
             start: self.start,
             start_unix: self.start_unix,
+            rate_hz: self.config.rate_hz,
             site: self.config.site.clone(),
         };
         let outbox = self.outbox.clone();

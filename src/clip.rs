@@ -5,12 +5,11 @@
 //! PCM, one channel, 16 bits, then `data`. Because only that form is legal, a station compares the
 //! header with the one it expects and parses nothing. Files of the user's own may be any WAV.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
+use hound::{SampleFormat, WavReader};
 use sha2::{Digest, Sha256};
 
 use crate::sample::{self, Sound};
@@ -174,36 +173,38 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Encodes sound as 16-bit WAV and hashes it. Rates outside [`MIN_RATE_HZ`] to [`MAX_RATE_HZ`]
-    /// are resampled to the nearer bound.
+    /// Encodes sound at its own rate; see [`Clip::encode_at`].
+    ///
+    /// # Errors
+    /// Those of [`Clip::encode_at`].
+    pub fn encode(sound: &Sound) -> Result<Self, ClipError> {
+        Self::encode_at(sound, sound.rate_hz)
+    }
+
+    /// Encodes sound as 16-bit WAV at a rate, and hashes it. Rates outside [`MIN_RATE_HZ`] to
+    /// [`MAX_RATE_HZ`] become the nearer bound.
     ///
     /// # Errors
     /// [`ClipError::Empty`] and [`ClipError::TooLong`]; others only if a library fails.
-    pub fn encode(sound: &Sound) -> Result<Self, ClipError> {
+    pub fn encode_at(sound: &Sound, rate_hz: u32) -> Result<Self, ClipError> {
         if sound.samples.is_empty() {
             return Err(ClipError::Empty);
         }
         if sound.length() > MAX_LENGTH {
             return Err(ClipError::TooLong(sound.length()));
         }
-        let rate_hz = sound.rate_hz.clamp(MIN_RATE_HZ, MAX_RATE_HZ);
+        let rate_hz = rate_hz.clamp(MIN_RATE_HZ, MAX_RATE_HZ);
         let sound = sample::resample(sound, rate_hz)?;
-        let spec = WavSpec {
-            channels: 1,
-            sample_rate: rate_hz,
-            bits_per_sample: 16,
-            sample_format: SampleFormat::Int,
-        };
-        let mut wav = Cursor::new(Vec::with_capacity(WAV_HEADER_BYTES + sound.samples.len() * 2));
-        let mut writer = WavWriter::new(&mut wav, spec).map_err(ClipError::Encode)?;
-        let mut samples = writer.get_i16_writer(sound.samples.len() as u32);
-        for &sample in sound.samples.iter() {
-            samples.write_sample(sample::to_i16(sample));
+        let wav_bytes = WAV_HEADER_BYTES + sound.samples.len() * 2;
+        let format = Format { wav_bytes: wav_bytes as u32, rate_hz };
+        let mut wav = vec![0; wav_bytes];
+        let (header, data) = wav.split_at_mut(WAV_HEADER_BYTES);
+        header.copy_from_slice(&format.header());
+        let (pairs, _) = data.as_chunks_mut::<2>();
+        for (pair, &sample) in pairs.iter_mut().zip(&sound.samples) {
+            *pair = sample::to_i16(sample).to_le_bytes();
         }
-        samples.flush().map_err(ClipError::Encode)?;
-        writer.finalize().map_err(ClipError::Encode)?;
-        let wav = Bytes::from(wav.into_inner());
-        let format = Format { wav_bytes: wav.len() as u32, rate_hz };
+        let wav = Bytes::from(wav);
         format.check()?;
         let sha256 = Sha256::digest(&wav).into();
         Ok(Self { wav, format, sha256 })

@@ -152,6 +152,8 @@ impl Demo {
             stations.spawn(speaker::run(config, loudspeaker, events, leaving.clone()));
         }
         let config = announcer::Config {
+            rate_hz: None,
+            max_stations: announcer::DEFAULT_MAX_STATIONS,
             length: None,
             zones: Vec::new(),
             keep: Duration::from_secs(60),

@@ -94,6 +94,21 @@ pub enum Event {
         /// The stations that should play it.
         stations: Vec<String>,
     },
+    /// How a clip goes out, while that takes long: some four times a second.
+    Progress {
+        /// The clip's id.
+        clip: String,
+        /// Bytes handed to the network so far, to all stations together.
+        sent_bytes: u64,
+        /// Bytes to be sent in all.
+        total_bytes: u64,
+        /// Stations that have it whole.
+        verified: usize,
+        /// Stations that are being sent it, or were.
+        stations: usize,
+        /// At the speed so far, until all have it, in milliseconds.
+        left_ms: u64,
+    },
     /// A station has the clip whole, and its hash is right.
     Verified {
         /// The clip's id.
@@ -280,8 +295,9 @@ pub enum Command {
     Leave,
 }
 
-/// The most events that wait for a slow reader; beyond it new ones are dropped.
-pub const MAX_WAITING_EVENTS: usize = 4096;
+/// The most events that wait for a slow reader; beyond it new ones are dropped. A page tells four of each
+/// of its stations, and they all may come within a moment.
+pub const MAX_WAITING_EVENTS: usize = 65_536;
 
 /// Where a role tells what happens. Cheap to clone; never blocks the teller.
 #[derive(Debug, Clone)]

@@ -32,7 +32,7 @@ pub const OPENING_DEADLINE: Duration = Duration::from_secs(3);
 pub const SILENCE_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a station gives a sign of life.
 pub const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// A peer that does not take [`WRITE_BYTES`] for this long is lost.
+/// A peer that takes nothing of what is written for this long is lost.
 const STALL_DEADLINE: Duration = Duration::from_secs(3);
 /// How much of a clip is handed to the socket at once.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -381,8 +381,14 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
         Ok(())
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
-        timeout(STALL_DEADLINE, self.io.write_all(bytes)).await.map_err(|_| LinkError::Stalled)??;
+    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), LinkError> {
+        while !bytes.is_empty() {
+            let writing = timeout(STALL_DEADLINE, self.io.write(bytes));
+            match writing.await.map_err(|_| LinkError::Stalled)?? {
+                0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                written => bytes.advance(written),
+            }
+        }
         Ok(())
     }
 }

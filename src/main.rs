@@ -24,7 +24,7 @@ use bullhorn::report;
 use bullhorn::site::{self, Site};
 use bullhorn::speaker;
 use clap::Parser;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -35,6 +35,8 @@ use zeroize::Zeroizing;
 
 /// The status for a wrong command line.
 const USAGE: u8 = 2;
+/// Connections that may wait to be accepted; the system may allow fewer.
+const LISTEN_QUEUE: u32 = 16_384;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
@@ -110,6 +112,8 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     let archive = options.archive.as_deref().map(keep).transpose()?;
     let config = announcer::Config {
         length: options.length(),
+        rate_hz: options.rate_hz,
+        max_stations: options.max_stations,
         zones: options.zones,
         keep: options.keep,
         wait: options.wait,
@@ -120,7 +124,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     };
     let address = options.listen;
     runtime.block_on(async {
-        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
+        let listener = listen(address).map_err(|source| ListenError { address, source })?;
         let port = listener.local_addr()?.port();
         match &site {
             // A secret has no place among events that a script may keep.
@@ -194,6 +198,14 @@ fn open_loudspeaker(output: &Output, membership: Option<&Membership>) -> Result<
         }
         (opened, _) => Ok(opened.or_else(|error| Loudspeaker::await_device(output, error))?),
     }
+}
+
+/// Listens with as long a queue as the system allows: after a power cut all stations dial at once.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 /// The line to run on a station. `port` is the announcer's, where it is known.

@@ -58,6 +58,7 @@ pub fn sentence(event: &Event) -> Option<String> {
             [station] => format!("sending {clip} to {station}"),
             several => format!("sending {clip} to {} stations", several.len()),
         },
+        Event::Progress { .. } => return None,
         Event::Verified { clip, station } => format!("{station} has {clip}, intact"),
         Event::Rejected { clip, station, reason } => format!("{station} refused {clip}: {reason}"),
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),

@@ -39,9 +39,14 @@ pub fn from_i16(sample: i16) -> f32 {
     f32::from(sample) / 32_768.0
 }
 
-/// The nearest 16-bit sample, clipped at full scale; NaN becomes silence. Undoes [`from_i16`] exactly.
+/// The nearest 16-bit sample, of two the even one, clipped at full scale; NaN becomes silence. Undoes
+/// [`from_i16`] exactly.
 pub fn to_i16(sample: f32) -> i16 {
-    (sample * 32_768.0).round() as i16
+    /// 1.5 × 2²³: a float this large has steps of 1, so adding it rounds, and its lowest bits are the sum's.
+    const ROUNDS: f32 = 12_582_912.0;
+    let scaled = if sample.is_nan() { 0.0 } else { sample * 32_768.0 };
+    let clipped = scaled.clamp(f32::from(i16::MIN), f32::from(i16::MAX));
+    (clipped + ROUNDS).to_bits() as i16
 }
 
 /// The mean of a frame's channels. `channels` of 0 counts as 1.

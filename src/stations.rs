@@ -3,10 +3,11 @@
 
 mod announcement;
 mod ending;
+mod pace;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +19,14 @@ use announcement::{Announcement, LATE_GAP, Progress, Timing};
 
 pub use announcement::Delivery;
 pub use ending::Restored;
+pub use pace::{Pace, Transfer};
 
 /// How long the verdict waits for a station that is between two connections: the longest pause
 /// between two dials (5 s) and a handshake.
 pub const REJOIN_GRACE: Duration = Duration::from_secs(6);
-/// How long the others are waited for once half of the stations have verified.
+/// How long the others are waited for at least once half of the stations have verified. They are waited
+/// for as long as the slowest transfer of that half took: where stations are given the clip one after
+/// the other, the last has it after twice the time of the middle one.
 pub const STRAGGLER_WAIT: Duration = Duration::from_millis(150);
 /// How long the first station to verify waits for the others at most. Well under the time after which a
 /// station gives up, so that a majority of slow ones cannot silence the rest.
@@ -41,8 +45,8 @@ const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The time every transfer has, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
-/// The least bytes a second beyond that: a thousand stations behind 256 Mbit/s.
-const TRANSFER_MIN_RATE: u64 = 32 * 1024;
+/// The least bytes a second beyond that: a thousand stations behind 64 Mbit/s.
+const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 /// How often a clip is sent to a station that refuses it.
 const MAX_REFUSALS: u32 = 2;
 /// How often a clip is sent to a station that takes it and is lost before its receipt.
@@ -128,6 +132,8 @@ pub struct Hello {
 pub struct Stations {
     roster: BTreeMap<String, Station>,
     names: HashMap<ConnectionId, String>,
+    /// Those who went between two connections, in order; some are back meanwhile.
+    between: VecDeque<(Instant, String)>,
     announcements: BTreeMap<ClipId, Announcement>,
     actions: Vec<Action>,
     max_stations: usize,
@@ -137,13 +143,14 @@ pub struct Stations {
 }
 
 impl Stations {
-    /// An empty roster that takes so many stations. With `keeps`, a clip waits until it expires for
+    /// An empty roster for so many stations that are connected. With `keeps`, a clip waits until it expires for
     /// stations that are away; without, they have missed it. With `lasting`, a station stays on the
     /// roster until it is removed; without, one that says goodbye is forgotten.
     pub fn new(max_stations: usize, keeps: bool, lasting: bool) -> Self {
         Self {
             roster: BTreeMap::new(),
             names: HashMap::new(),
+            between: VecDeque::new(),
             announcements: BTreeMap::new(),
             actions: Vec::new(),
             max_stations,
@@ -201,8 +208,11 @@ impl Stations {
     /// Why it is refused, in words for the station.
     pub fn join(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), String> {
         let name = hello.name;
-        let is_full = !self.roster.contains_key(&name) && self.roster.len() >= self.max_stations;
-        if is_full && !self.forget_longest_lost(now) {
+        let is_here = |station: &Station| matches!(station.presence, Presence::Here { .. });
+        let is_new = !self.roster.get(&name).is_some_and(is_here);
+        let too_many = self.names.len() >= self.max_stations
+            || !self.lasting && !self.roster.contains_key(&name) && self.roster.len() >= self.max_stations;
+        if is_new && too_many && (self.names.len() >= self.max_stations || !self.forget_longest_lost(now)) {
             return Err(format!("{} stations are here already, which is the limit", self.max_stations));
         }
         let known = self.roster.get(&name);
@@ -259,6 +269,7 @@ impl Stations {
         let as_agreed = matches!(station.presence, Presence::Here { served: true, .. }) && !owing;
         if as_agreed {
             station.presence = Presence::Between { since: now };
+            self.between.push_back((now, name));
             return;
         }
         station.presence = Presence::Lost { reason: reason.to_owned(), since: Some(now) };
@@ -352,20 +363,15 @@ impl Stations {
         for name in mended.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.has_fault(&name, None);
         }
-        let overdue: Vec<String> = self
-            .roster
-            .iter()
-            .filter(|(_, station)| {
-                matches!(station.presence, Presence::Between { since } if now >= since + REJOIN_GRACE)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in overdue {
+        while self.between.front().is_some_and(|(since, _)| now >= *since + REJOIN_GRACE) {
+            let Some((since, name)) = self.between.pop_front() else { break };
             let reason = "it did not come back";
-            if let Some(station) = self.roster.get_mut(&name) {
+            if let Some(station) = self.roster.get_mut(&name)
+                && matches!(station.presence, Presence::Between { since: last } if last == since)
+            {
                 station.presence = Presence::Lost { reason: reason.to_owned(), since: Some(now) };
+                self.lose(&name, reason, now, now);
             }
-            self.lose(&name, reason, now, now);
         }
         let ids: Vec<ClipId> = self.announcements.keys().copied().collect();
         for id in ids {
@@ -384,21 +390,18 @@ impl Stations {
 
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
-        let between = self.roster.values().any(|station| {
-            matches!(station.presence, Presence::Between { .. }) || station.mended_at.is_some()
-        });
-        let soonest = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
-        if self.announcements.is_empty() && !between {
-            return None;
-        }
         let is_quiet = |it: &Announcement| it.settled && !it.is_busy();
-        let quiet = !between && self.announcements.values().all(is_quiet);
-        let regular = now + if quiet { SLOW_TICK } else { TICK };
-        Some(soonest.map_or(regular, |soonest| soonest.min(regular)))
+        let pace = if self.announcements.values().all(is_quiet) { SLOW_TICK } else { TICK };
+        let regular = (!self.announcements.is_empty()).then(|| now + pace);
+        let agreeing = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
+        let missed = self.between.front().map(|(since, _)| *since + REJOIN_GRACE);
+        let mended = self.roster.values().filter_map(|station| station.mended_at).min();
+        [regular, agreeing, missed, mended].into_iter().flatten().min()
     }
 
     fn tick_one(&mut self, id: ClipId, now: Instant) {
-        let Some(announcement) = self.announcements.get(&id) else { return };
+        let Some(announcement) = self.announcements.get_mut(&id) else { return };
+        self.actions.extend(announcement.progress_to_tell(now).map(Action::Tell));
         let agree = announcement.agree_by.is_some_and(|by| now >= by);
         let expired = now >= announcement.expires;
         let slow = announcement.names(|p| matches!(p, Progress::Sent { until } if now >= *until));
@@ -429,6 +432,8 @@ impl Stations {
         announcement.set(name, Progress::Verified);
         if let Some(recipient) = announcement.recipients.get_mut(name) {
             recipient.lead = lead.min(MAX_LEAD);
+            let took = recipient.sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
+            announcement.slowest = announcement.slowest.max(took);
         }
         let is_late = announcement.agreed().is_some();
         self.tell(Event::Verified { clip: clip.to_string(), station: name.to_owned() });
@@ -664,6 +669,7 @@ impl Stations {
         announcement.set(name, Progress::Sent { until });
         if let Some(recipient) = announcement.recipients.get_mut(name) {
             recipient.sendings += 1;
+            recipient.sent = Some(now);
         }
         self.actions.push(Action::Order(*connection, Order::Deliver(delivery)));
     }
@@ -678,7 +684,8 @@ impl Stations {
                 if tally.verified > 0 && tally.awaited == 0 {
                     ready.push(*id);
                 }
-                let wait = if tally.verified >= tally.awaited { self.straggler_wait } else { LONGEST_WAIT };
+                let half = tally.verified >= tally.awaited;
+                let wait = if half { announcement.slowest.max(self.straggler_wait) } else { LONGEST_WAIT };
                 announcement.agree_by = (tally.verified > 0)
                     .then(|| announcement.agree_by.map_or(now + wait, |by| by.min(now + wait)));
             }

@@ -5,20 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::ReadHalf;
+use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::door::Place;
-use crate::link::{self, AnnouncerLink, Frame, LinkError, Peer, Receiver};
+use crate::link::{self, AnnouncerLink, Frame, LinkError, Peer, Receiver, Sender};
 use crate::site::Site;
-use crate::stations::{ConnectionId, Hello, Order};
+use crate::stations::{ConnectionId, Delivery, Hello, Order};
 use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 
 /// Orders that may wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
 
+/// How much of a clip is handed over before looking how far the others are.
+const PIECE_BYTES: usize = 64 * 1024;
 /// How long a station has to hang up once it was told the last word.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -158,7 +160,7 @@ async fn converse(
                 Some(Order::Deliver(delivery)) => {
                     sender.send(&delivery.message()).await?;
                     tokio::select! {
-                        sent = sender.send_blocks(&delivery.frames) => sent?,
+                        sent = send_blocks(&mut sender, &delivery) => sent?,
                         // Before the last block is out, no order but to end it can come.
                         _ = mailbox.recv() => return Ok("the announcer closed the connection"),
                     }
@@ -176,6 +178,20 @@ async fn converse(
             },
         }
     }
+}
+
+async fn send_blocks(
+    sender: &mut Sender<WriteHalf<TcpStream>, FromAnnouncer>,
+    delivery: &Delivery,
+) -> Result<(), LinkError> {
+    let mut transfer = delivery.pace.begin();
+    for piece in delivery.frames.chunks(PIECE_BYTES) {
+        transfer.turn().await;
+        sender.send_blocks(piece).await?;
+        transfer.sent(piece.len());
+    }
+    transfer.finish();
+    Ok(())
 }
 
 /// Waits for the station to hang up, so that it has surely read the last word; not for ever.

@@ -12,16 +12,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The most connections that have not yet proven who they are.
-const MAX_STRANGERS: usize = 1_024;
-/// … of which from one address.
-const MAX_STRANGERS_AN_ADDRESS: usize = 512;
 /// How long each has the place to itself; a handshake takes two round trips and a millisecond.
 const MIN_STAY: Duration = Duration::from_secs(1);
 
 /// Counts who stands in the door.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Door(Arc<Mutex<Inside>>);
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    inside: Arc<Mutex<Inside>>,
+    room: usize,
+}
 
 #[derive(Debug, Default)]
 struct Inside {
@@ -46,12 +45,17 @@ pub(super) struct Place {
 }
 
 impl Door {
+    /// A door with so much room, half of it for each address.
+    pub fn new(room: usize) -> Self {
+        Self { inside: Arc::default(), room }
+    }
+
     /// A place for a connection from an address; `None` when there is none to be had.
     pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Place> {
         let mut inside = self.lock();
         let from_here = inside.addresses.get(&address).copied().unwrap_or_default();
-        let full = inside.standing.len() >= MAX_STRANGERS;
-        if full || from_here >= MAX_STRANGERS_AN_ADDRESS {
+        let full = inside.standing.len() >= self.room;
+        if full || from_here >= self.room / 2 {
             // They stand in the order in which they came.
             let mut outstayed =
                 inside.standing.iter().take_while(|(_, standing)| now >= standing.since + MIN_STAY);
@@ -69,7 +73,7 @@ impl Door {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,24 +109,25 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
+    const ROOM: usize = 1_024;
+
     fn address(last: u8) -> IpAddr {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
     #[test]
     fn a_flood_from_one_address_leaves_room_for_another() {
-        let (door, now) = (Door::default(), Instant::now());
+        let (door, now) = (Door::new(ROOM), Instant::now());
         let flood: Vec<_> = (0..2_000).map_while(|_| door.enter(address(1), now)).collect();
-        assert_eq!(flood.len(), MAX_STRANGERS_AN_ADDRESS);
+        assert_eq!(flood.len(), ROOM / 2);
         assert!(door.enter(address(2), now).is_some());
     }
 
     #[test]
     fn who_has_outstayed_makes_room_and_nobody_else() {
-        let (door, now) = (Door::default(), Instant::now());
+        let (door, now) = (Door::new(ROOM), Instant::now());
         let first = door.enter(address(1), now).unwrap();
-        let rest: Vec<_> =
-            (1..MAX_STRANGERS_AN_ADDRESS).map(|_| door.enter(address(1), now).unwrap()).collect();
+        let rest: Vec<_> = (1..ROOM / 2).map(|_| door.enter(address(1), now).unwrap()).collect();
         assert!(door.enter(address(1), now).is_none());
         let later = now + MIN_STAY;
         let new = door.enter(address(1), later).unwrap();
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_empty_door_remembers_nobody() {
-        let door = Door::default();
+        let door = Door::new(ROOM);
         drop((door.enter(address(1), Instant::now()), door.enter(address(2), Instant::now())));
         let inside = door.lock();
         assert!(inside.standing.is_empty() && inside.addresses.is_empty());

@@ -54,6 +54,9 @@ pub enum ArgumentError {
     /// Not a delay of a loudspeaker.
     #[error("give milliseconds from -{0} to {0}, such as 6.5 or -20", MAX_DELAY.as_millis())]
     Delay,
+    /// A number of stations that no announcer can have.
+    #[error("give a number of stations from 1 to {}", crate::announcer::MAX_STATIONS)]
+    MaxStations,
     /// Not an address to listen on.
     #[error("give an address and a port such as 192.168.1.20:7766, or a port alone such as 7766")]
     Listen,
@@ -103,6 +106,14 @@ pub(super) fn delay_us(text: &str) -> Result<i64, ArgumentError> {
     let us = text.trim().parse::<f64>().map_err(|_| ArgumentError::Delay)? * 1e3;
     let most_us = MAX_DELAY.as_micros() as f64;
     if us.abs() <= most_us { Ok(us.round() as i64) } else { Err(ArgumentError::Delay) }
+}
+
+/// How many stations may listen: 1 to [`crate::announcer::MAX_STATIONS`].
+pub(super) fn max_stations(text: &str) -> Result<usize, ArgumentError> {
+    let number = text.trim().parse().ok();
+    number
+        .filter(|number| (1..=crate::announcer::MAX_STATIONS).contains(number))
+        .ok_or(ArgumentError::MaxStations)
 }
 
 /// `ADDR:PORT`, `:PORT` or `PORT`; without an address every IPv4 network is meant.

@@ -4,6 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use std::io::Cursor;
+
+use hound::{WavSpec, WavWriter};
+
 use super::*;
 
 fn file(bytes: &[u8]) -> (TempDir, PathBuf) {

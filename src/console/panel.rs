@@ -177,6 +177,9 @@ fn page_line<'a>(view: &View, page: &Page, width: usize) -> Line<'a> {
         let share = if length > 0.0 { page.playing_for.as_secs_f64() / length } else { 0.0 };
         let after = format!(" {:.0} of {length:.0} s", page.playing_for.as_secs_f64());
         (format!("{playing} of {expected} playing "), share, after)
+    } else if let Some((share, left)) = page.sent.filter(|_| arrived < expected) {
+        let after = format!(" {} s left", left.as_secs_f64().ceil());
+        (format!("sending, {arrived} of {expected} have it "), share, after)
     } else {
         let share = arrived as f64 / expected.max(1) as f64;
         (format!("sending, {arrived} of {expected} have it "), share, String::new())

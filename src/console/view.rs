@@ -116,6 +116,8 @@ pub struct Page {
     pub length: Duration,
     /// How far it has come at each station.
     pub stages: BTreeMap<String, Stage>,
+    /// How much of it is sent, of 1.0, and how long until all have it; none while that is quick.
+    pub sent: Option<(f64, Duration)>,
     /// How long it has been playing anywhere.
     pub playing_for: Duration,
     /// Whether the verdict is known.
@@ -206,6 +208,12 @@ impl View {
             Event::Sending { clip, stations } => {
                 for station in stations {
                     self.page(clip).stages.entry(station.clone()).or_insert(Stage::Receiving);
+                }
+            }
+            Event::Progress { clip, sent_bytes, total_bytes, left_ms, .. } => {
+                if let Some(page) = self.page.as_mut().filter(|page| page.clip == *clip) {
+                    let share = *sent_bytes as f64 / (*total_bytes).max(1) as f64;
+                    page.sent = Some((share, Duration::from_millis(*left_ms)));
                 }
             }
             Event::Verified { clip, station } => self.advance(clip, station, Stage::Verified),
@@ -325,6 +333,7 @@ impl View {
             clip: clip.to_owned(),
             length,
             stages: BTreeMap::new(),
+            sent: None,
             playing_for: Duration::ZERO,
             is_done: false,
         })

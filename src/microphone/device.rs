@@ -274,6 +274,32 @@ mod tests {
     }
 
     #[test]
+    fn a_callback_neither_allocates_nor_frees() {
+        let mut rig = rig();
+        let mut at_ns = 0;
+        let mut called = |rig: &mut Rig| {
+            at_ns += 10_000_000;
+            let told = allocation_counter::measure(|| rig.sink.take(at_ns, block(0)));
+            assert_eq!((told.count_total, told.count_current), (0, 0), "{told:?}");
+        };
+        called(&mut rig);
+        let (ring, captured) = rtrb::RingBuffer::new(100);
+        rig.captures.push(Capture { ring, not_before_ns: 0, missing: 15 }).expect("room");
+        (0..3).for_each(|_| called(&mut rig));
+        assert_eq!(captured.slots(), 15);
+        // An abandoned one, one into a full ring, and one more than can be given back.
+        for missing in [1_000, 50, 50] {
+            let (ring, captured) = rtrb::RingBuffer::new(5);
+            rig.captures.push(Capture { ring, not_before_ns: 0, missing }).expect("room");
+            called(&mut rig);
+            drop(captured);
+            (0..3).for_each(|_| called(&mut rig));
+        }
+        assert!(rig.finished.pop().is_ok());
+        called(&mut rig);
+    }
+
+    #[test]
     fn an_abandoned_recording_is_given_back_and_the_next_one_taken() {
         let mut rig = rig();
         let (ring, captured) = rtrb::RingBuffer::new(100);

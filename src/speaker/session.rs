@@ -32,7 +32,7 @@ const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
 /// The time every transfer has, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 /// The least bytes a second beyond that.
-const TRANSFER_MIN_RATE: u64 = 32 * 1024;
+const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 /// How long to wait for the announcer to write an outcome down, after the last block of a refused clip.
 const NOTE_DEADLINE: Duration = Duration::from_secs(3);
 /// Clips remembered, so that none is played twice.

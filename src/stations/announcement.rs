@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::REJOIN_GRACE;
+use super::pace::Pace;
 use crate::clip_cipher::ClipKey;
-use crate::event::{Missing, OutOfStep, Outcome, is_in_step};
+use crate::event::{Event, Missing, OutOfStep, Outcome, is_in_step};
 use crate::wire::{ClipId, FromAnnouncer};
 
 /// Between the end of a page and the start for those that verified too late to be in step.
 pub(super) const LATE_GAP: Duration = Duration::from_millis(250);
+/// How often the progress of a clip is told, while that takes long.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Delivery {
     pub key: Option<ClipKey>,
     /// Its block frames.
     pub frames: Vec<u8>,
+    /// How far they have come.
+    pub pace: Pace,
     /// How long it sounds.
     pub length: Duration,
     /// Its frames of sound, as a receipt must count them.
@@ -110,6 +115,8 @@ pub(super) struct Recipient {
     pub held_until: Option<Instant>,
     /// What went wrong last, for the verdict.
     pub trouble: Option<String>,
+    /// When it was sent the clip last.
+    pub sent: Option<Instant>,
     /// How long before an instant it must be told.
     pub lead: Duration,
     /// The instant it was told last; without one, no receipt of it can be true.
@@ -145,6 +152,10 @@ pub(super) struct Announcement {
     pub due: Option<Instant>,
     /// Of those that have played it.
     pub timings: BTreeMap<String, Timing>,
+    /// When its progress was told last.
+    pub told_progress: Instant,
+    /// How long the slowest transfer took so far.
+    pub slowest: Duration,
     /// When the instant is named even if some have not verified.
     pub agree_by: Option<Instant>,
     /// The verdict was given.
@@ -165,6 +176,8 @@ impl Announcement {
             starts: Vec::new(),
             due: None,
             timings: BTreeMap::new(),
+            told_progress: made,
+            slowest: Duration::ZERO,
             agree_by: None,
             settled: false,
             closed: false,
@@ -181,6 +194,7 @@ impl Announcement {
             unresolved: false,
             held_until: None,
             trouble,
+            sent: None,
             lead: Duration::ZERO,
             told: None,
             begun: false,
@@ -313,6 +327,29 @@ impl Announcement {
     /// How many have no outcome yet.
     pub fn open(&self) -> usize {
         self.recipients.len() - self.tally.played - self.tally.failed
+    }
+
+    /// How far it has come, if that is worth telling: some stations still wait for it, and nothing was told
+    /// for a while.
+    pub fn progress_to_tell(&mut self, now: Instant) -> Option<Event> {
+        if self.tally.awaited == 0 || now < self.told_progress + PROGRESS_INTERVAL {
+            return None;
+        }
+        self.told_progress = now;
+        let stations = self.recipients.values().filter(|recipient| recipient.sent.is_some()).count();
+        let total_bytes = stations as u64 * self.delivery.frames.len() as u64;
+        // A clip that a station refused is sent, and counted, once more.
+        let sent_bytes = self.delivery.pace.sent_bytes().min(total_bytes);
+        let took = now.saturating_duration_since(self.made);
+        let left = took.as_secs_f64() * (total_bytes - sent_bytes) as f64 / sent_bytes.max(1) as f64;
+        Some(Event::Progress {
+            clip: self.delivery.id.to_string(),
+            sent_bytes,
+            total_bytes,
+            verified: stations.saturating_sub(self.tally.awaited),
+            stations,
+            left_ms: (left * 1_000.0) as u64,
+        })
     }
 
     /// Those who have not played it, and why; sorted by name.

@@ -268,6 +268,8 @@ impl Office {
         let (events, log) = Events::channel();
         let config = announcer::Config {
             length: None,
+            rate_hz: None,
+            max_stations: announcer::DEFAULT_MAX_STATIONS,
             zones: vec![],
             keep,
             wait: STRAGGLER_WAIT,

@@ -107,6 +107,7 @@ impl Office {
             signature: vec![],
             key: None,
             frames: vec![2; 64],
+            pace: Default::default(),
             length: LENGTH,
             sound_frames: 16_000,
             zones,

@@ -253,6 +253,7 @@ fn kept_clips_have_their_room() {
         key: None,
         frames: vec![0; MAX_KEPT_BYTES / 4],
         length: LENGTH,
+        pace: Default::default(),
         sound_frames: 16_000,
         zones: vec![],
     };
@@ -273,6 +274,7 @@ fn restored(office: &mut Office, expires: Option<Instant>, known: &[(&str, Resto
         key: None,
         frames: vec![2; 64],
         length: LENGTH,
+        pace: Default::default(),
         sound_frames: 16_000,
         zones: vec![],
     };

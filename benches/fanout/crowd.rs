@@ -1,0 +1,251 @@
+//! A crowd of light stations in one process: real keys, real secured links, no loudspeaker.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bullhorn::clip_cipher::{ClipKey, ClipOpener};
+use bullhorn::handshake::Contact;
+use bullhorn::keys::{AnnouncerId, NoiseKeys, NoisePublicKey};
+use bullhorn::link::{self, Frame, PING_INTERVAL};
+use bullhorn::seal;
+use bullhorn::wire::{ClipHeader, FromAnnouncer, FromStation, Receipt, TAG_BYTES};
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// As a real station has them: between two dials, and when the announcer's clock is new.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_PINGS: u32 = 8;
+const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
+const LEAD_US: u32 = 20_000;
+
+/// What a station does with a clip before it says that it has verified it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// All that a real one does: signature, every block opened, SHA-256.
+    Whole,
+    /// Counts the bytes: what is left is the announcer's part and the network's.
+    Framing,
+}
+
+/// What befell a station.
+#[derive(Debug)]
+pub enum News {
+    Joined,
+    Header(Instant),
+    Verified(Instant),
+    Told,
+    Noted,
+    /// A connection that had joined was lost.
+    Lost(String),
+    /// A dial that came to nothing.
+    Failed,
+}
+
+/// Where the stations dial, and on whose word they rely.
+#[derive(Debug)]
+pub struct Office {
+    pub address: Ipv4Addr,
+    pub port: AtomicU16,
+    pub noise: NoisePublicKey,
+    pub announcer: AnnouncerId,
+    pub whole: AtomicBool,
+    /// How long a station seems to play.
+    pub plays: Duration,
+    pub bytes_heard: AtomicU64,
+}
+
+impl Office {
+    pub fn check(&self) -> Check {
+        if self.whole.load(Ordering::Relaxed) { Check::Whole } else { Check::Framing }
+    }
+}
+
+pub fn name(index: usize) -> String {
+    format!("station-{index:05}")
+}
+
+/// Every station has an address of its own, as in a building.
+pub fn source(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 1, (index / 250) as u8, (index % 250 + 1) as u8)
+}
+
+/// A station until it is dropped: dials, waits, takes clips, dials again.
+pub async fn station(index: usize, keys: NoiseKeys, office: Arc<Office>, news: mpsc::UnboundedSender<News>) {
+    let mut pause = MIN_PAUSE;
+    let mut memory = Memory::default();
+    loop {
+        let mut joined = false;
+        match session(index, &keys, &office, &news, &mut memory, &mut joined).await {
+            Ok(()) => {
+                pause = MIN_PAUSE;
+                continue;
+            }
+            Err(error) => {
+                let _ = news.send(if joined { News::Lost(error) } else { News::Failed });
+            }
+        }
+        if joined {
+            pause = MIN_PAUSE;
+        }
+        let random = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        sleep(pause.mul_f64(0.5 + 0.5 * random)).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    last: Option<Receipt>,
+    clock: Option<u64>,
+}
+
+async fn session(
+    index: usize,
+    keys: &NoiseKeys,
+    office: &Office,
+    news: &mpsc::UnboundedSender<News>,
+    memory: &mut Memory,
+    joined: &mut bool,
+) -> Result<(), String> {
+    let words = |error: link::LinkError| bullhorn::error_chain(&error);
+    let announcer = SocketAddr::from((office.address, office.port.load(Ordering::Relaxed)));
+    let stream = connect(index, announcer).await.map_err(|error| error.to_string())?;
+    let introduction = Some((keys, Contact::Pinned(office.noise), "office"));
+    // Boxed, so that a waiting station does not hold the room of a handshake.
+    let ((mut receiver, mut sender), _) = Box::pin(link::dial(stream, introduction)).await.map_err(words)?;
+    let hello = FromStation::Hello {
+        name: name(index),
+        zones: Vec::new(),
+        instance: index as u64,
+        last: memory.last,
+        nonce: Some([7; 16]),
+    };
+    sender.send(&hello).await.map_err(words)?;
+    let begun = Instant::now();
+    let mut quick_pings: u32 = 0;
+    let mut next_ping = begun + PING_INTERVAL;
+    let mut clip: Option<Taking> = None;
+    let mut end_of_playing: Option<Instant> = None;
+    loop {
+        let due = end_of_playing.map_or(next_ping, |end| end.min(next_ping));
+        let frame = tokio::select! {
+            frame = receiver.next() => frame.map_err(words)?,
+            () = sleep_until(due) => {
+                if end_of_playing.is_some_and(|end| end <= Instant::now())
+                    && let Some(receipt) = memory.last
+                {
+                    end_of_playing = None;
+                    sender.send(&FromStation::Played(receipt)).await.map_err(words)?;
+                } else {
+                    let pause = if quick_pings > 0 { FIRST_PING_INTERVAL } else { PING_INTERVAL };
+                    quick_pings = quick_pings.saturating_sub(1);
+                    next_ping = Instant::now() + pause;
+                    let t1_us = begun.elapsed().as_micros() as u64;
+                    sender.send(&FromStation::Ping { t1_us }).await.map_err(words)?;
+                }
+                continue;
+            }
+        };
+        match frame.ok_or("the announcer closed the connection")? {
+            Frame::Message(FromAnnouncer::Welcome { clock, .. }) => {
+                *joined = true;
+                let _ = news.send(News::Joined);
+                if memory.clock.replace(clock) != Some(clock) {
+                    quick_pings = FIRST_PINGS;
+                    next_ping = Instant::now();
+                }
+            }
+            Frame::Message(FromAnnouncer::Refused { reason }) => return Err(reason),
+            Frame::Message(FromAnnouncer::Clip { header, signature, key }) => {
+                let _ = news.send(News::Header(Instant::now()));
+                clip = Some(Taking::new(office, &header, &signature, &key)?);
+                receiver.expect_blocks(true);
+            }
+            Frame::Block(mut block) => {
+                let taking = clip.as_mut().ok_or("a block without a clip")?;
+                office.bytes_heard.fetch_add(block.len() as u64, Ordering::Relaxed);
+                if taking.take(&mut block)? {
+                    receiver.expect_blocks(false);
+                    let clip = taking.header.id;
+                    sender.send(&FromStation::Verified { clip, lead_us: LEAD_US }).await.map_err(words)?;
+                    let _ = news.send(News::Verified(Instant::now()));
+                }
+            }
+            Frame::Message(FromAnnouncer::PlayAt { clip: id, .. }) => {
+                let taking = clip.as_ref().ok_or("an instant without a clip")?;
+                let _ = news.send(News::Told);
+                memory.last = Some(Receipt {
+                    clip: id,
+                    frames: taking.header.format.frames().into(),
+                    start_error_us: 0,
+                    max_error_us: 0,
+                    underruns: 0,
+                    uncertainty_us: 0,
+                });
+                sender.send(&FromStation::Playing { clip: id }).await.map_err(words)?;
+                end_of_playing = Some(Instant::now() + office.plays);
+            }
+            Frame::Message(FromAnnouncer::Noted { .. }) => {
+                let _ = news.send(News::Noted);
+                return Ok(());
+            }
+            Frame::Message(FromAnnouncer::Pong { .. } | FromAnnouncer::Time(_)) => (),
+        }
+    }
+}
+
+async fn connect(index: usize, announcer: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if announcer.ip().is_loopback() {
+        socket.bind(SocketAddr::from((source(index), 0)))?;
+    }
+    let stream = socket.connect(announcer).await?;
+    link::prepare(&stream)?;
+    Ok(stream)
+}
+
+/// A clip that comes in.
+struct Taking {
+    header: ClipHeader,
+    missing: usize,
+    index: u32,
+    opener: Option<(ClipOpener, Sha256)>,
+}
+
+impl Taking {
+    fn new(office: &Office, header: &[u8], signature: &[u8], key: &[u8]) -> Result<Self, String> {
+        let opener = match office.check() {
+            Check::Framing => None,
+            Check::Whole => {
+                let signature = signature.try_into().map_err(|_| "no signature")?;
+                if !seal::verify(&office.announcer, header, signature) {
+                    return Err("the signature is wrong".into());
+                }
+                let key = ClipKey::from_bytes(key.try_into().map_err(|_| "no key")?);
+                Some((ClipOpener::new(&key).map_err(|error| error.to_string())?, Sha256::new()))
+            }
+        };
+        let header = ClipHeader::decode(header).map_err(|error| error.to_string())?;
+        Ok(Self { missing: header.format.wav_bytes as usize, header, index: 0, opener })
+    }
+
+    /// Whether the clip is whole, and what its header says.
+    fn take(&mut self, block: &mut [u8]) -> Result<bool, String> {
+        let plain = block.len().saturating_sub(TAG_BYTES);
+        if let Some((opener, hash)) = &mut self.opener {
+            hash.update(opener.open_block(self.index, block).map_err(|error| error.to_string())?);
+        }
+        self.index += 1;
+        self.missing = self.missing.checked_sub(plain).ok_or("more than the clip came")?;
+        if self.missing > 0 {
+            return Ok(false);
+        }
+        let is_right = self.opener.take().is_none_or(|(_, hash)| hash.finalize()[..] == self.header.sha256);
+        if is_right { Ok(true) } else { Err("another hash".into()) }
+    }
+}
