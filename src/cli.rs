@@ -331,7 +331,9 @@ mod tests {
     fn a_rate_and_a_limit_are_held_to_their_bounds() {
         let asked = announce("--rate 16000 --max-stations 250");
         assert_eq!((asked.rate_hz, asked.max_stations), (Some(16_000), 250));
-        for words in ["--rate 7999", "--rate 48001", "--rate slow", "--max-stations 0", "--max-stations 65537"] {
+        for words in
+            ["--rate 7999", "--rate 48001", "--rate slow", "--max-stations 0", "--max-stations 65537"]
+        {
             refusal(&format!("bullhorn announce {words}"));
         }
     }

@@ -115,7 +115,9 @@ async fn the_station_above_the_limit_is_refused_with_a_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_few_files_may_be_open_the_announcer_says_so_and_takes_fewer_stations() {
     let mut office = Office::open("ulimit -n 200 &&", "").await;
-    let warning = match office.early.iter().find(|event| event["event"] == "warning" && event["message"].as_str().unwrap().contains("open files")) {
+    let warning = match office.early.iter().find(|event| {
+        event["event"] == "warning" && event["message"].as_str().unwrap().contains("open files")
+    }) {
         Some(warning) => warning.clone(),
         None => office.until("warning").await,
     };

@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
 use bullhorn::clip_cipher::{ClipKey, ClipOpener, SealedClip};
 use bullhorn::wire::{BLOCK_BYTES, TAG_BYTES};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -68,7 +68,8 @@ fn say(line: &str) {
 /// With a key, each opens every block and hashes it.
 pub fn read(sockets: usize, port: u16, bytes: usize, key: Option<&str>) {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    let key = key.map(|hex| ClipKey::from_bytes(HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap()));
+    let key =
+        key.map(|hex| ClipKey::from_bytes(HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap()));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut streams = Vec::new();
         for index in 0..sockets {

@@ -21,11 +21,13 @@ fn main() {
             floor::read(numbers[0], numbers[1] as u16, numbers[2], arguments.get(4).map(String::as_str));
         }
         Some("slow-network") => {
-            let option = |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name)).unwrap().to_owned();
+            let option =
+                |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name)).unwrap().to_owned();
             measure::slow_network(&numbers, &option("--at="), &option("--through="));
         }
         _ => {
-            let repeat = arguments.iter().find_map(|it| it.strip_prefix("--repeat=")?.parse().ok()).unwrap_or(5);
+            let repeat =
+                arguments.iter().find_map(|it| it.strip_prefix("--repeat=")?.parse().ok()).unwrap_or(5);
             let sizes = if numbers.is_empty() { vec![10, 100, 1_000, 10_000] } else { numbers };
             let write = arguments.iter().any(|argument| argument == "--write");
             measure::run(&sizes, repeat, write);

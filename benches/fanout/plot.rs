@@ -118,7 +118,8 @@ fn panel(all: &[Figures], left: i32, title: &str, curves: &[Curve]) -> String {
         let (value, at) = (10_f64.powi(decade), y(10_f64.powi(decade)));
         let end = f64::from(left) + WIDTH;
         writeln!(svg, "<path d=\"M{left} {at:.1}H{end:.1}\" stroke=\"#dddddd\"/>").unwrap();
-        writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>", left - 6, at + 4.0).unwrap();
+        writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>", left - 6, at + 4.0)
+            .unwrap();
     }
     for figures in all {
         let (at, stations) = (x(figures.stations), figures.stations);
@@ -128,7 +129,8 @@ fn panel(all: &[Figures], left: i32, title: &str, curves: &[Curve]) -> String {
         let points: Vec<String> =
             all.iter().map(|it| format!("{:.1},{:.1}", x(it.stations), y(of(it)))).collect();
         let points = points.join(" ");
-        writeln!(svg, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>").unwrap();
+        writeln!(svg, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>")
+            .unwrap();
         let at = 56 + 16 * index;
         writeln!(svg, "<text x=\"{}\" y=\"{at}\" fill=\"{colour}\">{name}</text>", left + 10).unwrap();
     }

@@ -44,7 +44,10 @@ impl Process {
     }
 
     pub async fn stamped_line(&mut self) -> (Instant, String) {
-        timeout(PATIENCE, self.lines.recv()).await.expect("the child says nothing").expect("the child is gone")
+        timeout(PATIENCE, self.lines.recv())
+            .await
+            .expect("the child says nothing")
+            .expect("the child is gone")
     }
 
     pub async fn line(&mut self) -> String {

@@ -32,7 +32,12 @@ impl Room {
         let wanted = max_stations.saturating_add(MAX_STRANGERS + OWN_FILES);
         let limit = match rlimit::increase_nofile_limit(wanted as u64) {
             Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
-            Err(error) => return (Self::within(wanted, max_stations), Some(format!("cannot tell how many files may be open: {error}"))),
+            Err(error) => {
+                return (
+                    Self::within(wanted, max_stations),
+                    Some(format!("cannot tell how many files may be open: {error}")),
+                );
+            }
         };
         let room = Self::within(limit, max_stations);
         tracing::info!("{limit} files may be open: room for {} stations", room.stations);

@@ -88,7 +88,9 @@ pub(super) fn keep(text: &str) -> Result<Duration, ArgumentError> {
 /// How many stations may listen: 1 to [`crate::announcer::MAX_STATIONS`].
 pub(super) fn max_stations(text: &str) -> Result<usize, ArgumentError> {
     let number = text.trim().parse().ok();
-    number.filter(|number| (1..=crate::announcer::MAX_STATIONS).contains(number)).ok_or(ArgumentError::MaxStations)
+    number
+        .filter(|number| (1..=crate::announcer::MAX_STATIONS).contains(number))
+        .ok_or(ArgumentError::MaxStations)
 }
 
 /// `ADDR:PORT`, `:PORT` or `PORT`; without an address every IPv4 network is meant.

@@ -257,8 +257,16 @@ impl Office {
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
-        let config =
-            announcer::Config { length: None, rate_hz: None, max_stations: announcer::DEFAULT_MAX_STATIONS, zones: vec![], keep, once: None, lines: true, site: None };
+        let config = announcer::Config {
+            length: None,
+            rate_hz: None,
+            max_stations: announcer::DEFAULT_MAX_STATIONS,
+            zones: vec![],
+            keep,
+            once: None,
+            lines: true,
+            site: None,
+        };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
