@@ -219,7 +219,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, address)) => {
-                let Some(place) = door.enter(address.ip(), Instant::now()) else {
+                let Some(place) = door.enter_soon(address.ip()).await else {
                     connection::turn_away(&stream, host.site.is_some());
                     continue;
                 };

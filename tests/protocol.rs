@@ -177,7 +177,7 @@ fn the_limits_on_the_page_are_those_of_the_code() {
         format!("| opening, each side | {} s |", bullhorn::link::OPENING_DEADLINE.as_secs()),
         format!("| a whole frame | {} s |", bullhorn::link::SILENCE_DEADLINE.as_secs()),
         format!("given without it | {} s |", bullhorn::stations::REJOIN_GRACE.as_secs()),
-        format!("{} ms after half have", bullhorn::stations::STRAGGLER_WAIT.as_millis()),
+        format!("took, {} ms at least", bullhorn::stations::STRAGGLER_WAIT.as_millis()),
     ] {
         assert!(PAGE.contains(&limit), "the page does not say: {limit}");
     }

@@ -1,5 +1,6 @@
 //! Measures one number of stations after the other, and prints the table.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -167,6 +168,15 @@ struct Page {
 }
 
 impl Crowd {
+    /// How often which reason was given for a lost link.
+    fn losses(&self) -> BTreeMap<&str, usize> {
+        let mut losses = BTreeMap::new();
+        for reason in &self.lost {
+            *losses.entry(reason.as_str()).or_default() += 1;
+        }
+        losses
+    }
+
     async fn until(&mut self, page: &mut Page, what: &str, done: impl Fn(&Page) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(page) {
@@ -175,7 +185,8 @@ impl Crowd {
                 let (verified, Page { joined, told, noted, .. }) = (page.verified.len(), &page);
                 panic!(
                     "waiting for {what} of {}: {verified} verified, {told} told, {noted} noted, {joined} joined; lost {:?}",
-                    self.stations, self.lost
+                    self.stations,
+                    self.losses()
                 );
             };
             match news.unwrap() {
@@ -223,7 +234,7 @@ async fn page(process: &mut Process, crowd: &mut Crowd) -> Run {
     let noted = Instant::now();
     crowd.until(&mut page, "all to be back", |page| page.joined >= stations && page.noted >= stations).await;
     let rejoined = noted.elapsed();
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     let done = loop {
         let event: Value = serde_json::from_str(&process.line().await).unwrap();
         let kind = event["event"].as_str().unwrap().to_owned();
@@ -319,8 +330,8 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
         crowd.lost = lost;
         sleep(Duration::from_secs(1)).await;
     }
-    if let Some(reason) = crowd.lost.first() {
-        println!("  {} links lost, the first because: {reason}", crowd.lost.len());
+    if !crowd.lost.is_empty() {
+        println!("  links lost: {:?}", crowd.losses());
     }
     drop(tasks);
     process.kill().await;

@@ -9,16 +9,21 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// How long each has the place to itself; a handshake takes two round trips and a millisecond.
 const MIN_STAY: Duration = Duration::from_secs(1);
 
+/// How long a connection waits for a place, and with it those behind it.
+const WAIT: Duration = Duration::from_millis(50);
+
 /// Counts who stands in the door.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     inside: Arc<Mutex<Inside>>,
+    freed: Arc<Notify>,
     room: usize,
 }
 
@@ -47,7 +52,21 @@ pub(super) struct Place {
 impl Door {
     /// A door with so much room, half of it for each address.
     pub fn new(room: usize) -> Self {
-        Self { inside: Arc::default(), room }
+        Self { inside: Arc::default(), freed: Arc::default(), room }
+    }
+
+    /// The same as [`Self::enter`], but where the whole door is full a place is waited for a moment: when
+    /// all stations come at once, those in front are through in no time, and to turn the others away would
+    /// only have them dial again and again.
+    pub async fn enter_soon(&self, address: IpAddr) -> Option<Place> {
+        let until = Instant::now() + WAIT;
+        loop {
+            let place = self.enter(address, Instant::now());
+            if place.is_some() || self.lock().standing.len() < self.room {
+                return place;
+            }
+            timeout_at(until, self.freed.notified()).await.ok()?;
+        }
     }
 
     /// A place for a connection from an address; `None` when there is none to be had.
@@ -100,6 +119,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.door.lock().remove(self.number);
+        self.door.freed.notify_one();
     }
 }
 
@@ -134,6 +154,19 @@ mod tests {
         assert!(first.pushed.is_cancelled() && rest.iter().all(|place| !place.pushed.is_cancelled()));
         drop((first, new));
         assert!(door.enter(address(1), now).is_some(), "a place that is left is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_a_full_door_the_next_waits_for_a_place_but_not_for_long() {
+        let (door, now) = (Door::new(2), Instant::now());
+        let mut inside: Vec<_> = (1..=2).map(|last| door.enter(address(last), now).unwrap()).collect();
+        assert!(door.enter_soon(address(3)).await.is_none());
+        assert_eq!(now.elapsed(), WAIT);
+        let (place, ()) = tokio::join!(door.enter_soon(address(3)), async {
+            tokio::time::sleep(WAIT / 2).await;
+            drop(inside.pop());
+        });
+        assert!(place.is_some());
     }
 
     #[test]

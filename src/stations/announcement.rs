@@ -152,8 +152,10 @@ pub(super) struct Announcement {
     pub due: Option<Instant>,
     /// Of those that have played it.
     pub timings: BTreeMap<String, Timing>,
-    /// When its progress was told last.
-    pub told_progress: Instant,
+    /// When its progress is looked at next, and where it was first: by then the sockets' own buffers,
+    /// which fill in no time, are full.
+    pub look_next: Instant,
+    pub looked_first: Option<(Instant, u64)>,
     /// How long the slowest transfer took so far.
     pub slowest: Duration,
     /// When the instant is named even if some have not verified.
@@ -176,7 +178,8 @@ impl Announcement {
             starts: Vec::new(),
             due: None,
             timings: BTreeMap::new(),
-            told_progress: made,
+            look_next: made + PROGRESS_INTERVAL,
+            looked_first: None,
             slowest: Duration::ZERO,
             agree_by: None,
             settled: false,
@@ -332,16 +335,21 @@ impl Announcement {
     /// How far it has come, if that is worth telling: some stations still wait for it, and nothing was told
     /// for a while.
     pub fn progress_to_tell(&mut self, now: Instant) -> Option<Event> {
-        if self.tally.awaited == 0 || now < self.told_progress + PROGRESS_INTERVAL {
+        if self.tally.awaited == 0 || now < self.look_next {
             return None;
         }
-        self.told_progress = now;
+        self.look_next = now + PROGRESS_INTERVAL;
         let stations = self.recipients.values().filter(|recipient| recipient.sent.is_some()).count();
         let total_bytes = stations as u64 * self.delivery.frames.len() as u64;
         // A clip that a station refused is sent, and counted, once more.
         let sent_bytes = self.delivery.pace.sent_bytes().min(total_bytes);
-        let took = now.saturating_duration_since(self.made);
-        let left = took.as_secs_f64() * (total_bytes - sent_bytes) as f64 / sent_bytes.max(1) as f64;
+        let (looked_first, had_bytes) = *self.looked_first.get_or_insert((now, sent_bytes));
+        let took = now.saturating_duration_since(looked_first);
+        if took.is_zero() {
+            return None;
+        }
+        let since_bytes = sent_bytes.saturating_sub(had_bytes).max(1);
+        let left = took.as_secs_f64() * (total_bytes - sent_bytes) as f64 / since_bytes as f64;
         Some(Event::Progress {
             clip: self.delivery.id.to_string(),
             sent_bytes,
