@@ -143,6 +143,7 @@ async fn light_station(
         instance: number as u64,
         last: None,
         nonce: introduction.as_ref().map(|_| [7; 16]),
+        begun: None,
     };
     sender.send(&hello).await.unwrap();
     let mut signs = interval(link::PING_INTERVAL);

@@ -1,18 +1,26 @@
 //! What the fuzz targets do with their bytes; `tests/fuzz_corpus.rs` does the same with the corpus.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Instant;
 
+use bullhorn::archive::{self, Archive, Retention};
 use bullhorn::clip::Format;
+use bullhorn::event::Events;
 use bullhorn::handshake::{Contact, Initiator, MESSAGE1_BYTES, MESSAGE2_BYTES, MESSAGE3_BYTES, Responder};
 use bullhorn::invite::{Invite, parse_validity};
-use bullhorn::keys::{AnnouncerKeys, NoiseKeys};
+use bullhorn::keys::identity::begin_epoch;
+use bullhorn::keys::{AnnouncerKeys, Heard, KnownStations, NoiseKeys, Pins, StateFolder, StationKeys};
+use bullhorn::outbox::Outbox;
 use bullhorn::seal::{self, Admission, AnnouncerTime, Claim, TimeNonce, TimeStatement};
 use bullhorn::wire::{
     self, ClipHeader, FRAME_HEADER_BYTES, FrameHeader, FromAnnouncer, FromStation, Message, PREFACE_BYTES,
     Preface,
 };
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 const INVITE: &str = include_str!("../tests/vectors/invite.txt");
 
@@ -28,7 +36,8 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
     let announcer = AnnouncerKeys::generate().unwrap();
     let (nonce, asked) = (TimeNonce::generate().unwrap(), Instant::now());
     let statement = TimeStatement::sign(&announcer, nonce, 1_000_000);
-    let time = AnnouncerTime::from_statement(&announcer.id(), nonce, &statement, asked, asked).unwrap();
+    let time = AnnouncerTime::from_statement(&announcer.id(), nonce, &statement, asked.into(), asked.into())
+        .unwrap();
     Site { announcer, station: NoiseKeys::generate().unwrap(), invite: INVITE.parse().unwrap(), time, asked }
 });
 
@@ -87,8 +96,8 @@ pub fn header(bytes: &[u8]) {
         format: Format { wav_bytes: number() as u32, rate_hz: number() as u32 },
     };
     let admission = Admission { announcer: site.announcer.id(), zones: &zones, time: site.time, heard: None };
-    admission.judge(&claim, site.asked).unwrap_err();
-    let _ = admission.judge_freshness(&claim, site.asked);
+    admission.judge(&claim, site.asked.into()).unwrap_err();
+    let _ = admission.judge_freshness(&claim, site.asked.into());
     let _ = seal::verify(
         &bullhorn::keys::AnnouncerId::from_bytes(*signature.first_chunk().unwrap()),
         header,
@@ -143,4 +152,133 @@ pub fn frames(bytes: &[u8]) {
         message::<FromAnnouncer>(payload);
         rest = after;
     }
+}
+
+/// A folder in memory where there is one, with one file in it: nothing else is left from before.
+fn folder_with(files: &[(&str, &[u8])]) -> (TempDir, StateFolder) {
+    let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
+    for (name, content) in files {
+        put(folder.path().join(name), content);
+    }
+    (home, folder)
+}
+
+fn put(path: PathBuf, content: &[u8]) {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    std::io::Write::write_all(&mut file, content).unwrap();
+}
+
+/// The bytes as they are, and as the body of a file whose first line and checksum are right.
+fn with_and_without_checksum(word: &str, bytes: &[u8]) -> [Vec<u8>; 2] {
+    let mut body = [b"bullhorn ", word.as_bytes(), b" 1\n", bytes].concat();
+    if !body.ends_with(b"\n") {
+        body.push(b'\n');
+    }
+    let sum = bullhorn::clip::hex(&Sha256::digest(&body));
+    body.extend([b"sha256 ", sum.as_bytes(), b"\n"].concat());
+    [bytes.to_vec(), body]
+}
+
+/// Files that hold keys and the number of the run: what is read once is read again.
+pub fn identity(bytes: &[u8]) {
+    for content in with_and_without_checksum("announcer", bytes) {
+        let (_home, folder) = folder_with(&[("announcer.key", &content)]);
+        if let Ok(Some(keys)) = AnnouncerKeys::load(&folder) {
+            assert_eq!(AnnouncerKeys::load_or_create(&folder).unwrap().id(), keys.id());
+        }
+    }
+    for content in with_and_without_checksum("station", bytes) {
+        let (_home, folder) = folder_with(&[("station.key", &content)]);
+        if let Ok(Some(keys)) = StationKeys::load(&folder) {
+            let again = StationKeys::load_or_create(&folder).unwrap();
+            assert_eq!(again.noise().public(), keys.noise().public());
+        }
+    }
+    for content in with_and_without_checksum("epoch", bytes) {
+        let (_home, folder) = folder_with(&[("epoch", &content)]);
+        if let Ok(first) = begin_epoch(&folder, 1) {
+            assert!(begin_epoch(&folder, 1).map_or(first == u64::MAX, |next| next > first));
+        }
+    }
+}
+
+/// How far announcers were heard: no damage moves a mark back, or lets one be written over what cannot be read.
+pub fn heard(bytes: &[u8]) {
+    let announcer = SITE.announcer.id();
+    for content in with_and_without_checksum("heard", bytes) {
+        let (_home, folder) = folder_with(&[("heard", &content)]);
+        let Ok(mut heard) = Heard::open(&folder) else { continue };
+        let mark = bullhorn::keys::Mark { epoch: 5, sequence: 5, finished: true };
+        if heard.advance(&announcer, mark).is_ok() {
+            assert_eq!(Heard::open(&folder).unwrap().mark(&announcer), Some(mark));
+        }
+    }
+}
+
+/// The stations that have joined: what is read is written and read again, with one more.
+pub fn known(bytes: &[u8]) {
+    let (_home, folder) = folder_with(&[("stations.toml", bytes)]);
+    let Ok(mut known) = KnownStations::open(&folder) else { return };
+    let before = known.all().len();
+    if known.admit(&SITE.station.public(), "one-more", &[], 1).is_ok() {
+        let after = KnownStations::open(&folder).unwrap().all().len();
+        assert!(after == before || after == before + 1);
+    }
+}
+
+/// The announcers that a station trusts, likewise.
+pub fn pins(bytes: &[u8]) {
+    let (_home, folder) = folder_with(&[("announcers.toml", bytes)]);
+    let Ok(mut pins) = Pins::open(&folder) else { return };
+    let pin = bullhorn::keys::Pin { noise: SITE.announcer.noise().public(), announcer: SITE.announcer.id() };
+    pins.pin("office:7766", pin).unwrap();
+    assert_eq!(Pins::open(&folder).unwrap().get("office:7766"), Some(&pin));
+}
+
+/// The clip that the seeds of `outbox` hold.
+const KEPT: &str = "6b49d200-7";
+
+/// A clip that an earlier run left, and its log, apart by a byte 0xFF 0x00: what is read is whole, and read again.
+pub fn outbox(bytes: &[u8]) {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let apart = bytes.windows(2).rposition(|pair| pair == [0xff, 0]);
+    let (clip, log) = apart.map_or((bytes, &[][..]), |at| (&bytes[..at], &bytes[at + 2..]));
+    let (_home, folder) = folder_with(&[]);
+    let inside = StateFolder::open(Some(&folder.path().join("outbox"))).unwrap();
+    put(inside.path().join(format!("{KEPT}.clip")), clip);
+    put(inside.path().join(format!("{KEPT}.log")), log);
+    let open = || Outbox::open(&folder, Events::channel().0).unwrap().1;
+    let (first, second) = (open(), open());
+    assert_eq!(first.len(), second.len());
+    for (one, other) in first.iter().zip(&second) {
+        assert_eq!(one.header.encode(), one.encoded);
+        assert_eq!(one.header.sha256, *one.clip.sha256());
+        assert_eq!((&one.known, one.settled), (&other.known, other.settled));
+    }
+}
+
+/// What runs the tasks that write to the disk.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+/// The log of an archive: its end is repaired, and nothing in it proves what was not announced.
+pub fn archive_log(bytes: &[u8]) {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let (home, _) = folder_with(&[]);
+    let folder = home.path().join("archive");
+    std::fs::create_dir(&folder).unwrap();
+    let log = folder.join("announcements-202611.jsonl");
+    put(log.clone(), bytes);
+    let wav = folder.join("20261118T110640.000Z-open-00000000.wav");
+    put(wav.clone(), b"RIFF");
+    assert!(archive::verify(&wav, None).is_err());
+    let keep = Retention { age: std::time::Duration::from_secs(1), bytes: 1 };
+    drop(Archive::open(&folder, keep, Events::channel().0).unwrap());
+    let repaired = std::fs::read(&log).unwrap();
+    assert!(bytes.starts_with(&repaired) && (repaired.is_empty() || repaired.ends_with(b"\n")));
 }

@@ -1,20 +1,21 @@
 //! The archive: every announcement as a WAV file, and what became of it in an append-only log.
 //!
 //! A folder of the user's, with files named `TIME-WHO-HASH.wav` (UTC, the announcer's fingerprint or `open`, the
-//! start of the SHA-256) and a log of JSON lines a month. One thread does all the writing, so that no disk
-//! delays an announcement; what it cannot write, it tells.
+//! start of the SHA-256) and a log of JSON lines a month. One task does all the writing, on a thread for such
+//! work, so that no disk delays an announcement; what it cannot write, it tells.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
+use crate::batches::work_through;
 use crate::clip::{Clip, hex};
 use crate::event::{Event, Events, Outcome, WeakEvents};
 use crate::keys::AnnouncerId;
@@ -26,6 +27,8 @@ pub use verify::{Verified, VerifyError, verify};
 
 /// The most that may wait for the disk; beyond it announcements are not archived, and that is told.
 const MAX_WAITING_JOBS: usize = 4_096;
+/// Jobs that are taken up at once.
+const MAX_BATCH: usize = 256;
 /// Announcements whose file is remembered, to name it beside their outcomes.
 const MAX_REMEMBERED: usize = 1_024;
 /// Files that one new announcement may remove.
@@ -54,9 +57,6 @@ pub enum ArchiveError {
         /// What the system said.
         source: io::Error,
     },
-    /// No thread for it.
-    #[error("cannot start a thread for the archive")]
-    Thread(#[source] io::Error),
 }
 
 /// How much is kept: what is older or beyond is removed, the oldest first.
@@ -121,13 +121,13 @@ enum Job {
 /// An open archive. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Archive {
-    jobs: SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
     events: Events,
 }
 
 impl Archive {
     /// Opens a folder as an archive, makes it if it is not there, and repairs what a crash may have left: a last
-    /// line that is torn, and files that were not finished.
+    /// line that is torn, and files that were not finished. To be called on a tokio runtime.
     ///
     /// # Errors
     /// [`ArchiveError`], for a folder that cannot be made or read.
@@ -135,7 +135,7 @@ impl Archive {
         let failed = |source| ArchiveError::Folder { path: folder.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         repair(folder).map_err(failed)?;
-        let (jobs, inbox) = sync_channel(MAX_WAITING_JOBS);
+        let (jobs, inbox) = mpsc::channel(MAX_WAITING_JOBS);
         let writer = Writer {
             folder: folder.to_owned(),
             retention,
@@ -143,8 +143,7 @@ impl Archive {
             files: HashMap::new(),
             is_troubled: false,
         };
-        let run = move || writer.run(&inbox);
-        std::thread::Builder::new().name("archive".into()).spawn(run).map_err(ArchiveError::Thread)?;
+        tokio::spawn(work_through(writer, inbox, MAX_BATCH, Writer::work));
         Ok(Self { jobs, events })
     }
 
@@ -197,8 +196,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, inbox: &Receiver<Job>) {
-        while let Ok(job) = inbox.recv() {
+    fn work(&mut self, jobs: Vec<Job>) {
+        for job in jobs {
             let written = match job {
                 Job::Clip { header, encoded, signature, announcer, clip } => {
                     self.clip(&header, &encoded, &signature, announcer, &clip)

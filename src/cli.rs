@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, in words, and its conversion to the roles' types.
 
+mod speaking;
 mod values;
 
 use std::net::SocketAddr;
@@ -14,7 +15,9 @@ use crate::clip::{MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::invite::parse_validity;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
+use crate::volume::{Volume, VolumeError};
 
+pub use self::speaking::{Before, HOLD_LENGTH, Speaking};
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
 use self::values::{clip_length, delay_us, keep, legal_name, listen_address, max_stations, wait};
 
@@ -51,7 +54,7 @@ pub enum Role {
     Speaker(Speaker),
     /// Print the line that lets a station join this announcer
     Invite(InviteOptions),
-    /// List the stations that have joined this announcer, or shut one out
+    /// List the stations that have joined this announcer, shut one out, or say how loud one plays
     Stations(StationsOptions),
     /// Check that archived announcements are what was announced, and by whom
     Verify(Verify),
@@ -64,7 +67,8 @@ pub enum Role {
 /// Record announcements and send them to every listening station.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves.
+At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves;
+a digit speaks to one zone from then on, 0 to all; with --sounds, f opens the list.
 Without a terminal: every line on standard input announces once; at its end
 bullhorn waits for the last verdict and leaves.
 
@@ -75,8 +79,10 @@ Examples:
   bullhorn announce                        press Enter, speak for 5 seconds
   bullhorn announce --seconds 12           record 12 seconds
   bullhorn announce --zone gym             only stations with --zone gym
-  bullhorn announce --input file:bell.wav --once --wait-for 3
-                                           play bell.wav in 3 hallways and leave")]
+  bullhorn announce --file bell.wav --once --wait-for 3
+                                           play bell.wav in 3 hallways and leave
+  bullhorn announce --chime two-tone --repeat 1
+                                           ding-dong, and everything twice")]
 pub struct Announce {
     /// Where stations can reach this announcer: ADDR:PORT, or a PORT alone for every network
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7766", value_parser = listen_address)]
@@ -86,7 +92,7 @@ pub struct Announce {
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clip_length)]
     pub seconds: Option<Duration>,
 
-    /// The microphone, as `bullhorn devices` names it, or file:PATH for a WAV file [default: the system's]
+    /// The microphone, as `bullhorn devices` names it, or file:PATH for a sound file [default: the system's]
     #[arg(long, value_name = "DEVICE|file:PATH")]
     pub input: Option<Input>,
 
@@ -139,14 +145,32 @@ pub struct Announce {
     /// Where keys are kept.
     #[command(flatten)]
     pub state: State,
+
+    // Last, since their headings go for all that follows.
+    /// Where the sound comes from.
+    #[command(flatten)]
+    pub speaking: Speaking,
+
+    /// What is done to it.
+    #[command(flatten)]
+    pub before: Before,
 }
 
 impl Announce {
     /// How long a clip is to be; `None` means as long as the file is.
     pub fn length(&self) -> Option<Duration> {
-        match (self.seconds, &self.input) {
-            (None, Some(Input::File(_))) => None,
-            (seconds, _) => Some(seconds.unwrap_or(DEFAULT_LENGTH)),
+        let default = if self.speaking.hold { HOLD_LENGTH } else { DEFAULT_LENGTH };
+        match (self.seconds, self.input()) {
+            (None, Input::File(_)) => None,
+            (seconds, _) => Some(seconds.unwrap_or(default)),
+        }
+    }
+
+    /// Where clips come from.
+    pub fn input(&self) -> Input {
+        match &self.speaking.file {
+            Some(path) => Input::File(path.clone()),
+            None => self.input.clone().unwrap_or_default(),
         }
     }
 
@@ -166,6 +190,7 @@ Examples:
   bullhorn speaker office-pc               the announcer is office-pc
   bullhorn speaker 192.168.1.20:7766 --name hall-2 --zone gym
   bullhorn speaker office-pc --delay -20   its amplifier takes 20 ms
+  bullhorn speaker office-pc --volume -6   6 dB quieter than it was sent
   bullhorn speaker office-pc --output file:recordings
                                            keep WAV files instead of playing")]
 pub struct Speaker {
@@ -190,6 +215,11 @@ pub struct Speaker {
     /// wireless loudspeaker adds of its own, with a minus
     #[arg(long, value_name = "MS", default_value = "0", allow_negative_numbers = true, value_parser = delay_us)]
     pub delay: i64,
+
+    /// How loud to play, in dB: −60 to 0, which is as loud as it was sent. What `bullhorn stations volume` says at
+    /// the announcer goes before
+    #[arg(long, value_name = "DB", default_value = "0", allow_negative_numbers = true)]
+    pub volume: Volume,
 
     /// Print what happens as JSON, one object a line, for scripts
     #[arg(long, value_name = "FORMAT")]
@@ -283,6 +313,11 @@ pub struct InviteOptions {
 
 /// List the stations that have joined.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bullhorn stations
+  bullhorn stations volume hall-1 -6       6 dB quieter than it was sent
+  bullhorn stations remove hall-1")]
 pub struct StationsOptions {
     /// What to do instead of listing them
     #[command(subcommand)]
@@ -301,6 +336,26 @@ pub enum StationsAction {
         /// The station's name
         name: String,
     },
+    /// Say how loud a station plays, from its next announcement on
+    Volume {
+        /// The station's name
+        name: String,
+
+        /// In dB: −60 to 0, which is as loud as it was sent; `own` leaves it to the station
+        #[arg(value_name = "DB|own", allow_negative_numbers = true, value_parser = volume_or_own)]
+        volume: VolumeOrOwn,
+    },
+}
+
+/// A volume that the announcer's list says, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeOrOwn(pub Option<Volume>);
+
+fn volume_or_own(text: &str) -> Result<VolumeOrOwn, VolumeError> {
+    match text {
+        "own" => Ok(VolumeOrOwn(None)),
+        text => text.parse().map(|volume| VolumeOrOwn(Some(volume))),
+    }
 }
 
 impl Speaker {

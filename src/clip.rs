@@ -3,13 +3,11 @@
 //! On the wire a clip is a RIFF/WAVE file ("Multimedia Programming Interface and Data
 //! Specifications 1.0", IBM and Microsoft, 1991) with exactly one 44-byte header: `fmt ` of 16 bytes,
 //! PCM, one channel, 16 bits, then `data`. Because only that form is legal, a station compares the
-//! header with the one it expects and parses nothing. Files of the user's own may be any WAV.
+//! header with the one it expects and parses nothing. Files of the user's own are read by [`crate::sound_file`].
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hound::{SampleFormat, WavReader};
 use sha2::{Digest, Sha256};
 
 use crate::sample::{self, Sound};
@@ -29,7 +27,7 @@ pub const SILENCE_DB: f32 = -100.0;
 /// Below this peak sound counts as silent: one step of 16-bit sound.
 const SILENCE: f32 = 1.0 / 32_768.0;
 
-/// What can be wrong with a clip or a sound file.
+/// What can be wrong with a clip.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipError {
     /// Nothing to play.
@@ -69,33 +67,6 @@ pub enum ClipError {
     /// A resampler could not be made or run.
     #[error("cannot resample the clip")]
     Resample(#[from] sample::ResampleError),
-    /// Writing WAV into memory failed.
-    #[error("cannot encode the clip as WAV")]
-    Encode(#[source] hound::Error),
-    /// A sound file could not be opened.
-    #[error("cannot read the sound file {}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A sound file is no WAV that can be read.
-    #[error("{} is no WAV that bullhorn can read", path.display())]
-    NotWav {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        source: hound::Error,
-    },
-    /// A sound file's header claims something impossible.
-    #[error("{}: {problem}", path.display())]
-    BadFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and what to do.
-        problem: String,
-    },
 }
 
 /// A SHA-256.
@@ -298,55 +269,6 @@ impl Incoming {
         }
         Ok(Clip { wav: self.wav.into(), format: self.format, sha256 })
     }
-}
-
-/// Reads any WAV that hound can (8, 16, 24 or 32-bit integer, 32-bit float; any rate and number of
-/// channels), mixed to mono. A 16-bit mono file comes back to the bit through [`Clip::encode`].
-///
-/// # Errors
-/// [`ClipError::Open`], [`ClipError::NotWav`], [`ClipError::BadFile`], [`ClipError::TooLong`].
-pub fn read_file(path: &Path) -> Result<Sound, ClipError> {
-    let bad = |problem: String| ClipError::BadFile { path: path.into(), problem };
-    let not_wav = |source| ClipError::NotWav { path: path.into(), source };
-    let open = |source| ClipError::Open { path: path.into(), source };
-    let file_bytes = std::fs::metadata(path).map_err(open)?.len();
-    let file = std::fs::File::open(path).map_err(open)?;
-    let mut reader = WavReader::new(std::io::BufReader::new(file)).map_err(not_wav)?;
-    let spec = reader.spec();
-    if spec.channels == 0 {
-        return Err(bad("its header says 0 channels: export it again".into()));
-    }
-    if spec.sample_rate == 0 {
-        return Err(bad("its header says 0 Hz: export it again".into()));
-    }
-    let data_bytes = u64::from(reader.len()) * u64::from(spec.bits_per_sample.div_ceil(8));
-    if data_bytes > file_bytes {
-        return Err(bad(format!(
-            "its header claims {data_bytes} bytes of sound, the file has {file_bytes}: it is truncated, copy it again"
-        )));
-    }
-    let frames = u64::from(reader.duration());
-    if frames == 0 {
-        return Err(bad("it holds no sound".into()));
-    }
-    if frames > MAX_LENGTH.as_secs() * u64::from(spec.sample_rate) {
-        return Err(ClipError::TooLong(Duration::from_secs(frames / u64::from(spec.sample_rate))));
-    }
-    let interleaved: Vec<f32> = match spec.sample_format {
-        SampleFormat::Float => reader.samples::<f32>().collect::<Result<_, _>>(),
-        SampleFormat::Int => {
-            let full_scale = f64::from(1_u32 << (spec.bits_per_sample.clamp(1, 32) - 1));
-            let scaled = |sample: i32| (f64::from(sample) / full_scale) as f32;
-            reader.samples::<i32>().map(|sample| sample.map(scaled)).collect::<Result<_, _>>()
-        }
-    }
-    .map_err(|error| match error {
-        hound::Error::IoError(_) => {
-            bad("it ends before its sound does: it is truncated, copy it again".into())
-        }
-        other => not_wav(other),
-    })?;
-    Ok(Sound { rate_hz: spec.sample_rate, samples: sample::to_mono(&interleaved, spec.channels.into()) })
 }
 
 /// The loudest sample in dB below full scale; [`SILENCE_DB`] for silence.

@@ -7,6 +7,7 @@
 mod input;
 mod panel;
 mod screen;
+mod sounds;
 mod view;
 
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +18,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use self::input::Keys;
+use self::input::{Keys, Space};
+pub use self::sounds::{Sounds, SoundsError};
+
 use self::screen::Screen;
 use self::view::View;
 use crate::event::{Command, Event};
@@ -71,6 +74,23 @@ impl Mode {
     }
 }
 
+/// What the operator has.
+#[derive(Debug)]
+pub struct Setup {
+    /// How events are shown and commands are read.
+    pub mode: Mode,
+    /// Space records, for as long as it is held where the terminal tells that; Enter does not.
+    pub holds: bool,
+    /// What there is to choose from.
+    pub sounds: Option<Sounds>,
+}
+
+impl From<Mode> for Setup {
+    fn from(mode: Mode) -> Self {
+        Self { mode, holds: false, sounds: None }
+    }
+}
+
 /// Whether standard input and output are a terminal that can place its cursor.
 pub fn is_terminal() -> bool {
     io::stdin().is_terminal()
@@ -89,13 +109,13 @@ pub fn is_terminal() -> bool {
 pub async fn run(
     events: mpsc::Receiver<Event>,
     commands: Option<mpsc::Sender<Command>>,
-    mode: Mode,
+    setup: Setup,
 ) -> Result<(), ConsoleError> {
     let runtime = Handle::current();
     let (done, result) = oneshot::channel();
     let work = move || {
-        let _ = done.send(match (mode, commands) {
-            (Mode::Terminal, Some(commands)) => show_console(&runtime, events, commands),
+        let _ = done.send(match (setup.mode, commands) {
+            (Mode::Terminal, Some(commands)) => show_console(&runtime, events, commands, setup),
             (mode, commands) => print_lines(events, commands, mode == Mode::Json),
         });
     };
@@ -143,14 +163,21 @@ fn show_console(
     runtime: &Handle,
     mut events: mpsc::Receiver<Event>,
     commands: mpsc::Sender<Command>,
+    setup: Setup,
 ) -> Result<(), ConsoleError> {
     let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut view = View::new(has_colour);
     let logs = Logs::divert();
+    view.has_sounds = setup.sounds.is_some();
     let mut screen = Screen::open(&view).map_err(ConsoleError::Terminal)?;
-    let keys = Keys::start(commands).map_err(ConsoleError::Thread)?;
-    let mut ticked = Instant::now();
     let mut history = Vec::new();
+    if setup.holds {
+        let space = if screen.tells_releases() { Space::Held } else { Space::Pressed };
+        history.push(space.explained().to_owned());
+        view.space = Some(space);
+    }
+    let keys = Keys::start(commands, view.space, setup.sounds).map_err(ConsoleError::Thread)?;
+    let mut ticked = Instant::now();
     let mut is_over = false;
     let mut is_stale = true;
     while !is_over {
@@ -171,7 +198,7 @@ fn show_console(
         is_stale |= is_leaving != std::mem::replace(&mut view.is_leaving, is_leaving);
         let now = Instant::now();
         view.tick(now.duration_since(std::mem::replace(&mut ticked, now)));
-        keys.shared.is_recording.store(view.recording.is_some(), Ordering::SeqCst);
+        is_stale |= keys.shared.follow(&mut view);
         let may_draw = screen.is_still() || is_over;
         is_stale |= view.is_moving() || !history.is_empty() || screen.is_resized();
         if is_stale && may_draw {

@@ -16,9 +16,11 @@ use crate::keys::{KeysError, StateFolder};
 use crate::loudspeaker::{Loudspeaker, LoudspeakerError, Output};
 use crate::membership::{Membership, MembershipError};
 use crate::microphone::{Input, Microphone, MicrophoneError};
+use crate::prepare::{DEFAULT_LEVEL_LUFS, Preparation};
 use crate::site::Site;
 use crate::speaker::{self, SpeakerError};
 use crate::stations::STRAGGLER_WAIT;
+use crate::volume::Volume;
 
 /// The stations' names.
 pub const STATIONS: [&str; 2] = ["hall-1", "hall-2"];
@@ -145,6 +147,7 @@ impl Demo {
                     None,
                 )?),
                 delay_us: 0,
+                volume: Volume::FULL,
                 archive: None,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
@@ -153,6 +156,8 @@ impl Demo {
         }
         let config = announcer::Config {
             rate_hz: None,
+            preparation: Preparation { level_lufs: Some(DEFAULT_LEVEL_LUFS), ..Preparation::default() },
+            monitor: None,
             max_stations: announcer::DEFAULT_MAX_STATIONS,
             length: None,
             zones: Vec::new(),

@@ -1,5 +1,6 @@
 //! What happened, as one enum: the console, the JSON lines, the log and the tests see the same facts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,15 @@ pub enum Event {
     },
     /// The recording was dropped; nothing is sent.
     Cancelled,
+    /// The clip is heard at the announcer first: it is sent or dropped when the operator says so.
+    Reviewing {
+        /// The clip's id to be.
+        clip: String,
+        /// Its length in milliseconds.
+        length_ms: u64,
+        /// The loudspeaker's name.
+        monitor: String,
+    },
     /// A clip is recorded and sealed.
     Recorded {
         /// The clip's id.
@@ -84,8 +94,26 @@ pub enum Event {
         sha256: String,
         /// Its loudest sample, in dB below full scale (−100 for pure silence).
         peak_db: f32,
-        /// The microphone's name.
+        /// Its loudness in LUFS (EBU R 128); none for silence.
+        loudness_lufs: Option<f32>,
+        /// How much louder than recorded the words were made, in dB.
+        gain_db: f32,
+        /// The microphone's name, or `file:PATH`.
         input: String,
+    },
+    /// Which zones there are, and which of them is spoken to; said when either changes.
+    Zones {
+        /// Every zone that a station of the roster belongs to, in order.
+        known: Vec<String>,
+        /// Those that are spoken to; none for every station.
+        addressed: Vec<String>,
+    },
+    /// A station was told how loud to play from now on.
+    Volume {
+        /// The station's name.
+        station: String,
+        /// In dB, 0 being as loud as it was sent; none for the station's own.
+        volume_db: Option<f64>,
     },
     /// A clip goes out.
     Sending {
@@ -285,12 +313,20 @@ pub fn worst_off_us(start_us: i64, max_error_us: u64) -> i64 {
 }
 
 /// What the operator asks of the announcer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Record a clip and send it.
     Announce,
-    /// Drop the recording that runs.
+    /// Send a sound file.
+    AnnounceFile(PathBuf),
+    /// End the recording that runs, and send what there is.
+    Finish,
+    /// Send the clip that was heard first.
+    Send,
+    /// Drop the recording that runs, or the clip that was heard first.
     Cancel,
+    /// Speak to one zone from now on; `None` for every station.
+    Address(Option<String>),
     /// Wait for the last verdict and end.
     Leave,
 }

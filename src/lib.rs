@@ -18,6 +18,7 @@
 
 pub mod announcer;
 pub mod archive;
+mod batches;
 pub mod cli;
 pub mod clip;
 pub mod clip_cipher;
@@ -34,12 +35,15 @@ pub mod loudspeaker;
 pub mod membership;
 pub mod microphone;
 pub mod outbox;
+pub mod prepare;
 pub mod report;
 pub mod sample;
 pub mod seal;
 pub mod site;
+pub mod sound_file;
 pub mod speaker;
 pub mod stations;
+pub mod volume;
 pub mod wire;
 
 /// The status after a fault of bullhorn's own, as Rust has it.

@@ -5,13 +5,14 @@
 //! link is open, the handshake is complete: there is no way to send a name or a clip to a peer that has
 //! not proven who it is.
 
+mod connection;
+
 use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::handshake::{
@@ -24,6 +25,8 @@ use crate::wire::{
     self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Message,
     Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
 };
+
+pub use connection::{Connection, prepare};
 
 /// From the connection to the exchanged prefaces.
 pub const OPENING_DEADLINE: Duration = Duration::from_secs(3);
@@ -78,19 +81,6 @@ pub enum LinkError {
     /// The announcer has too many connections.
     #[error("the announcer has as many connections as it can bear")]
     Busy,
-}
-
-/// Sets what every socket of ours has: no delay for small messages.
-///
-/// # Errors
-/// What the system says.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE_DEADLINE))?;
-    let _ = socket;
-    Ok(())
 }
 
 /// What a station holds of an open link.

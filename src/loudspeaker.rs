@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clip::Clip;
+use crate::clip::{Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
 use crate::sample::ResampleError;
 
@@ -65,6 +65,9 @@ pub enum LoudspeakerError {
     /// The clip cannot be brought to the device's rate.
     #[error("the clip does not suit the loudspeaker")]
     Resample(#[from] ResampleError),
+    /// The clip cannot be made quieter.
+    #[error("the clip cannot be brought to this station's volume")]
+    Volume(#[from] ClipError),
     /// The output folder cannot be written.
     #[error("cannot write to the folder {}: choose another with `--output file:DIR`", folder.display())]
     Folder {
@@ -158,20 +161,22 @@ impl Loudspeaker {
     /// Plays a clip so that its first sample sounds at `at`, and returns when its last sample has sounded.
     /// When `at` is past or too near, it begins as soon as it can, and the report says how late. `on_start`
     /// is called when the first sample has sounded. Dropping the future silences the clip at once, save for
-    /// what is in the device's buffer. A folder names the file after `label`.
+    /// what is in the device's buffer. Samples are multiplied by `gain`; at 1 they are what the clip holds. A folder
+    /// names the file after `label`.
     ///
     /// # Errors
     /// A device that is lost; the clip was not, or not wholly, heard. A file that cannot be written.
     pub async fn play(
         &mut self,
         clip: &Clip,
+        gain: f32,
         label: &str,
         at: Instant,
         on_start: impl FnOnce(),
     ) -> Result<PlayReport, LoudspeakerError> {
         match &mut self.0 {
-            Kind::Device(device) => device.play(clip, at, on_start).await,
-            Kind::Folder(folder) => folder.play(clip, label, at, on_start).await,
+            Kind::Device(device) => device.play(clip, gain, at, on_start).await,
+            Kind::Folder(folder) => folder.play(clip, gain, label, at, on_start).await,
         }
     }
 }

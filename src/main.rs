@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bullhorn::announcer::{self, Summary};
 use bullhorn::archive::{self, Archive, Verified};
-use bullhorn::cli::{self, Cli, Role, StationsAction};
-use bullhorn::console::{self, Mode};
+use bullhorn::cli::{self, Cli, Role, StationsAction, VolumeOrOwn};
+use bullhorn::console::{self, Mode, Sounds};
 use bullhorn::demo::Demo;
 use bullhorn::devices;
 use bullhorn::event::{Command, Event, Events};
@@ -20,6 +20,7 @@ use bullhorn::keys::{AnnouncerKeys, KnownStations, StateFolder};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone};
+use bullhorn::prepare::PrepareError;
 use bullhorn::report;
 use bullhorn::site::{self, Site};
 use bullhorn::speaker;
@@ -40,6 +41,11 @@ const LISTEN_QUEUE: u32 = 16_384;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
+/// The file in the state folder that names the microphone that worked last.
+const WORKING_INPUT: &str = "input";
+/// Names the port that the announcer listened on last, for `bullhorn invite`.
+const LAST_PORT: &str = "port";
+
 /// What both sides say when they run with `--open`.
 const OPEN_WARNING: &str = "OPEN MODE: no keys, no encryption; anybody on this network can listen and speak. \
     Start both sides without --open to end this";
@@ -52,6 +58,13 @@ type Failure = Box<dyn Error>;
 struct ListenError {
     address: SocketAddr,
     source: io::Error,
+}
+
+/// An option for people, where there are none.
+#[derive(Debug, thiserror::Error)]
+#[error("{option} is for the keyboard: start bullhorn at a terminal, without --events")]
+struct NeedsTerminal {
+    option: &'static str,
 }
 
 fn main() -> ExitCode {
@@ -73,7 +86,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to be told when standard error is closed.
             let _ = writeln!(io::stderr(), "bullhorn: {}", bullhorn::error_chain(error.as_ref()));
-            if error.is::<InviteError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+            let is_usage =
+                error.is::<InviteError>() || error.is::<PrepareError>() || error.is::<NeedsTerminal>();
+            if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -99,20 +114,43 @@ fn raise_descriptor_limit() {
 fn announce(options: cli::Announce) -> Result<bool, Failure> {
     raise_descriptor_limit();
     let runtime = Runtime::new()?;
-    let _guard = runtime.enter();
-    let microphone = Microphone::open(options.input.as_ref().unwrap_or(&Input::Default))?;
-    let site = match options.open {
-        true => None,
-        false => Some(Arc::new(Site::open(&StateFolder::open(options.state.folder.as_deref())?)?)),
-    };
-    let once = options.once.then(|| options.stations_to_wait_for());
+    let guard = runtime.enter();
     let mode = Mode::choose(options.events.is_some(), !options.once);
+    let (speaking, preparation) = (&options.speaking, options.before.preparation());
+    for (is_asked, option) in
+        [(speaking.hold, "--hold"), (speaking.review, "--review"), (speaking.sounds.is_some(), "--sounds")]
+    {
+        if is_asked && mode != Mode::Terminal {
+            return Err(NeedsTerminal { option }.into());
+        }
+    }
+    // A file that is trimmed may be shorter than it looks; it is judged when it is announced.
+    options.length().map_or(Ok(()), |length| preparation.check(length))?;
+    let sounds = speaking.sounds.as_deref().map(Sounds::open).transpose()?;
+    let folder = match options.open {
+        true => None,
+        false => Some(StateFolder::open(options.state.folder.as_deref())?),
+    };
+    let microphone = open_microphone(&options.input(), folder.as_ref(), options.once)?;
+    if let (Some(length), false) = (microphone.whole_length(), preparation.trims || options.seconds.is_some())
+    {
+        preparation.check(length)?;
+    }
+    let monitor = match speaking.review {
+        true => Some(Loudspeaker::open(speaking.monitor.as_ref().unwrap_or(&Output::Default))?),
+        false => None,
+    };
+    let site = folder.as_ref().map(Site::open).transpose()?.map(Arc::new);
+    let once = options.once.then(|| options.stations_to_wait_for());
     let (events, shown) = Events::channel();
     let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
+    let setup = console::Setup { mode, holds: speaking.hold, sounds };
     let archive = options.archive.as_deref().map(keep).transpose()?;
     let config = announcer::Config {
         length: options.length(),
         rate_hz: options.rate_hz,
+        preparation,
+        monitor,
         max_stations: options.max_stations,
         zones: options.zones,
         keep: options.keep,
@@ -123,9 +161,12 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         archive,
     };
     let address = options.listen;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listener = listen(address).map_err(|source| ListenError { address, source })?;
         let port = listener.local_addr()?.port();
+        if let Some(Err(error)) = folder.as_ref().map(|folder| folder.note(LAST_PORT, &port.to_string())) {
+            tracing::warn!("cannot write down the port: {}", bullhorn::error_chain(&error));
+        }
         match &site {
             // A secret has no place among events that a script may keep.
             Some(site) if site.stations().is_empty() && mode != Mode::Json => {
@@ -140,18 +181,22 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         }
         let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
         let reader = once.is_none().then(|| commands.clone());
-        let console = tokio::spawn(console::run(shown, reader, mode));
+        let console = tokio::spawn(console::run(shown, reader, setup));
         let summary = announcer::run(listener, microphone, config, asked, events, shutdown).await?;
         drop(commands);
         console.await??;
         Ok(summary.all_heard)
-    })
+    });
+    drop(guard);
+    // A disk that hangs is no reason to stay.
+    runtime.shutdown_background();
+    ended
 }
 
 fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     // One thread is enough for a station, and a third of the memory.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let _guard = runtime.enter();
+    let guard = runtime.enter();
     let name = options.station_name();
     let invite = options.invite.as_deref().map(str::parse::<Invite>).transpose()?;
     let cli::Target { host, port } = options.announcer;
@@ -167,19 +212,46 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     let (events, shown) = Events::channel();
     let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
     let archive = options.keep_clips.as_deref().map(keep).transpose()?;
-    let delay_us = options.delay;
-    let config = speaker::Config { name, host, port, zones: options.zones, membership, delay_us, archive };
+    let (delay_us, volume) = (options.delay, options.volume);
+    let config =
+        speaker::Config { name, host, port, zones: options.zones, membership, delay_us, volume, archive };
     let mode = Mode::choose(options.events.is_some(), false);
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = on_signals()?;
         if is_open {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
-        let console = tokio::spawn(console::run(shown, None, mode));
+        let console = tokio::spawn(console::run(shown, None, mode.into()));
         speaker::run(config, loudspeaker, events, shutdown).await?;
         console.await??;
         Ok(true)
-    })
+    });
+    drop(guard);
+    // A disk that hangs is no reason to stay.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Opens the microphone. One that has worked here before and is missing is waited for, and shown as faulty: a sound
+/// server that starts late, or a plug that was pulled, keeps no announcer from its stations. One that never worked
+/// here is an error, as whoever set it up is there to be told; so is any to a script that announces once.
+fn open_microphone(input: &Input, folder: Option<&StateFolder>, once: bool) -> Result<Microphone, Failure> {
+    if let Input::File(_) = input {
+        return Ok(Microphone::open(input)?);
+    }
+    let name = input.to_string();
+    match (Microphone::open(input), folder) {
+        (Ok(microphone), Some(folder)) => {
+            if let Err(error) = folder.note(WORKING_INPUT, &name) {
+                tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
+            }
+            Ok(microphone)
+        }
+        (Err(error), Some(folder)) if !once && folder.holds(WORKING_INPUT, &name) => {
+            Ok(Microphone::await_device(input, error)?)
+        }
+        (opened, _) => Ok(opened?),
+    }
 }
 
 /// Opens the loudspeaker. One that is missing is waited for while the station is on duty, and shown as faulty; but
@@ -229,7 +301,8 @@ fn invite(options: &cli::InviteOptions) -> Result<bool, Failure> {
         Some(invite) => invite,
         None => book.issue(&keys, options.valid.unwrap_or(site::INVITE_VALIDITY), now_unix_s)?,
     };
-    writeln!(io::stdout(), "{}", *invitation(&invite, None))?;
+    let port = folder.read(LAST_PORT)?.and_then(|port| std::str::from_utf8(&port).ok()?.parse().ok());
+    writeln!(io::stdout(), "{}", *invitation(&invite, port))?;
     writeln!(io::stderr(), "good until {}", report::time(invite.expires_unix_s()))?;
     Ok(true)
 }
@@ -240,6 +313,16 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
         None => {
             let known = KnownStations::open(&folder)?;
             io::stdout().write_all(report::stations(&known.all()).as_bytes())?;
+        }
+        Some(StationsAction::Volume { name, volume: VolumeOrOwn(volume) }) => {
+            KnownStations::open(&folder)?.set_volume(name, *volume)?;
+            let name = report::escaped(name);
+            match volume {
+                Some(volume) => {
+                    writeln!(io::stdout(), "{name} plays at {volume} from its next announcement on")?
+                }
+                None => writeln!(io::stdout(), "{name} plays at its own --volume")?,
+            }
         }
         Some(StationsAction::Remove { name }) => {
             invite::shut_out(&folder, name)?;
@@ -293,7 +376,7 @@ fn demonstrate(options: &cli::Demo) -> Result<bool, Failure> {
         let (events, shown) = Events::channel();
         let (commands, asked) = mpsc::channel::<Command>(MAX_WAITING_COMMANDS);
         let reader = (!once).then(|| commands.clone());
-        let console = tokio::spawn(console::run(shown, reader, mode));
+        let console = tokio::spawn(console::run(shown, reader, mode.into()));
         let summary = demo.run(once, asked, events, shutdown).await?;
         drop(commands);
         console.await??;

@@ -1,7 +1,9 @@
 //! A station's membership: its own key, the announcer it trusts, and how far it has heard it.
 
 use std::net::ToSocketAddrs;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::handshake::Contact;
 use crate::invite::Invite;
@@ -10,7 +12,7 @@ use crate::keys::{
     StationKeys, introduce_locally,
 };
 use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
-use crate::wire::{AnnouncerKey, Receipt, Statement, WireError};
+use crate::wire::{AnnouncerKey, ClipId, Receipt, Statement, WireError};
 
 /// The file that names the loudspeaker that worked last.
 const OUTPUT: &str = "output";
@@ -194,6 +196,17 @@ impl Membership {
         }
     }
 
+    /// Writes down that a clip that was begun sounds. On the disk before it returns.
+    ///
+    /// # Errors
+    /// Those of the state folder.
+    pub fn note_sounding(&mut self, clip: ClipId) -> Result<(), KeysError> {
+        match self.pin().map(|pin| pin.announcer) {
+            Some(announcer) => self.heard.sounds(&announcer, clip),
+            None => Ok(()),
+        }
+    }
+
     /// Writes down that a clip was played to its end, and how. On the disk before it returns.
     ///
     /// # Errors
@@ -215,10 +228,14 @@ impl Membership {
         self.heard.receipt(&self.pin()?.announcer)
     }
 
+    /// The clip of the announcer that sounded here last and was cut off before its end, also in an earlier run.
+    pub fn last_cut_off(&self) -> Option<ClipId> {
+        self.heard.cut_off(&self.pin()?.announcer)
+    }
+
     /// Whether a loudspeaker of that name has worked here before, so that its name is no typing mistake.
     pub fn has_played_on(&self, output: &str) -> bool {
-        let known = self.own.read(OUTPUT).ok().flatten();
-        known.is_some_and(|known| known.as_slice() == output.as_bytes())
+        self.own.holds(OUTPUT, output)
     }
 
     /// Writes down that a loudspeaker works here.
@@ -226,10 +243,7 @@ impl Membership {
     /// # Errors
     /// Those of the state folder.
     pub fn note_output(&self, output: &str) -> Result<(), KeysError> {
-        match self.has_played_on(output) {
-            true => Ok(()),
-            false => self.own.lock()?.write(OUTPUT, output.as_bytes()),
-        }
+        self.own.note(OUTPUT, output)
     }
 
     fn pin(&self) -> Option<&Pin> {

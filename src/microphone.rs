@@ -6,9 +6,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clip::{self, ClipError, peak_db};
+use crate::clip::peak_db;
 use crate::devices::{DevicesError, HealthWatch};
 use crate::sample::Sound;
+use crate::sound_file::{self, SoundFileError};
 
 mod device;
 
@@ -20,7 +21,7 @@ pub enum Input {
     Default,
     /// The device of that id or name.
     Device(String),
-    /// A WAV file: `file:PATH`.
+    /// A sound file: `file:PATH`.
     File(PathBuf),
 }
 
@@ -60,7 +61,7 @@ pub enum MicrophoneError {
     Overrun,
     /// The sound file cannot be used.
     #[error("the sound file cannot be used")]
-    File(#[from] ClipError),
+    File(#[from] SoundFileError),
 }
 
 /// How a recording goes.
@@ -86,7 +87,7 @@ impl Microphone {
     /// Opens a device, which runs from now on, or reads a file. Blocks until it is open, 8 s at most.
     ///
     /// # Errors
-    /// An unknown, missing or broken device; a file that is no usable WAV.
+    /// An unknown, missing or broken device; a file that is no usable sound.
     pub fn open(input: &Input) -> Result<Self, MicrophoneError> {
         Ok(Self(match input {
             Input::Default => Kind::Device(device::DeviceMicrophone::open(None)?),
@@ -95,8 +96,23 @@ impl Microphone {
         }))
     }
 
+    /// Waits for a device that could not be opened, for as long as it takes: its health says why it is not there,
+    /// and recordings fail until it is.
+    ///
+    /// # Errors
+    /// The same error, where there is nothing to wait for.
+    pub fn await_device(input: &Input, error: MicrophoneError) -> Result<Self, MicrophoneError> {
+        let wanted = match input {
+            Input::Default => None,
+            Input::Device(wanted) => Some(wanted.clone()),
+            Input::File(_) => return Err(error),
+        };
+        let MicrophoneError::Device(cause) = error else { return Err(error) };
+        Ok(Self(Kind::Device(device::DeviceMicrophone::await_device(wanted, cause)?)))
+    }
+
     fn read(path: &Path) -> Result<Kind, MicrophoneError> {
-        Ok(Kind::File { name: format!("file:{}", path.display()), sound: clip::read_file(path)? })
+        Ok(Kind::File { name: format!("file:{}", path.display()), sound: sound_file::read(path)? })
     }
 
     /// Whether it works, from now on.
@@ -124,18 +140,20 @@ impl Microphone {
     }
 
     /// Records exactly `length`, rounded to a sample, at the device's own rate; the first sample is the first
-    /// that the device captured after the call. `on_level` is called some 20 times a second. Dropping the
-    /// future ends the recording. A file is cut or padded with silence, and is there at once.
+    /// that the device captured after the call. It ends sooner, with what there is, when `finish` does. `on_level` is
+    /// called some 20 times a second. Dropping the future ends the recording. A file is cut or padded with silence,
+    /// and is there at once.
     ///
     /// # Errors
     /// A device that is lost, or samples that are.
     pub async fn record(
         &mut self,
         length: Duration,
+        finish: impl Future<Output = ()>,
         mut on_level: impl FnMut(Level),
     ) -> Result<Sound, MicrophoneError> {
         match &mut self.0 {
-            Kind::Device(device) => device.record(length, on_level).await,
+            Kind::Device(device) => device.record(length, finish, on_level).await,
             Kind::File { sound, .. } => {
                 let mut sound = sound.clone();
                 sound.samples.resize(frames_of(length, sound.rate_hz), 0.0);
@@ -170,7 +188,10 @@ mod tests {
         {
             let mut levels = Vec::new();
             let length = Duration::from_millis(length_ms);
-            let sound = microphone.record(length, |level| levels.push(level)).await.expect("recorded");
+            let sound = microphone
+                .record(length, std::future::pending(), |level| levels.push(level))
+                .await
+                .expect("recorded");
             assert_eq!(sound.samples.len(), frames);
             assert_eq!(sound.samples.iter().filter(|&&sample| sample == 0.5).count(), heard);
             assert_eq!(levels.last().expect("a level").recorded, length);

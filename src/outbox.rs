@@ -2,20 +2,21 @@
 //! recorded until its outcome is known for every station.
 //!
 //! Two files a clip, in the folder `outbox` of the state folder: `ID.clip`, written once and whole (header,
-//! signature, WAV), and `ID.log`, to which a line is added for whatever becomes known of a station. One thread
-//! does all the writing, in order, so that a disk that hangs delays no announcement.
+//! signature, WAV), and `ID.log`, to which a line is added for whatever becomes known of a station. One task
+//! does all the writing, in order and on a thread for such work, so that a disk that hangs delays no announcement.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
+use crate::batches::work_through;
 use crate::clip::{Clip, ClipError, Incoming, hex};
 use crate::event::{Event, Events, Outcome, WeakEvents};
 use crate::keys::{KeysError, StateFolder};
@@ -59,12 +60,9 @@ pub enum OutboxError {
     /// The disk takes nothing.
     #[error("the disk took longer than {} ms", .0.as_millis())]
     Slow(Duration),
-    /// The writing thread is gone.
+    /// The writing task is gone.
     #[error("nothing more can be written to the outbox")]
     Gone,
-    /// No thread for it.
-    #[error("cannot start a thread for the outbox")]
-    Thread(#[source] std::io::Error),
 }
 
 /// What is known of one station and one clip, a line each in its log.
@@ -132,12 +130,12 @@ enum Job {
 /// Where clips are put.
 #[derive(Debug)]
 pub struct Outbox {
-    jobs: SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Outbox {
     /// Opens the outbox in an announcer's state folder, and reads what an earlier run left in it. What cannot be
-    /// read is told, and is no reason to stop.
+    /// read is told, and is no reason to stop. To be called on a tokio runtime.
     ///
     /// # Errors
     /// Those of the folder.
@@ -145,12 +143,9 @@ impl Outbox {
         let folder = StateFolder::open(Some(&state.path().join(FOLDER)))?;
         let kept = load(&folder, &events)?;
         let present = kept.iter().map(|kept| kept.header.id.to_string()).collect();
-        let (jobs, inbox) = sync_channel(MAX_WAITING_JOBS);
+        let (jobs, inbox) = mpsc::channel(MAX_WAITING_JOBS);
         let writer = Writer { folder, present, events: events.weak(), is_troubled: false };
-        std::thread::Builder::new()
-            .name("outbox".into())
-            .spawn(move || writer.run(&inbox))
-            .map_err(OutboxError::Thread)?;
+        tokio::spawn(work_through(writer, inbox, MAX_BATCH, Writer::work));
         Ok((Self { jobs }, kept))
     }
 
@@ -215,47 +210,44 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, inbox: &Receiver<Job>) {
-        while let Ok(first) = inbox.recv() {
-            let mut logs: HashMap<String, File> = HashMap::new();
-            let mut waiting = Vec::new();
-            let more = std::iter::from_fn(|| inbox.try_recv().ok()).take(MAX_BATCH);
-            let mut written = None;
-            for job in std::iter::once(first).chain(more) {
-                match job {
-                    Job::Put { name, content, done } => {
-                        let put = self.folder.lock().and_then(|it| it.write(&clip_file(&name), &content));
-                        if put.is_ok() {
-                            self.present.insert(name);
-                        }
-                        // Whoever asked may have lost patience.
-                        let _ = done.send(put);
+    fn work(&mut self, jobs: Vec<Job>) {
+        let mut logs: HashMap<String, File> = HashMap::new();
+        let mut waiting = Vec::new();
+        let mut written = None;
+        for job in jobs {
+            match job {
+                Job::Put { name, content, done } => {
+                    let put = self.folder.lock().and_then(|it| it.write(&clip_file(&name), &content));
+                    if put.is_ok() {
+                        self.present.insert(name);
                     }
-                    Job::Note { name, note } if self.present.contains(&name) => {
-                        let noted = self.note(&mut logs, &name, &note);
-                        written = Some(written.unwrap_or(Ok(())).and(noted));
-                    }
-                    Job::Note { .. } => {}
-                    Job::Remove { name } => {
-                        logs.remove(&name);
-                        if self.present.remove(&name) {
-                            let removed = self.remove(&name);
-                            written = Some(written.unwrap_or(Ok(())).and(removed));
-                        }
-                    }
-                    Job::Close { done } => waiting.push(done),
+                    // Whoever asked may have lost patience.
+                    let _ = done.send(put);
                 }
+                Job::Note { name, note } if self.present.contains(&name) => {
+                    let noted = self.note(&mut logs, &name, &note);
+                    written = Some(written.unwrap_or(Ok(())).and(noted));
+                }
+                Job::Note { .. } => {}
+                Job::Remove { name } => {
+                    logs.remove(&name);
+                    if self.present.remove(&name) {
+                        let removed = self.remove(&name);
+                        written = Some(written.unwrap_or(Ok(())).and(removed));
+                    }
+                }
+                Job::Close { done } => waiting.push(done),
             }
-            for (name, log) in logs {
-                let synced = log.sync_data().map_err(|source| self.failed(&name, source));
-                written = Some(written.unwrap_or(Ok(())).and(synced));
-            }
-            if let Some(written) = written {
-                self.report(written);
-            }
-            for done in waiting {
-                let _ = done.send(());
-            }
+        }
+        for (name, log) in logs {
+            let synced = log.sync_data().map_err(|source| self.failed(&name, source));
+            written = Some(written.unwrap_or(Ok(())).and(synced));
+        }
+        if let Some(written) = written {
+            self.report(written);
+        }
+        for done in waiting {
+            let _ = done.send(());
         }
     }
 
@@ -390,7 +382,12 @@ fn read_log(path: &Path) -> (Option<BTreeMap<String, Restored>>, bool) {
                 }
             }
             Note::Settled => settled = true,
-            Note::Has(name) => known.get_or_insert_default().entry(name).or_default().has_it = true,
+            Note::Has(name) => {
+                let was = known.get_or_insert_default().entry(name).or_default();
+                was.has_it = true;
+                // It is given a clip that it has begun only if it was cut off.
+                was.again |= std::mem::take(&mut was.begun);
+            }
             Note::Begun(name) => known.get_or_insert_default().entry(name).or_default().begun = true,
             Note::Ended(name, outcome) => {
                 known.get_or_insert_default().entry(name).or_default().outcome.get_or_insert(outcome);

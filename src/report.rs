@@ -50,8 +50,17 @@ pub fn sentence(event: &Event) -> Option<String> {
         }
         Event::Level { .. } => return None,
         Event::Cancelled => "cancelled: nothing was sent".into(),
-        Event::Recorded { clip, length_ms, peak_db, .. } => {
-            format!("recorded {clip}: {} s, loudest {peak_db:.0} dB", seconds(*length_ms))
+        Event::Reviewing { length_ms, monitor, .. } => {
+            format!("{} s to be heard on {monitor}: Enter sends it, Esc drops it", seconds(*length_ms))
+        }
+        Event::Recorded { clip, length_ms, peak_db, loudness_lufs, .. } => {
+            let loudness = loudness_lufs.map(|lufs| format!(", {lufs:.0} LUFS")).unwrap_or_default();
+            format!("recorded {clip}: {} s, loudest {peak_db:.0} dB{loudness}", seconds(*length_ms))
+        }
+        Event::Zones { .. } => return None,
+        Event::Volume { station, volume_db: Some(db) } => format!("{station} plays at {db} dB from now on"),
+        Event::Volume { station, volume_db: None } => {
+            format!("{station} plays at its own volume from now on")
         }
         Event::Sending { clip, stations } => match stations.as_slice() {
             [] => format!("nobody to send {clip} to"),
@@ -216,11 +225,13 @@ pub fn stations(stations: &[&Station]) -> String {
     }
     let width = stations.iter().map(|station| escaped(&station.name).chars().count()).max().unwrap_or(0);
     let width = width.max("station".len());
-    let mut text = format!("{:width$}  {:23}  {:23}  zones\n", "station", "joined", "last here");
+    let mut text =
+        format!("{:width$}  {:23}  {:23}  {:8}  zones\n", "station", "joined", "last here", "volume");
     for station in stations {
         let (joined, seen) = (time(station.joined_unix_s), time(station.last_seen_unix_s));
         let (name, zones) = (escaped(&station.name), station.zones.join(", "));
-        let line = format!("{name:width$}  {joined}  {seen}  {}", escaped(&zones));
+        let volume = station.volume.map_or("own".to_owned(), |volume| volume.to_string());
+        let line = format!("{name:width$}  {joined}  {seen}  {volume:8}  {}", escaped(&zones));
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -252,6 +263,9 @@ mod tests {
             Event::MicrophoneHealthy { input: "USB microphone".into() },
             Event::Recording { length_ms: 5000, input: "USB microphone".into() },
             Event::Cancelled,
+            Event::Reviewing { clip: clip(), length_ms: 5000, monitor: "headphones".into() },
+            Event::Zones { known: vec!["ground floor".into(), "gym".into()], addressed: vec!["gym".into()] },
+            Event::Volume { station: station(), volume_db: Some(-6.5) },
             Event::Recorded {
                 clip: clip(),
                 length_ms: 5000,
@@ -259,6 +273,8 @@ mod tests {
                 bytes: 480_044,
                 sha256: "9b74c9897bac770ffc029102a200c5de5c1f0d6b8f4b4d6c7e8a1f2b3c4d5e6f".into(),
                 peak_db: -6.5,
+                loudness_lufs: Some(-16.0),
+                gain_db: 4.5,
                 input: "USB microphone".into(),
             },
             Event::Sending { clip: clip(), stations: vec![station(), "hall-2".into()] },

@@ -85,7 +85,10 @@ pub fn resample(sound: &Sound, rate_hz: u32) -> Result<Cow<'_, Sound>, ResampleE
     let input =
         InterleavedSlice::new(&sound.samples, 1, frames).map_err(|source| error(source.to_string()))?;
     let output = resampler.process_all(&input, frames, None).map_err(|source| error(source.to_string()))?;
-    Ok(Cow::Owned(Sound { rate_hz, samples: output.take_data() }))
+    let mut samples = output.take_data();
+    // The resampler reckons in floating point, and may give one more.
+    samples.truncate((frames as u64 * u64::from(to_hz)).div_ceil(from_hz.into()) as usize);
+    Ok(Cow::Owned(Sound { rate_hz, samples }))
 }
 
 /// By FFT where the ratio is of small numbers, by windowed sinc otherwise: both filter what would alias.
@@ -148,6 +151,12 @@ mod tests {
             let worst = worst_error(from_hz, to_hz, 100.0);
             assert!(worst < two_frames, "{from_hz} to {to_hz}: off by {worst}");
         }
+    }
+
+    #[test]
+    fn the_longest_clip_stays_the_longest() {
+        let sound = Sound { rate_hz: 44_100, samples: vec![0.0; 4 * 44_100] };
+        assert_eq!(resample(&sound, 48_000).expect("resampled").samples.len(), 4 * 48_000);
     }
 
     #[test]

@@ -14,9 +14,10 @@
 //! station knows the announcer's time to within one round trip, and takes the end of that span that
 //! refuses: a clip must be surely not expired.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::{Signature, VerifyingKey};
+use tokio::time::Instant;
 
 use crate::clip::{ClipError, Format};
 use crate::keys::{AnnouncerId, AnnouncerKeys, KeysError, Mark, random};
@@ -102,9 +103,9 @@ pub struct AnnouncerClock {
 }
 
 impl AnnouncerClock {
-    /// Reads the wall clock. A clock before 1970 counts as 1970.
-    pub fn start() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// A clock that shows what the wall clock shows now. A wall clock before 1970 counts as 1970.
+    pub fn start(wall: SystemTime) -> Self {
+        let unix = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { started: Instant::now(), started_unix_ms: millis(unix) }
     }
 

@@ -1,16 +1,19 @@
 //! A site: the announcer's identity, whom it has invited, and who has joined.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use crate::invite::{Invite, InviteBook, InviteId, InviteSecret};
-use crate::keys::identity::begin_epoch;
+use crate::keys::identity::{begin_epoch, next_epoch};
 use crate::keys::{
-    Admitted, AnnouncerKeys, Claimed, KeysError, KnownStations, NoiseKeys, NoisePublicKey, StateFolder,
-    Station,
+    Admitted, AnnouncerKeys, Changes, Claimed, KeysError, KnownStations, NoiseKeys, NoisePublicKey,
+    StateFolder, Station,
 };
 use crate::link::{Gate, Peer};
 use crate::seal::{self, AnnouncerClock, TimeNonce, TimeStatement};
+use crate::volume::Volume;
 use crate::wire::{AnnouncerKey, Nonce, Statement};
 
 /// How long an invite is valid unless `--valid` says otherwise.
@@ -25,19 +28,33 @@ pub struct Site {
     known: Mutex<KnownStations>,
     clock: AnnouncerClock,
     epoch: u64,
+    fault: Option<KeysError>,
     _claimed: Claimed,
 }
 
 impl Site {
-    /// Opens the site in a state folder, and makes its identity if there is none. Begins a new epoch.
+    /// Opens the site in a state folder, and makes its identity if there is none. Begins a new epoch. A disk that
+    /// cannot be written is no reason not to start, once the identity is there; see [`Site::fault`].
     ///
     /// # Errors
     /// Those of the state folder; [`KeysError::InUse`].
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
+        Self::open_at(folder, SystemTime::now())
+    }
+
+    /// The same, with what the wall clock shows now. It is not looked at again.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_at(folder: &StateFolder, wall: SystemTime) -> Result<Self, KeysError> {
         let claimed = folder.claim()?;
         let keys = AnnouncerKeys::load_or_create(folder)?;
-        let clock = AnnouncerClock::start();
-        let epoch = begin_epoch(folder, clock.unix_ms(Instant::now()) / 1_000)?;
+        let clock = AnnouncerClock::start(wall);
+        let now_unix_s = clock.unix_ms(Instant::now()) / 1_000;
+        let (epoch, fault) = match begin_epoch(folder, now_unix_s) {
+            Ok(epoch) => (epoch, None),
+            Err(fault) => (next_epoch(folder, now_unix_s)?, Some(fault)),
+        };
         let known = Mutex::new(KnownStations::open(folder)?);
         Ok(Self {
             folder: folder.clone(),
@@ -46,6 +63,7 @@ impl Site {
             known,
             clock,
             epoch,
+            fault,
             _claimed: claimed,
         })
     }
@@ -53,6 +71,11 @@ impl Site {
     /// Where its state is kept.
     pub fn folder(&self) -> &StateFolder {
         &self.folder
+    }
+
+    /// Why this run could not be written down, if so.
+    pub fn fault(&self) -> Option<&KeysError> {
+        self.fault.as_ref()
     }
 
     /// This run's number.
@@ -121,11 +144,16 @@ impl Site {
         self.known().all().into_iter().cloned().collect()
     }
 
-    /// The stations that were removed since the last call, by another process.
+    /// How loud a station is to play; `None` where that is left to it.
+    pub fn volume(&self, name: &str) -> Option<Volume> {
+        self.known().named(name).and_then(|station| station.volume)
+    }
+
+    /// What another process changed since the last call.
     ///
     /// # Errors
     /// Those of reading the state folder.
-    pub fn removed(&self) -> Result<Vec<Station>, KeysError> {
+    pub fn changes(&self) -> Result<Changes, KeysError> {
         self.known().refresh()
     }
 

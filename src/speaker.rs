@@ -1,12 +1,13 @@
 //! The speaker station: dial → verify → play → receipt → reconnect.
 
+mod network;
+pub mod redial;
 mod session;
 
 use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -14,21 +15,20 @@ use crate::archive::Archive;
 use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
 use crate::keys::NoisePublicKey;
-use crate::link::{self, LinkError};
+use crate::link::{self, Connection, LinkError, StationLink};
 use crate::loudspeaker::Loudspeaker;
 use crate::membership::{Membership, MembershipError};
+use crate::volume::Volume;
+use network::Tcp;
+use redial::{DIAL_DEADLINE, Redial};
 use session::{Memory, Session};
 
-/// The first pause after a connection that failed.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause; each is twice the one before.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// A connection that stood for this long was no failure: the next pause is the first again.
-const STANDING: Duration = Duration::from_secs(3);
+pub use network::Network;
+
+/// A connection that stood for this long was no failure: the pauses begin anew.
+pub const STANDING: Duration = Duration::from_secs(3);
 /// How long the archive has to be written when the station leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
-/// How long a connection may take to be made.
-const DIAL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a station cannot go on. What can pass by itself is not among them.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,8 @@ pub struct Config {
     pub membership: Option<Membership>,
     /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
     pub delay_us: i64,
+    /// How loud it plays unless its announcer says otherwise.
+    pub volume: Volume,
     /// Where clips are kept.
     pub archive: Option<Archive>,
 }
@@ -74,12 +76,22 @@ enum DialError {
     Membership(#[from] MembershipError),
 }
 
+impl DialError {
+    /// Whether an announcer answered, and does not want this station.
+    fn is_refusal(&self) -> bool {
+        use LinkError::{Busy, OtherMode, OtherVersion, Wire};
+        matches!(self, Self::Link(Busy | OtherMode | OtherVersion { .. } | Wire(_)))
+    }
+}
+
 /// How one connection ended.
 enum End {
     /// As agreed, after a clip.
     Served,
     /// Against plan.
     Lost(String),
+    /// The announcer answered and does not want this station.
+    Refused(String),
     /// The station is told to leave.
     Shutdown,
 }
@@ -89,6 +101,20 @@ enum End {
 /// # Errors
 /// [`SpeakerError`], only at the start: a running station waits for its announcer for ever.
 pub async fn run(
+    config: Config,
+    loudspeaker: Loudspeaker,
+    events: Events,
+    shutdown: CancellationToken,
+) -> Result<(), SpeakerError> {
+    run_on(Tcp::default(), config, loudspeaker, events, shutdown).await
+}
+
+/// The same, over any network. Dropping the future ends all of it, as a crash would.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_on(
+    mut network: impl Network,
     mut config: Config,
     mut loudspeaker: Loudspeaker,
     events: Events,
@@ -99,13 +125,14 @@ pub async fn run(
     } else {
         format!("{}:{}", config.host, config.port)
     };
-    let resolved = tokio::net::lookup_host((config.host.as_str(), config.port)).await.map(drop);
-    resolved.map_err(|source| SpeakerError::Resolve { host: config.host.clone(), source })?;
+    let found = network.find(&config.host, config.port).await;
+    found.map_err(|source| SpeakerError::Resolve { host: config.host.clone(), source })?;
     let (instance, health) = (getrandom::u64().map_err(SpeakerError::Random)?, loudspeaker.health());
     let watch = tell_health(config.name.clone(), health.clone(), events.clone());
     let mut memory = Memory::new(instance, config.membership.take(), health);
     tokio::select! {
-        () = serve(&config, &announcer, &mut memory, &mut loudspeaker, &events, &shutdown) => (),
+        biased;
+        () = serve(&mut network, &config, &announcer, &mut memory, &mut loudspeaker, &events, &shutdown) => (),
         never = watch => match never {},
     }
     if let Some(archive) = &config.archive {
@@ -116,6 +143,7 @@ pub async fn run(
 
 /// Dials and takes clips, again and again, until `shutdown` is cancelled.
 async fn serve(
+    network: &mut impl Network,
     config: &Config,
     announcer: &str,
     memory: &mut Memory,
@@ -123,7 +151,7 @@ async fn serve(
     events: &Events,
     shutdown: &CancellationToken,
 ) {
-    let mut pause = MIN_PAUSE;
+    let mut redial = Redial::default();
     let mut outage = true;
     let mut told = false;
     loop {
@@ -136,25 +164,28 @@ async fn serve(
             *told = false;
         };
         let end = tokio::select! {
-            connected = dial(config, &mut memory.membership) => match connected {
+            biased;
+            () = shutdown.cancelled() => End::Shutdown,
+            connected = dial(network, &mut memory.membership) => match connected {
+                Err(error) if error.is_refusal() => End::Refused(crate::error_chain(&error)),
                 Err(error) => End::Lost(crate::error_chain(&error)),
                 Ok(link) => {
                     let session = Session::new(link, config, memory, events, shutdown);
                     session.run(loudspeaker, || joined(&mut outage, &mut told)).await
                 }
             },
-            () = shutdown.cancelled() => End::Shutdown,
         };
+        let refused = matches!(end, End::Refused(_));
         match end {
             End::Served => {
-                pause = MIN_PAUSE;
+                redial = Redial::default();
                 continue;
             }
             End::Shutdown => return,
-            End::Lost(reason) => {
+            End::Lost(reason) | End::Refused(reason) => {
                 outage = true;
                 if welcomed.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
-                    pause = MIN_PAUSE;
+                    redial = Redial::default();
                 }
                 if !std::mem::replace(&mut told, true) {
                     events.tell(Event::Waiting { announcer: announcer.to_owned(), reason });
@@ -162,8 +193,9 @@ async fn serve(
             }
         }
         tokio::select! {
-            () = sleep(jittered(pause)) => pause = (pause * 2).min(MAX_PAUSE),
+            biased;
             () = shutdown.cancelled() => return,
+            () = sleep(redial.pause(refused, network.random(), Instant::now())) => (),
         }
     }
 }
@@ -182,22 +214,16 @@ async fn tell_health(station: String, mut health: HealthWatch, events: Events) -
     }
 }
 
-async fn dial(
-    config: &Config,
+async fn dial<N: Network>(
+    network: &mut N,
     membership: &mut Option<Membership>,
-) -> Result<(link::StationLink<TcpStream>, Option<NoisePublicKey>), DialError> {
+) -> Result<(StationLink<N::Connection>, Option<NoisePublicKey>), DialError> {
     let introduction = membership.as_mut().map(Membership::introduction).transpose()?;
-    let connect = TcpStream::connect((config.host.as_str(), config.port));
+    let connect = network.connect();
     let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))?;
     let stream = stream.map_err(LinkError::from)?;
-    link::prepare(&stream).map_err(LinkError::from)?;
+    stream.prepare().map_err(LinkError::from)?;
     Ok(link::dial(stream, introduction).await?)
-}
-
-/// Between half of a pause and the whole of it, so that a thousand stations do not dial at once.
-fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// A station's clock starts when the station does.

@@ -3,19 +3,22 @@
 
 mod announcement;
 mod ending;
+mod instant;
+mod leaving;
 mod pace;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{self, Event, Outcome};
+use crate::event::Event;
+use crate::volume::Volume;
 use crate::wire::{ClipId, FromStation, Receipt};
-use announcement::{Announcement, LATE_GAP, Progress, Timing};
+use announcement::{Announcement, Progress};
 
 pub use announcement::Delivery;
 pub use ending::Restored;
@@ -74,6 +77,8 @@ pub enum Order {
         /// The first sample's instant.
         at: Instant,
     },
+    /// Say how loud to play from now on; none for the station's own volume.
+    Volume(Option<Volume>),
     /// Say that the outcome is written down, and close.
     Note(ClipId),
     /// Close at once.
@@ -123,6 +128,8 @@ pub struct Hello {
     pub instance: u64,
     /// What it played last.
     pub last: Option<Receipt>,
+    /// What it began last, if it was cut off before the end.
+    pub begun: Option<ClipId>,
     /// Where it dials from, `IP:PORT`.
     pub address: String,
 }
@@ -131,7 +138,7 @@ pub struct Hello {
 #[derive(Debug)]
 pub struct Stations {
     roster: BTreeMap<String, Station>,
-    names: HashMap<ConnectionId, String>,
+    names: BTreeMap<ConnectionId, String>,
     /// Those who went between two connections, in order; some are back meanwhile.
     between: VecDeque<(Instant, String)>,
     announcements: BTreeMap<ClipId, Announcement>,
@@ -149,7 +156,7 @@ impl Stations {
     pub fn new(max_stations: usize, keeps: bool, lasting: bool) -> Self {
         Self {
             roster: BTreeMap::new(),
-            names: HashMap::new(),
+            names: BTreeMap::new(),
             between: VecDeque::new(),
             announcements: BTreeMap::new(),
             actions: Vec::new(),
@@ -195,6 +202,18 @@ impl Stations {
     /// Takes a station off the roster, and ends its connection.
     pub fn remove(&mut self, name: &str, reason: &str, now: Instant) {
         self.forget(name, reason, now);
+    }
+
+    /// The zones that stations of the roster belong to, in order.
+    pub fn zones(&self) -> BTreeSet<&str> {
+        self.roster.values().flat_map(|station| &station.zones).map(String::as_str).collect()
+    }
+
+    /// Tells a station that is connected how loud to play from now on.
+    pub fn set_volume(&mut self, name: &str, volume: Option<Volume>) {
+        self.order(name, Order::Volume(volume));
+        let volume_db = volume.map(Volume::db);
+        self.tell(Event::Volume { station: name.to_owned(), volume_db });
     }
 
     /// The names of the stations that are connected.
@@ -244,6 +263,9 @@ impl Stations {
         if let Some(receipt) = hello.last {
             self.played(&name, receipt, now);
         }
+        if let Some(clip) = hello.begun {
+            self.was_cut_off(clip, &name);
+        }
         let away =
             |announcement: &Announcement| matches!(announcement.progress(&name), Some(Progress::Away { .. }));
         let back: Vec<ClipId> =
@@ -254,26 +276,6 @@ impl Stations {
         self.settle(now);
         self.serve(&name, now);
         Ok(())
-    }
-
-    /// A connection ended; `reason` is for the operator.
-    pub fn left(&mut self, connection: ConnectionId, reason: &str, now: Instant) {
-        let Some(name) = self.names.remove(&connection) else { return };
-        let owing = self.announcements.values().any(|announcement| {
-            matches!(
-                announcement.progress(&name),
-                Some(Progress::Sent { .. } | Progress::Verified | Progress::Told { .. })
-            )
-        });
-        let Some(station) = self.roster.get_mut(&name) else { return };
-        let as_agreed = matches!(station.presence, Presence::Here { served: true, .. }) && !owing;
-        if as_agreed {
-            station.presence = Presence::Between { since: now };
-            self.between.push_back((now, name));
-            return;
-        }
-        station.presence = Presence::Lost { reason: reason.to_owned(), since: Some(now) };
-        self.lose(&name, reason, now, now + REJOIN_GRACE);
     }
 
     /// A message from a station, other than Hello and Ping.
@@ -422,233 +424,6 @@ impl Stations {
         if agree {
             self.agree(id, now);
         }
-    }
-
-    fn verified(&mut self, name: &str, clip: ClipId, lead: Duration, now: Instant) -> bool {
-        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
-        if !matches!(announcement.progress(name), Some(Progress::Sent { .. })) {
-            return false;
-        }
-        announcement.set(name, Progress::Verified);
-        if let Some(recipient) = announcement.recipients.get_mut(name) {
-            recipient.lead = lead.min(MAX_LEAD);
-            let took = recipient.sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
-            announcement.slowest = announcement.slowest.max(took);
-        }
-        let is_late = announcement.agreed().is_some();
-        self.tell(Event::Verified { clip: clip.to_string(), station: name.to_owned() });
-        if is_late {
-            self.name_instant(clip, vec![name.to_owned()], now);
-        }
-        self.settle(now);
-        true
-    }
-
-    fn playing(&mut self, name: &str, clip: ClipId) -> bool {
-        let recipient = self.announcements.get_mut(&clip).and_then(|it| it.recipients.get_mut(name));
-        let begins = recipient.is_some_and(|recipient| {
-            matches!(recipient.progress, Progress::Told { .. })
-                && !std::mem::replace(&mut recipient.begun, true)
-        });
-        if begins {
-            self.tell(Event::Playing { clip: clip.to_string(), station: name.to_owned() });
-        }
-        begins
-    }
-
-    /// Names the instant to all who have verified.
-    fn agree(&mut self, clip: ClipId, now: Instant) {
-        let Some(announcement) = self.announcements.get(&clip) else { return };
-        let names = announcement.names(|progress| *progress == Progress::Verified);
-        self.name_instant(clip, names, now);
-    }
-
-    /// Names the instant to some who have verified. The first time it is the page's own; later ones
-    /// play it as soon as the others are done.
-    fn name_instant(&mut self, clip: ClipId, names: Vec<String>, now: Instant) {
-        let Some(announcement) = self.announcements.get(&clip) else { return };
-        if names.is_empty() {
-            return;
-        }
-        let soonest = now + announcement.lead(&names) + NAMING_MARGIN;
-        let at = self.quiet_from(clip, announcement, soonest);
-        let Some(announcement) = self.announcements.get_mut(&clip) else { return };
-        announcement.agree_by = None;
-        if at >= announcement.expires {
-            return self.too_late(clip, &names, now);
-        }
-        announcement.book(at);
-        // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
-        announcement.due.get_or_insert(if announcement.settled { announcement.made } else { at });
-        let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
-        for name in &names {
-            announcement.set(name, Progress::Told { until });
-            if let Some(recipient) = announcement.recipients.get_mut(name) {
-                recipient.told = Some(at);
-                recipient.again |= std::mem::take(&mut recipient.begun);
-            }
-        }
-        for name in &names {
-            self.order(name, Order::PlayAt { clip, at });
-        }
-    }
-
-    /// From when on a clip is the only one to sound wherever it may be heard. The late ones of a page that
-    /// can play together do.
-    fn quiet_from(&self, clip: ClipId, announcement: &Announcement, soonest: Instant) -> Instant {
-        if let Some(joined) = announcement.starts.iter().copied().skip(1).find(|start| *start >= soonest) {
-            return joined;
-        }
-        let length = announcement.delivery.length;
-        let mut busy: Vec<(Instant, Instant)> = Vec::new();
-        for (other_clip, other) in &self.announcements {
-            let gap = if *other_clip == clip { LATE_GAP } else { Duration::ZERO };
-            if other.delivery.may_meet(&announcement.delivery) {
-                busy.extend(other.starts.iter().map(|start| (*start, *start + other.delivery.length + gap)));
-            }
-        }
-        busy.sort();
-        let quiet = busy.into_iter().fold(
-            soonest,
-            |at, (from, until)| {
-                if at < until && from < at + length { until } else { at }
-            },
-        );
-        if quiet <= soonest + LONGEST_QUEUE { quiet } else { soonest }
-    }
-
-    /// Takes a receipt, if one is still due.
-    fn played(&mut self, name: &str, receipt: Receipt, now: Instant) {
-        let Some(announcement) = self.announcements.get_mut(&receipt.clip) else { return };
-        let Some(recipient) = announcement.recipients.get(name) else { return };
-        let (told, due) = match (recipient.told, announcement.due) {
-            (Some(told), Some(due)) => (told, due),
-            // An earlier run told it, and named the instant that the receipt counts from.
-            _ if announcement.is_restored => (now, now),
-            _ => return,
-        };
-        let again = recipient.again;
-        if !announcement.is_open(name) {
-            return;
-        }
-        let due_frames = announcement.delivery.sound_frames;
-        if receipt.frames != due_frames {
-            let reason = format!("its receipt says {} of {due_frames} frames", receipt.frames);
-            self.end(receipt.clip, name, Outcome::Interrupted, reason);
-            return self.settle(now);
-        }
-        let behind = i64::try_from(told.saturating_duration_since(due).as_micros()).unwrap_or(i64::MAX);
-        let late_us = behind.saturating_add(receipt.start_error_us);
-        let off_us = event::worst_off_us(late_us, receipt.max_error_us);
-        let late = Duration::from_micros(late_us.max(0) as u64);
-        let outcome = Outcome::played(late);
-        announcement.set(name, Progress::Ended(outcome, String::new()));
-        announcement
-            .timings
-            .insert(name.to_owned(), Timing { late_us, off_us, uncertainty_us: receipt.uncertainty_us });
-        self.tell(Event::Played {
-            clip: receipt.clip.to_string(),
-            station: name.to_owned(),
-            outcome,
-            again,
-            frames: receipt.frames,
-            late_ms: late.as_millis() as u64,
-            start_error_us: receipt.start_error_us,
-            max_error_us: receipt.max_error_us,
-            underruns: receipt.underruns,
-            uncertainty_us: receipt.uncertainty_us,
-            off_us,
-        });
-        self.settle(now);
-    }
-
-    fn rejected(&mut self, name: &str, clip: ClipId, reason: String, now: Instant) -> bool {
-        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
-        if !matches!(announcement.progress(name), Some(Progress::Sent { .. })) {
-            return false;
-        }
-        announcement.trouble(name, &reason);
-        let refusals = announcement.recipients.get_mut(name).map_or(MAX_REFUSALS, |recipient| {
-            recipient.refusals += 1;
-            recipient.refusals
-        });
-        self.tell(Event::Rejected {
-            clip: clip.to_string(),
-            station: name.to_owned(),
-            reason: reason.clone(),
-        });
-        match refusals {
-            MAX_REFUSALS.. => {
-                self.end(clip, name, Outcome::Rejected, format!("it refused the clip: {reason}"))
-            }
-            _ => self.owe(clip, name),
-        }
-        self.order(name, Order::Note(clip));
-        self.settle(now);
-        true
-    }
-
-    fn failed(&mut self, name: &str, clip: ClipId, reason: String, now: Instant) -> bool {
-        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
-        if !matches!(announcement.progress(name), Some(Progress::Verified | Progress::Told { .. })) {
-            return false;
-        }
-        let outcome = announcement.unheard(name);
-        self.end(clip, name, outcome, reason);
-        self.order(name, Order::Note(clip));
-        self.settle(now);
-        true
-    }
-
-    fn forget(&mut self, name: &str, reason: &str, now: Instant) {
-        let Some(station) = self.roster.remove(name) else { return };
-        if let Presence::Here { connection, .. } = station.presence {
-            self.names.remove(&connection);
-            self.actions.push(Action::Order(connection, Order::Drop));
-        }
-        self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
-        self.end_all(name, reason);
-        self.settle(now);
-    }
-
-    /// A station that was shut down is not missed, unless it has joined for good.
-    fn goodbye(&mut self, name: &str, now: Instant) {
-        let reason = "it was shut down by its user";
-        if !self.lasting {
-            return self.forget(name, reason, now);
-        }
-        let Some(station) = self.roster.get_mut(name) else { return };
-        let was = std::mem::replace(
-            &mut station.presence,
-            Presence::Lost { reason: reason.to_owned(), since: Some(now) },
-        );
-        if let Presence::Here { connection, .. } = was {
-            self.names.remove(&connection);
-            self.actions.push(Action::Order(connection, Order::Drop));
-        }
-        self.lose(name, reason, now, now);
-    }
-
-    fn break_off(&mut self, name: &str, reason: &str, now: Instant) {
-        if let Some(Station { presence: Presence::Here { connection, .. }, .. }) = self.roster.get(name) {
-            let connection = *connection;
-            self.actions.push(Action::Order(connection, Order::Drop));
-            self.left(connection, reason, now);
-        }
-    }
-
-    /// Writes down that a station is gone. What it was owed is kept for it; the verdict waits for it
-    /// until the instant.
-    fn lose(&mut self, name: &str, reason: &str, now: Instant, held_until: Instant) {
-        let mut gone = Vec::new();
-        for (id, announcement) in &mut self.announcements {
-            if announcement.lose(name, reason, held_until) && !self.keeps {
-                gone.push(*id);
-            }
-        }
-        self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
-        gone.iter().for_each(|id| self.miss(*id, name));
-        self.settle(now);
     }
 
     /// Gives a free station the earliest clip it is owed.

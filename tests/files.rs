@@ -214,7 +214,14 @@ fn stations_come_back_when_the_announcer_was_restarted() {
     hallway.stations[0].wait_for("waiting");
 
     let address = hallway.address.clone();
-    let arguments = ["announce".into(), "--listen".into(), address.into(), "--input".into(), file(&wav)];
+    let arguments = [
+        "announce".into(),
+        "--listen".into(),
+        address.into(),
+        "--no-level".into(),
+        "--input".into(),
+        file(&wav),
+    ];
     let mut restarted = Program::start("the announcer, restarted,", arguments, &hallway.environment);
     restarted.wait_for_one("station-joined", "station", "hall-1");
     restarted.enter();

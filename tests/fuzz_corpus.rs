@@ -48,3 +48,33 @@ fn clip_header_seeds() {
 fn frames_seeds() {
     replay("frames", entries::frames);
 }
+
+#[test]
+fn identity_seeds() {
+    replay("identity", entries::identity);
+}
+
+#[test]
+fn heard_seeds() {
+    replay("heard", entries::heard);
+}
+
+#[test]
+fn known_seeds() {
+    replay("known", entries::known);
+}
+
+#[test]
+fn pins_seeds() {
+    replay("pins", entries::pins);
+}
+
+#[test]
+fn outbox_seeds() {
+    replay("outbox", entries::outbox);
+}
+
+#[test]
+fn archive_log_seeds() {
+    replay("archive_log", entries::archive_log);
+}

@@ -35,8 +35,14 @@ fn page(folder: &Path, seconds: f32) -> PathBuf {
 }
 
 fn announcer(listen: &str, wav: &Path, environment: &Environment) -> Program {
-    let arguments: [OsString; 5] =
-        ["announce".into(), "--listen".into(), listen.into(), "--input".into(), file(wav)];
+    let arguments: [OsString; 6] = [
+        "announce".into(),
+        "--listen".into(),
+        listen.into(),
+        "--no-level".into(),
+        "--input".into(),
+        file(wav),
+    ];
     Program::start("the announcer", arguments, environment)
 }
 

@@ -142,6 +142,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromAnnouncer::PlayAt { clip, instant_us: 0 },
         FromAnnouncer::Time(wire::Statement { unix_ms: 0, signature: vec![0; wire::SIGNATURE_BYTES] }),
         FromAnnouncer::Noted { clip },
+        FromAnnouncer::Volume { volume: None },
     ];
     let rows = |section: &str| -> Vec<String> {
         let section = PAGE.split(section).nth(1).unwrap().split("\n\n").nth(1).unwrap();

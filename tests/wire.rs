@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bullhorn::clip::Format;
+use bullhorn::volume::Volume;
 use bullhorn::wire::{
     self, BLOCK_BYTES, CLIP_KEY_BYTES, ClipHeader, ClipId, FrameHeader, FrameKind, FromAnnouncer,
     FromStation, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ZONES, Message, Mode,
@@ -42,14 +43,16 @@ fn from_station() -> impl Strategy<Value = FromStation> {
             vec(name(), 0..=MAX_ZONES),
             any::<u64>(),
             proptest::option::of(receipt()),
-            proptest::option::of(any::<[u8; 16]>())
+            proptest::option::of(any::<[u8; 16]>()),
+            proptest::option::of(clip_id())
         )
-            .prop_map(|(name, zones, instance, last, nonce)| FromStation::Hello {
+            .prop_map(|(name, zones, instance, last, nonce, begun)| FromStation::Hello {
                 name,
                 zones,
                 instance,
                 last,
-                nonce
+                nonce,
+                begun
             }),
         any::<u64>().prop_map(|t1_us| FromStation::Ping { t1_us }),
         (clip_id(), any::<u32>()).prop_map(|(clip, lead_us)| FromStation::Verified { clip, lead_us }),
@@ -82,6 +85,8 @@ fn from_announcer() -> impl Strategy<Value = FromAnnouncer> {
         }),
         (clip_id(), any::<u64>()).prop_map(|(clip, instant_us)| FromAnnouncer::PlayAt { clip, instant_us }),
         clip_id().prop_map(|clip| FromAnnouncer::Noted { clip }),
+        proptest::option::of(-60.0..=0.0_f64)
+            .prop_map(|db| FromAnnouncer::Volume { volume: db.and_then(Volume::from_db) }),
     ]
 }
 
@@ -293,7 +298,7 @@ proptest! {
 }
 
 fn hello(name: &str, zones: Vec<String>) -> FromStation {
-    FromStation::Hello { name: name.into(), zones, instance: 1, last: None, nonce: None }
+    FromStation::Hello { name: name.into(), zones, instance: 1, last: None, nonce: None, begun: None }
 }
 
 /// What a peer that keeps no bounds can encode.
@@ -406,8 +411,9 @@ fn golden_vectors() {
                 instance: 127,
                 last: Some(receipt),
                 nonce: None,
+                begun: None,
             },
-            &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1, 0xc8, 1, 0],
+            &[0, 2, 0xc3, 0xa9, 1, 1, b'z', 127, 1, 0xac, 2, 2, 0x80, 1, 3, 3, 1, 0xc8, 1, 0, 0],
         ),
         (
             FromStation::Hello {
@@ -416,8 +422,9 @@ fn golden_vectors() {
                 instance: 0,
                 last: None,
                 nonce: Some(nonce),
+                begun: Some(clip),
             },
-            &[&[0, 1, b'a', 0, 0, 0, 1][..], &nonce].concat(),
+            &[&[0, 1, b'a', 0, 0, 0, 1][..], &nonce, &[1, 0xac, 2, 2]].concat(),
         ),
         (FromStation::Ping { t1_us: 16_384 }, &[1, 0x80, 0x80, 1]),
         (FromStation::Verified { clip, lead_us: 1 }, &[2, 0xac, 2, 2, 1]),
@@ -437,7 +444,7 @@ fn golden_vectors() {
     let signature = vec![0x5a; SIGNATURE_BYTES];
     let statement = Statement { unix_ms: 300, signature: signature.clone() };
     let key = vec![0xa5; CLIP_KEY_BYTES];
-    let from_announcer: [(FromAnnouncer, &[u8]); 9] = [
+    let from_announcer: [(FromAnnouncer, &[u8]); 11] = [
         (
             FromAnnouncer::Welcome { clock: u64::MAX, site: None },
             &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],
@@ -456,7 +463,13 @@ fn golden_vectors() {
         (FromAnnouncer::Time(statement), &[&[5, 0xac, 2, 64][..], &signature].concat()),
         (FromAnnouncer::PlayAt { clip, instant_us: 5 }, &[4, 0xac, 2, 2, 5]),
         (FromAnnouncer::Noted { clip }, &[6, 0xac, 2, 2]),
+        (FromAnnouncer::Volume { volume: None }, &[7, 0]),
+        (FromAnnouncer::Volume { volume: Volume::from_db(-6.5) }, &[7, 1, 0x93, 0x0a]),
     ];
+    // +0.01 dB, and 0.01 dB below the quietest.
+    for beyond in [&[7, 1, 2][..], &[7, 1, 0xe1, 0x5d]] {
+        assert_eq!(wire::decode::<FromAnnouncer>(beyond), Err(WireError::Field("volume")));
+    }
     for (message, bytes) in from_announcer {
         assert_eq!(wire::encode(&message).unwrap(), bytes, "{message:?}");
         assert_eq!(wire::decode::<FromAnnouncer>(bytes).unwrap(), message);

@@ -10,15 +10,15 @@ use bullhorn::handshake::Contact;
 use bullhorn::keys::{AnnouncerId, NoiseKeys, NoisePublicKey};
 use bullhorn::link::{self, Frame, PING_INTERVAL};
 use bullhorn::seal;
+use bullhorn::speaker::STANDING;
+use bullhorn::speaker::redial::{DIAL_DEADLINE, Redial};
 use bullhorn::wire::{ClipHeader, FromAnnouncer, FromStation, Receipt, TAG_BYTES};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// As a real station has them: between two dials, and when the announcer's clock is new.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// As a real station has them, when the announcer's clock is new.
 const FIRST_PINGS: u32 = 8;
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
 const LEAD_US: u32 = 20_000;
@@ -35,13 +35,13 @@ pub enum Check {
 /// What befell a station.
 #[derive(Debug)]
 pub enum News {
-    Joined,
+    Joined(Instant),
     Header(Instant),
     Verified(Instant),
     Told,
     Noted,
     /// A connection that had joined was lost.
-    Lost(String),
+    Lost(Instant, String),
     /// A dial that came to nothing.
     Failed,
 }
@@ -57,6 +57,8 @@ pub struct Office {
     /// How long a station seems to play.
     pub plays: Duration,
     pub bytes_heard: AtomicU64,
+    /// How the stations' own addresses begin, if they have any.
+    pub sources: Option<[u8; 2]>,
 }
 
 impl Office {
@@ -69,32 +71,34 @@ pub fn name(index: usize) -> String {
     format!("station-{index:05}")
 }
 
-/// Every station has an address of its own, as in a building.
-pub fn source(index: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 1, (index / 250) as u8, (index % 250 + 1) as u8)
+/// Every station has an address of its own, as in a building, where the network has so many.
+pub fn source([first, second]: [u8; 2], index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(first, second, (index / 250) as u8, (index % 250 + 1) as u8)
 }
+
+/// How addresses on the loopback network begin.
+pub const LOOPBACK: [u8; 2] = [127, 1];
 
 /// A station until it is dropped: dials, waits, takes clips, dials again.
 pub async fn station(index: usize, keys: NoiseKeys, office: Arc<Office>, news: mpsc::UnboundedSender<News>) {
-    let mut pause = MIN_PAUSE;
+    let mut redial = Redial::default();
     let mut memory = Memory::default();
     loop {
-        let mut joined = false;
+        let mut joined = None;
         match session(index, &keys, &office, &news, &mut memory, &mut joined).await {
             Ok(()) => {
-                pause = MIN_PAUSE;
+                redial = Redial::default();
                 continue;
             }
             Err(error) => {
-                let _ = news.send(if joined { News::Lost(error) } else { News::Failed });
+                let lost = joined.map_or(News::Failed, |_| News::Lost(Instant::now(), error));
+                let _ = news.send(lost);
             }
         }
-        if joined {
-            pause = MIN_PAUSE;
+        if joined.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
+            redial = Redial::default();
         }
-        let random = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-        sleep(pause.mul_f64(0.5 + 0.5 * random)).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        sleep(redial.pause(false, getrandom::u32().unwrap(), Instant::now())).await;
     }
 }
 
@@ -110,11 +114,13 @@ async fn session(
     office: &Office,
     news: &mpsc::UnboundedSender<News>,
     memory: &mut Memory,
-    joined: &mut bool,
+    joined: &mut Option<Instant>,
 ) -> Result<(), String> {
     let words = |error: link::LinkError| bullhorn::error_chain(&error);
     let announcer = SocketAddr::from((office.address, office.port.load(Ordering::Relaxed)));
-    let stream = connect(index, announcer).await.map_err(|error| error.to_string())?;
+    let stream =
+        timeout(DIAL_DEADLINE, connect(office, index, announcer)).await.map_err(|_| "nobody answers")?;
+    let stream = stream.map_err(|error| error.to_string())?;
     let introduction = Some((keys, Contact::Pinned(office.noise), "office"));
     // Boxed, so that a waiting station does not hold the room of a handshake.
     let ((mut receiver, mut sender), _) = Box::pin(link::dial(stream, introduction)).await.map_err(words)?;
@@ -124,6 +130,7 @@ async fn session(
         instance: index as u64,
         last: memory.last,
         nonce: Some([7; 16]),
+        begun: None,
     };
     sender.send(&hello).await.map_err(words)?;
     let begun = Instant::now();
@@ -153,8 +160,9 @@ async fn session(
         };
         match frame.ok_or("the announcer closed the connection")? {
             Frame::Message(FromAnnouncer::Welcome { clock, .. }) => {
-                *joined = true;
-                let _ = news.send(News::Joined);
+                let now = Instant::now();
+                *joined = Some(now);
+                let _ = news.send(News::Joined(now));
                 if memory.clock.replace(clock) != Some(clock) {
                     quick_pings = FIRST_PINGS;
                     next_ping = Instant::now();
@@ -194,15 +202,17 @@ async fn session(
                 let _ = news.send(News::Noted);
                 return Ok(());
             }
-            Frame::Message(FromAnnouncer::Pong { .. } | FromAnnouncer::Time(_)) => (),
+            Frame::Message(
+                FromAnnouncer::Pong { .. } | FromAnnouncer::Time(_) | FromAnnouncer::Volume { .. },
+            ) => (),
         }
     }
 }
 
-async fn connect(index: usize, announcer: SocketAddr) -> std::io::Result<TcpStream> {
+pub async fn connect(office: &Office, index: usize, announcer: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    if announcer.ip().is_loopback() {
-        socket.bind(SocketAddr::from((source(index), 0)))?;
+    if let Some(network) = office.sources {
+        socket.bind(SocketAddr::from((source(network, index), 0)))?;
     }
     let stream = socket.connect(announcer).await?;
     link::prepare(&stream)?;

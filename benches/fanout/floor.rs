@@ -74,7 +74,7 @@ pub fn read(sockets: usize, port: u16, bytes: usize, key: Option<&str>) {
         let mut streams = Vec::new();
         for index in 0..sockets {
             let socket = TcpSocket::new_v4().unwrap();
-            socket.bind(SocketAddr::from((source(index), 0))).unwrap();
+            socket.bind(SocketAddr::from((source(super::crowd::LOOPBACK, index), 0))).unwrap();
             let stream = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.unwrap();
             stream.set_nodelay(true).unwrap();
             streams.push(stream);

@@ -3,14 +3,17 @@
 //!
 //! `cargo bench --bench fanout -- [--repeat=N] [--write] STATIONS…`, or, where the announcer is reached
 //! over another network than loopback and started by other words (see `script/bench-slow-network`),
-//! `… -- slow-network --at=ADDRESS --through=WORDS STATIONS…`
+//! `… -- slow-network --at=ADDRESS --through=WORDS STATIONS…`; `… -- isolation [STATIONS [PAGES]]`; and
+//! `… -- recovery` as `script/measure-recovery` has it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod crowd;
 mod floor;
+mod isolation;
 mod measure;
 mod plot;
 mod process;
+mod recovery;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -24,6 +27,21 @@ fn main() {
             let option =
                 |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name)).unwrap().to_owned();
             measure::slow_network(&numbers, &option("--at="), &option("--through="));
+        }
+        Some("isolation") => {
+            let of = |place: usize, usual| numbers.get(place).copied().unwrap_or(usual);
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(isolation::measure(of(0, 200), of(1, 10)));
+        }
+        Some("recovery") => {
+            rlimit::increase_nofile_limit(u64::MAX).unwrap();
+            let option =
+                |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name)).unwrap().to_owned();
+            let (at, through) = (option("--at="), option("--through="));
+            let (cut, mend) = (option("--cut="), option("--mend="));
+            let network = recovery::Network { at: &at, through: &through, cut: &cut, mend: &mend };
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(recovery::measure(numbers[0], numbers[1], &network));
         }
         _ => {
             let repeat =

@@ -22,7 +22,7 @@ use super::process::{PATIENCE, Process, own_cpu};
 
 const BULLHORN: &str = env!("CARGO_BIN_EXE_bullhorn");
 const RATE_HZ: u32 = 48_000;
-const SECONDS: u32 = 5;
+pub const SECONDS: u32 = 5;
 /// What a clip of that length is, header included.
 const WAV_BYTES: usize = 44 + (SECONDS * RATE_HZ * 2) as usize;
 /// How long the idle announcer is watched.
@@ -104,7 +104,7 @@ fn speak(path: &Path) {
 }
 
 /// A state folder in which so many stations have joined, and their keys.
-fn site(stations: usize) -> (TempDir, AnnouncerKeys, Vec<NoiseKeys>) {
+pub fn site(stations: usize) -> (TempDir, AnnouncerKeys, Vec<NoiseKeys>) {
     let folder = tempfile::tempdir().unwrap();
     let state = StateFolder::open(Some(&folder.path().join("state"))).unwrap();
     let announcer = AnnouncerKeys::load_or_create(&state).unwrap();
@@ -122,11 +122,11 @@ fn site(stations: usize) -> (TempDir, AnnouncerKeys, Vec<NoiseKeys>) {
 }
 
 /// The real program, and the instant from which it accepts stations.
-async fn announcer(folder: &Path, port: u16) -> (Process, u16, Instant) {
+pub async fn announcer(folder: &Path, port: u16) -> (Process, u16, Instant) {
     announcer_with(folder, &format!("127.0.0.1:{port}"), "", &[]).await
 }
 
-async fn announcer_with(
+pub async fn announcer_with(
     folder: &Path,
     listen: &str,
     through: &str,
@@ -150,21 +150,23 @@ async fn announcer_with(
     }
 }
 
-struct Crowd {
-    stations: usize,
-    news: mpsc::UnboundedReceiver<News>,
-    lost: Vec<String>,
-    failed: usize,
+pub struct Crowd {
+    pub stations: usize,
+    pub news: mpsc::UnboundedReceiver<News>,
+    pub lost: Vec<String>,
+    pub failed: usize,
 }
 
 /// What was heard of one page.
 #[derive(Default)]
-struct Page {
-    first_header: Option<Instant>,
-    verified: Vec<Instant>,
-    told: usize,
-    noted: usize,
-    joined: usize,
+pub struct Page {
+    pub first_header: Option<Instant>,
+    pub verified: Vec<Instant>,
+    pub told: usize,
+    pub noted: usize,
+    pub joined: usize,
+    pub joined_at: Vec<Instant>,
+    pub lost_at: Vec<Instant>,
 }
 
 impl Crowd {
@@ -177,7 +179,7 @@ impl Crowd {
         losses
     }
 
-    async fn until(&mut self, page: &mut Page, what: &str, done: impl Fn(&Page) -> bool) {
+    pub async fn until(&mut self, page: &mut Page, what: &str, done: impl Fn(&Page) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(page) {
             let news = timeout_at(deadline, self.news.recv()).await;
@@ -190,14 +192,20 @@ impl Crowd {
                 );
             };
             match news.unwrap() {
-                News::Joined => page.joined += 1,
+                News::Joined(at) => {
+                    page.joined += 1;
+                    page.joined_at.push(at);
+                }
                 News::Header(at) => {
                     page.first_header = Some(page.first_header.map_or(at, |first| first.min(at)))
                 }
                 News::Verified(at) => page.verified.push(at),
                 News::Told => page.told += 1,
                 News::Noted => page.noted += 1,
-                News::Lost(reason) => self.lost.push(reason),
+                News::Lost(at, reason) => {
+                    page.lost_at.push(at);
+                    self.lost.push(reason);
+                }
                 News::Failed => self.failed += 1,
             }
         }
@@ -286,6 +294,7 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
         whole: AtomicBool::new(true),
         plays: Duration::from_secs(SECONDS.into()),
         bytes_heard: AtomicU64::new(0),
+        sources: Some(crowd::LOOPBACK),
     });
     let (sender, news) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
@@ -374,6 +383,7 @@ async fn slow_page(stations: usize, at: &str, through: &str, rate_hz: u32) {
         whole: AtomicBool::new(false),
         plays: Duration::from_secs(SECONDS.into()),
         bytes_heard: AtomicU64::new(0),
+        sources: None,
     });
     let (sender, news) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();

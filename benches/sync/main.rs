@@ -174,7 +174,7 @@ fn first_of(rig: &PulseRig, voice: &Path, distance: Option<Distance>) -> Option<
             Some(distance) => distance.to(&hallway.address, name == "hall-2"),
             None => hallway.address.clone(),
         };
-        start_station(&address, name, &name.into(), &rig.environment())
+        start_station(&address, name, &name.into(), &hallway.environment)
     });
     // What is measured is a page so long after the start.
     std::thread::sleep(SETTLING);

@@ -1,17 +1,19 @@
 //! One station's connection, as the announcer sees it: a task that carries messages between the
 //! socket and the desk, and answers pings on its own.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::PollSemaphore;
 
 use super::door::Place;
-use crate::link::{self, AnnouncerLink, Frame, LinkError, Peer, Receiver, Sender};
+use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Peer, Receiver, Sender};
 use crate::site::Site;
 use crate::stations::{ConnectionId, Delivery, Hello, Order};
 use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
@@ -21,6 +23,11 @@ pub(super) const MAX_WAITING_ORDERS: usize = 8;
 
 /// How much of a clip is handed over before looking how far the others are.
 const PIECE_BYTES: usize = 64 * 1024;
+/// How many stations are sent a clip at once. On a line that is too slow for more, connections would starve one
+/// another until some count as lost; 100 Mbit/s give each of these 48 kB a second.
+const MAX_TRANSFERS: usize = 256;
+/// A transfer that is slower than this no longer counts as one of them: those that take nothing hold up nobody for long.
+const SLOW_TRANSFER_BYTES_A_SECOND: u64 = 32 * 1024;
 /// How long a station has to hang up once it was told the last word.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -64,21 +71,30 @@ pub(super) struct Host {
     pub clock: AnnouncerClock,
     pub site: Option<Arc<Site>>,
     pub desk: mpsc::Sender<Report>,
+    /// One for each transfer that may be on its way.
+    pub transfers: Arc<Semaphore>,
+}
+
+impl Host {
+    pub fn new(clock: AnnouncerClock, site: Option<Arc<Site>>, desk: mpsc::Sender<Report>) -> Self {
+        Self { clock, site, desk, transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)) }
+    }
 }
 
 /// Serves one accepted socket until it ends, and reports how it ended.
-pub(super) async fn serve(
-    stream: TcpStream,
+pub(super) async fn serve<C: Connection>(
+    stream: C,
     address: SocketAddr,
     connection: ConnectionId,
     place: Place,
     host: Host,
 ) {
     let opened = async {
-        link::prepare(&stream)?;
+        stream.prepare()?;
         link::accept(stream, host.site.as_deref()).await
     };
     let opened = tokio::select! {
+        biased;
         opened = opened => opened,
         () = place.pushed() => return,
     };
@@ -95,29 +111,29 @@ pub(super) async fn serve(
 }
 
 /// Tells a connection for which there is no room to come again, if that costs nothing.
-pub(super) fn turn_away(stream: &TcpStream, is_secured: bool) {
+pub(super) fn turn_away(stream: &impl Connection, is_secured: bool) {
     let mode = if is_secured { Mode::Secured } else { Mode::Open };
-    // Whether it is read is the other's affair.
-    let _ = stream.try_write(&Preface::of_announcer(mode, Status::Busy).encode());
+    stream.part_with(&Preface::of_announcer(mode, Status::Busy).encode());
 }
 
-async fn converse(
-    (mut receiver, mut sender): AnnouncerLink<TcpStream>,
+async fn converse<C: Connection>(
+    (mut receiver, mut sender): AnnouncerLink<C>,
     peer: Option<Peer>,
     address: SocketAddr,
     connection: ConnectionId,
     place: Place,
     host: &Host,
 ) -> Result<&'static str, LinkError> {
-    let Host { clock, site, desk } = host;
+    let Host { clock, site, desk, transfers } = host;
     let site = site.as_deref();
     let first = tokio::select! {
+        biased;
         first = receiver.next() => first?,
         () = place.pushed() => return Ok("others needed its place"),
     };
     let (hello, nonce) = match first {
-        Some(Frame::Message(FromStation::Hello { name, zones, instance, last, nonce })) => {
-            (Hello { name, zones, instance, last, address: address.to_string() }, nonce)
+        Some(Frame::Message(FromStation::Hello { name, zones, instance, last, nonce, begun })) => {
+            (Hello { name, zones, instance, last, begun, address: address.to_string() }, nonce)
         }
         Some(_) => return Err(WireError::Field("hello").into()),
         None => return Ok("it closed the connection"),
@@ -136,8 +152,48 @@ async fn converse(
     }
     let site_and_time = site.zip(nonce).map(|(site, nonce)| (site.announcer(), site.state_time(nonce)));
     sender.send(&FromAnnouncer::Welcome { clock: clock.id, site: site_and_time }).await?;
+    let mut transfers = PollSemaphore::new(transfers.clone());
+    let mut to_send: Option<Arc<Delivery>> = None;
     loop {
         tokio::select! {
+            // An order is never held up by what a station says.
+            biased;
+            order = mailbox.recv() => match order {
+                Some(Order::Deliver(delivery)) => to_send = Some(delivery),
+                Some(Order::Volume(volume)) => sender.send(&FromAnnouncer::Volume { volume }).await?,
+                Some(Order::PlayAt { clip, at }) => {
+                    let instant_us = clock.at_us(at);
+                    sender.send(&FromAnnouncer::PlayAt { clip, instant_us }).await?;
+                }
+                Some(Order::Note(clip)) => {
+                    sender.send(&FromAnnouncer::Noted { clip }).await?;
+                    sender.close().await?;
+                    return hung_up(receiver, "it closed the connection").await;
+                }
+                Some(Order::Drop) | None => return Ok("the announcer closed the connection"),
+            },
+            turn = poll_fn(|context| transfers.poll_acquire(context)), if to_send.is_some() => {
+                let Some((turn, delivery)) = turn.zip(to_send.take()) else { continue };
+                sender.send(&delivery.message()).await?;
+                let mut volume = None;
+                {
+                    let mut sending = pin!(send_blocks(&mut sender, &delivery, turn));
+                    loop {
+                        tokio::select! {
+                            biased;
+                            order = mailbox.recv() => match order {
+                                Some(Order::Volume(told)) => volume = Some(told),
+                                // Before the last block is out, no other order but to end it can come.
+                                _ => return Ok("the announcer closed the connection"),
+                            },
+                            sent = &mut sending => break sent?,
+                        }
+                    }
+                }
+                if let Some(volume) = volume {
+                    sender.send(&FromAnnouncer::Volume { volume }).await?;
+                }
+            }
             frame = receiver.next() => match frame? {
                 Some(Frame::Message(FromStation::Ping { t1_us })) => {
                     let now_us = clock.at_us(Instant::now());
@@ -156,47 +212,36 @@ async fn converse(
                 Some(Frame::Block(_)) => return Err(WireError::FrameKind(2).into()),
                 None => return Ok("it closed the connection"),
             },
-            order = mailbox.recv() => match order {
-                Some(Order::Deliver(delivery)) => {
-                    sender.send(&delivery.message()).await?;
-                    tokio::select! {
-                        sent = send_blocks(&mut sender, &delivery) => sent?,
-                        // Before the last block is out, no order but to end it can come.
-                        _ = mailbox.recv() => return Ok("the announcer closed the connection"),
-                    }
-                }
-                Some(Order::PlayAt { clip, at }) => {
-                    let instant_us = clock.at_us(at);
-                    sender.send(&FromAnnouncer::PlayAt { clip, instant_us }).await?;
-                }
-                Some(Order::Note(clip)) => {
-                    sender.send(&FromAnnouncer::Noted { clip }).await?;
-                    sender.close().await?;
-                    return hung_up(receiver, "it closed the connection").await;
-                }
-                Some(Order::Drop) | None => return Ok("the announcer closed the connection"),
-            },
         }
     }
 }
 
-async fn send_blocks(
-    sender: &mut Sender<WriteHalf<TcpStream>, FromAnnouncer>,
+async fn send_blocks<C: Connection>(
+    sender: &mut Sender<WriteHalf<C>, FromAnnouncer>,
     delivery: &Delivery,
+    turn: OwnedSemaphorePermit,
 ) -> Result<(), LinkError> {
-    let mut transfer = delivery.pace.begin();
-    for piece in delivery.frames.chunks(PIECE_BYTES) {
-        transfer.turn().await;
-        sender.send_blocks(piece).await?;
-        transfer.sent(piece.len());
+    let enough = Duration::from_secs(1 + delivery.frames.len() as u64 / SLOW_TRANSFER_BYTES_A_SECOND);
+    let mut sending = pin!(async {
+        let mut transfer = delivery.pace.begin();
+        for piece in delivery.frames.chunks(PIECE_BYTES) {
+            transfer.turn().await;
+            sender.send_blocks(piece).await?;
+            transfer.sent(piece.len());
+        }
+        transfer.finish();
+        Ok(())
+    });
+    if let Ok(sent) = timeout(enough, &mut sending).await {
+        return sent;
     }
-    transfer.finish();
-    Ok(())
+    drop(turn);
+    sending.await
 }
 
 /// Waits for the station to hang up, so that it has surely read the last word; not for ever.
-async fn hung_up(
-    mut receiver: Receiver<ReadHalf<TcpStream>, FromStation>,
+async fn hung_up<C: Connection>(
+    mut receiver: Receiver<ReadHalf<C>, FromStation>,
     ending: &'static str,
 ) -> Result<&'static str, LinkError> {
     let until_closed = async {

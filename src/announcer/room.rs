@@ -1,20 +1,13 @@
-//! How many connections the system lets this process have, and what to do when there are no more.
-
-use std::fs::File;
-use std::io;
-use std::time::Duration;
-
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+//! How many connections the system lets this process have.
 
 /// The most connections that have not yet proven who they are.
 const MAX_STRANGERS: usize = 1_024;
-/// File descriptors for everything that is no connection.
+/// File descriptors for everything that is no connection, …
 const OWN_FILES: usize = 64;
-/// Too many open files, in this process or in the whole system (errno(3)).
-const NO_DESCRIPTOR: [i32; 2] = [24, 23];
-/// How long to wait for a connection that is known to be there.
-const PENDING: Duration = Duration::from_millis(10);
+/// … and where there are few, this part of them …
+const OWN_ONE_IN: usize = 2;
+/// … and this part for strangers: the rest is for stations.
+const STRANGERS_ONE_IN: usize = 4;
 
 /// How many connections there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,54 +45,9 @@ impl Room {
     }
 
     fn within(limit: usize, max_stations: usize) -> Self {
-        let strangers = MAX_STRANGERS.min(limit / 4);
-        Self { stations: max_stations.min(limit.saturating_sub(strangers + OWN_FILES)), strangers }
-    }
-}
-
-/// A file descriptor held back for the moment when there are no more: with it a connection can still be
-/// taken and be told to come again, where it would otherwise wait unanswered.
-#[derive(Debug)]
-pub(super) struct Spare(Option<File>);
-
-impl Spare {
-    pub fn new() -> Self {
-        Self(File::open("/dev/null").ok())
-    }
-
-    /// Takes the connection for which there was no descriptor; `None` when the error is another.
-    pub async fn accept(&mut self, listener: &TcpListener, error: &io::Error) -> Option<Refused<'_>> {
-        if !error.raw_os_error().is_some_and(|number| NO_DESCRIPTOR.contains(&number)) {
-            return None;
-        }
-        drop(self.0.take());
-        match timeout(PENDING, listener.accept()).await {
-            Ok(Ok((stream, _))) => Some(Refused { stream: Some(stream), spare: self }),
-            _ => {
-                *self = Self::new();
-                None
-            }
-        }
-    }
-}
-
-/// A connection on the spare descriptor, which is held back again when this is dropped.
-#[derive(Debug)]
-pub(super) struct Refused<'a> {
-    stream: Option<TcpStream>,
-    spare: &'a mut Spare,
-}
-
-impl Refused<'_> {
-    pub fn stream(&self) -> Option<&TcpStream> {
-        self.stream.as_ref()
-    }
-}
-
-impl Drop for Refused<'_> {
-    fn drop(&mut self) {
-        drop(self.stream.take());
-        *self.spare = Spare::new();
+        let strangers = MAX_STRANGERS.min(limit / STRANGERS_ONE_IN);
+        let own = OWN_FILES.min(limit / OWN_ONE_IN);
+        Self { stations: max_stations.min(limit - strangers - own), strangers }
     }
 }
 
@@ -112,6 +60,7 @@ mod tests {
     fn stations_come_first_but_the_door_stays_open() {
         assert_eq!(Room::within(20_000, 10_000), Room { stations: 10_000, strangers: 1_024 });
         assert_eq!(Room::within(1_024, 10_000), Room { stations: 704, strangers: 256 });
+        assert_eq!(Room::within(40, 10_000), Room { stations: 10, strangers: 10 });
         assert_eq!(Room::within(0, 10_000), Room { stations: 0, strangers: 0 });
     }
 }

@@ -6,6 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Row, Table};
 
+use super::input::Space;
+use super::sounds::Choice;
 use super::view::{Page, Recording, Stage, State, View};
 use crate::report::escaped;
 
@@ -22,20 +24,32 @@ const MAX_BAR: usize = 40;
 
 /// The rows that the panel would use in a window of `window_rows`; at least 1.
 pub fn wanted_rows(view: &View, window_rows: u16) -> u16 {
-    let stations = u16::try_from(view.stations.len().max(1)).unwrap_or(u16::MAX);
+    let listed = view.choice.as_ref().map_or(view.stations.len(), Choice::len).max(1);
+    let listed = u16::try_from(listed).unwrap_or(u16::MAX).saturating_add(zone_rows(view));
     let room = (window_rows / 2).max(SMALL_ROWS).min(window_rows.saturating_sub(HISTORY_ROWS)).max(1);
-    FIXED_ROWS.saturating_add(stations).min(room)
+    FIXED_ROWS.saturating_add(listed).min(room)
+}
+
+/// The rows of the line of zones.
+fn zone_rows(view: &View) -> u16 {
+    u16::from(!view.zones.is_empty())
 }
 
 /// Draws the panel into the whole frame. With little room the stations go first, then keys, note and title.
 pub fn draw(frame: &mut Frame, view: &View) {
     let area = frame.area();
     let one_if = |needed_rows: u16| u16::from(area.height >= needed_rows);
-    let rows = [one_if(2), area.height.saturating_sub(FIXED_ROWS), one_if(1), one_if(3), one_if(4)];
+    let zone_rows = zone_rows(view).min(area.height.saturating_sub(FIXED_ROWS + 1));
+    let listed_rows = area.height.saturating_sub(FIXED_ROWS + zone_rows);
+    let rows = [one_if(2), listed_rows, zone_rows, one_if(1), one_if(3), one_if(4)];
     let areas = Layout::vertical(rows.map(Constraint::Length)).areas(area);
-    let [title_area, stations_area, activity_area, note_area, keys_area] = areas;
+    let [title_area, stations_area, zones_area, activity_area, note_area, keys_area] = areas;
     frame.render_widget(title(view), title_area);
-    frame.render_widget(stations(view, stations_area), stations_area);
+    match &view.choice {
+        Some(choice) => frame.render_widget(sounds(choice, stations_area), stations_area),
+        None => frame.render_widget(stations(view, stations_area), stations_area),
+    }
+    frame.render_widget(zones(view), zones_area);
     frame.render_widget(activity(view, area.width.into()), activity_area);
     frame.render_widget(note(view), note_area);
     frame.render_widget(keys(view, area.width), keys_area);
@@ -136,15 +150,53 @@ fn census(view: &View) -> String {
     format!("  {} stations: {}", view.stations.len(), parts.join(", "))
 }
 
+/// The list of sounds, as much of it as there is room for around the chosen one.
+fn sounds(choice: &Choice, area: Rect) -> Table<'_> {
+    if let Some(trouble) = &choice.trouble {
+        return lines([format!("  {}", escaped(trouble)).into()]);
+    }
+    let rows = usize::from(area.height).max(1);
+    let first = (choice.at + 1).saturating_sub(rows);
+    let line = |(index, name): (usize, String)| match index == choice.at {
+        true => Line::styled(format!("> {}", escaped(&name)), Modifier::BOLD),
+        false => Line::raw(format!("  {}", escaped(&name))),
+    };
+    lines(choice.names().enumerate().skip(first).take(rows).map(line))
+}
+
+/// Who is spoken to, and the digits that change it.
+fn zones(view: &View) -> Line<'_> {
+    let to = if view.addressed.is_empty() { "all".to_owned() } else { view.addressed.join(", ") };
+    let mut line = vec![Span::styled(format!("to {}", escaped(&to)), Modifier::BOLD), Span::raw("   0 all")];
+    let digits = (1..=9).zip(&view.zones);
+    line.extend(digits.map(|(digit, zone)| Span::raw(format!("  {digit} {}", escaped(zone)))));
+    Line::from(line)
+}
+
 fn activity(view: &View, width: usize) -> Line<'_> {
     if let Some(recording) = &view.recording {
         return recording_line(view, recording, width);
+    }
+    if let Some(review) = &view.review {
+        let (length, monitor) = (review.length.as_secs_f64(), escaped(&review.monitor));
+        let words = format!("{length:.1} s on {monitor}: Enter sends it, Esc drops it");
+        return Line::styled(words, Modifier::BOLD);
+    }
+    if view.choice.is_some() {
+        return Line::styled("choose a sound", Modifier::BOLD);
     }
     match &view.page {
         Some(page) if !page.is_done => page_line(view, page, width),
         _ if view.is_leaving => Line::raw("leaving"),
         _ if view.listening() == 0 => Line::raw("ready, but nobody is listening"),
-        _ => Line::styled("ready: press Enter and speak", Modifier::BOLD),
+        _ => Line::styled(
+            match view.space {
+                None => "ready: press Enter and speak",
+                Some(Space::Held) => "ready: hold Space and speak",
+                Some(Space::Pressed) => "ready: press Space, speak, press Space again",
+            },
+            Modifier::BOLD,
+        ),
     }
 }
 
@@ -225,12 +277,20 @@ fn note(view: &View) -> Line<'_> {
 }
 
 fn keys(view: &View, width: u16) -> Line<'_> {
+    let announces = match view.space {
+        None => "Enter announces",
+        Some(Space::Held) => "hold Space to speak",
+        Some(Space::Pressed) => "Space starts, Space ends",
+    };
+    let sounds = if view.has_sounds { "  f sounds" } else { "" };
     let words = match (view.is_leaving, width) {
-        (true, _) => "leaving after the verdict; Ctrl-C: now",
-        (false, ..90) => "Enter announces  Esc cancels  q leaves",
-        (false, _) => {
+        (true, _) => "leaving after the verdict; Ctrl-C: now".to_owned(),
+        (false, _) if view.choice.is_some() => "Up, Down  Enter announces it  Esc closes".to_owned(),
+        (false, 90..) if view.space.is_none() && !view.has_sounds => {
             "Enter announces   Esc cancels a recording   q leaves   (--seconds N sets a clip's length)"
+                .to_owned()
         }
+        (false, _) => format!("{announces}  Esc cancels{sounds}  q leaves"),
     };
     Line::styled(words, Modifier::DIM)
 }
@@ -281,6 +341,8 @@ mod tests {
                 bytes: 1,
                 sha256: String::new(),
                 peak_db: -3.0,
+                loudness_lufs: Some(-16.0),
+                gain_db: 0.0,
                 input: "microphone".into(),
             },
             Event::Sending {
@@ -336,6 +398,63 @@ mod tests {
         let screen = screen(&view_after([]), 80, 5);
         assert_eq!(screen[1], "  no station yet: run `bullhorn speaker THIS-COMPUTER` in a hallway");
         assert_eq!(screen[2], "ready, but nobody is listening");
+    }
+
+    #[test]
+    fn zones_are_shown_with_their_digits() {
+        let mut view = view_after(two_halls());
+        let known: Vec<String> = ["ground", "gym"].map(String::from).to_vec();
+        view.apply(&Event::Zones { known: known.clone(), addressed: Vec::new() });
+        assert_eq!(screen(&view, 60, 7)[3], "to all   0 all  1 ground  2 gym");
+        view.apply(&Event::Zones { known, addressed: vec!["gym".into()] });
+        assert_eq!(screen(&view, 60, 7)[3], "to gym   0 all  1 ground  2 gym");
+        assert_eq!(wanted_rows(&view, 24), 7);
+        assert_eq!(
+            screen(&view, 60, 4)[1],
+            "ready: press Enter and speak",
+            "little room goes to what matters more"
+        );
+    }
+
+    #[test]
+    fn the_list_of_sounds_takes_the_place_of_the_stations() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["bell.wav", "fire.mp3", "gong.flac"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let sounds = crate::console::Sounds::open(folder.path()).unwrap();
+        let mut view = view_after(two_halls());
+        view.has_sounds = true;
+        assert_eq!(screen(&view, 60, 6)[5], "Enter announces  Esc cancels  f sounds  q leaves");
+        let mut choice = Choice::among(&sounds);
+        choice.move_by(2);
+        view.choice = Some(choice);
+        let shown = screen(&view, 60, 6);
+        assert_eq!(shown[1..4], ["  fire.mp3", "> gong.flac", "choose a sound"]);
+        assert_eq!(wanted_rows(&view, 24), 7);
+        folder.close().unwrap();
+        view.choice = Some(Choice::among(&sounds));
+        assert!(screen(&view, 60, 6)[1].starts_with("  cannot list the sounds in "));
+    }
+
+    #[test]
+    fn a_clip_that_is_heard_first_says_what_to_do() {
+        let review = Event::Reviewing { clip: CLIP.into(), length_ms: 5_000, monitor: "headphones".into() };
+        let view = view_after(two_halls().into_iter().chain([review]));
+        assert_eq!(screen(&view, 60, 6)[3], "5.0 s on headphones: Enter sends it, Esc drops it");
+    }
+
+    #[test]
+    fn how_space_records_is_said() {
+        let mut view = view_after(two_halls());
+        view.space = Some(Space::Held);
+        let shown = screen(&view, 60, 6);
+        assert_eq!(shown[3], "ready: hold Space and speak");
+        assert_eq!(shown[5], "hold Space to speak  Esc cancels  q leaves");
+        view.space = Some(Space::Pressed);
+        let shown = screen(&view, 100, 6);
+        assert_eq!(shown[3], "ready: press Space, speak, press Space again");
+        assert_eq!(shown[5], "Space starts, Space ends  Esc cancels  q leaves");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use crossterm::event::{KeyboardEnhancementFlags, PopKeyboardEnhancementFlags, PushKeyboardEnhancementFlags};
 use crossterm::terminal::{BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate};
 use crossterm::{cursor, execute, queue, terminal};
 use ratatui::backend::CrosstermBackend;
@@ -28,6 +29,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// to give it back from any thread.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
 static PANEL_TOP: AtomicU16 = AtomicU16::new(0);
+/// Whether the terminal was asked to tell releases.
+static TELLS_RELEASES: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while the console has it; dropping gives it back.
 pub struct Screen {
@@ -66,6 +69,19 @@ impl Screen {
                 Err(error)
             }
         }
+    }
+
+    /// Asks the terminal to tell when a key is let go; whether it does. Only those with the kitty keyboard protocol do.
+    pub fn tells_releases(&mut self) -> bool {
+        // Without all three, letting go of a key that makes a letter is not told.
+        let flags = KeyboardEnhancementFlags::DISAMBIGUATE_ESCAPE_CODES
+            | KeyboardEnhancementFlags::REPORT_EVENT_TYPES
+            | KeyboardEnhancementFlags::REPORT_ALL_KEYS_AS_ESCAPE_CODES;
+        // One that does not even answer the question does not.
+        let does = terminal::supports_keyboard_enhancement().unwrap_or(false)
+            && execute!(io::stdout(), PushKeyboardEnhancementFlags(flags)).is_ok();
+        TELLS_RELEASES.store(does, Ordering::SeqCst);
+        does
     }
 
     /// Looks at the window; `false` while it is being resized. What is drawn then may wrap and leave rows
@@ -152,6 +168,9 @@ pub fn give_back() {
     let mut stdout = io::stdout();
     let top = PANEL_TOP.load(Ordering::SeqCst);
     let _ = queue!(stdout, cursor::MoveTo(0, top), Clear(ClearType::FromCursorDown));
+    if TELLS_RELEASES.swap(false, Ordering::SeqCst) {
+        let _ = queue!(stdout, PopKeyboardEnhancementFlags);
+    }
     let _ = queue!(stdout, EndSynchronizedUpdate, cursor::Show);
     let _ = stdout.flush();
     let _ = terminal::disable_raw_mode();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::input::Space;
+use super::sounds::Choice;
 use crate::event::Event;
 use crate::report;
 
@@ -144,6 +146,15 @@ pub struct Verdict {
     pub is_good: bool,
 }
 
+/// A clip that is heard before it is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Review {
+    /// How long it is.
+    pub length: Duration,
+    /// Where it is heard.
+    pub monitor: String,
+}
+
 /// Everything the panel shows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
@@ -153,6 +164,18 @@ pub struct View {
     pub stations: BTreeMap<String, Station>,
     /// The recording that runs.
     pub recording: Option<Recording>,
+    /// The clip that is heard before it is sent.
+    pub review: Option<Review>,
+    /// The zones that there are; each keeps its place, for digits stand for them.
+    pub zones: Vec<String>,
+    /// Those that are spoken to; none for every station.
+    pub addressed: Vec<String>,
+    /// How Space records, if it does.
+    pub space: Option<Space>,
+    /// Whether there are sounds to choose from.
+    pub has_sounds: bool,
+    /// The list of them, while it is open.
+    pub choice: Option<Choice>,
     /// The latest announcement.
     pub page: Option<Page>,
     /// The last verdict.
@@ -200,9 +223,21 @@ impl View {
                 });
             }
             Event::Level { remaining_ms, peak_db } => self.measure(*remaining_ms, *peak_db),
-            Event::Cancelled => self.recording = None,
-            Event::Recorded { clip, length_ms, .. } => {
+            Event::Cancelled => (self.recording, self.review) = (None, None),
+            Event::Reviewing { length_ms, monitor, .. } => {
                 self.recording = None;
+                let length = Duration::from_millis(*length_ms);
+                self.review = Some(Review { length, monitor: monitor.clone() });
+            }
+            Event::Zones { known, addressed } => {
+                self.zones.retain(|zone| known.contains(zone));
+                let new = known.iter().filter(|zone| !self.zones.contains(zone)).cloned();
+                let new: Vec<_> = new.collect();
+                self.zones.extend(new);
+                self.addressed.clone_from(addressed);
+            }
+            Event::Recorded { clip, length_ms, .. } => {
+                (self.recording, self.review) = (None, None);
                 self.recorded = Some((clip.clone(), Duration::from_millis(*length_ms)));
             }
             Event::Sending { clip, stations } => {
@@ -240,6 +275,7 @@ impl View {
             Event::Connected { .. }
             | Event::Waiting { .. }
             | Event::Warning { .. }
+            | Event::Volume { .. }
             | Event::MicrophoneFaulty { .. }
             | Event::MicrophoneHealthy { .. } => {}
         }
@@ -434,6 +470,30 @@ mod tests {
         assert!(view.recording.is_some());
         view.tick(Duration::from_secs(2));
         assert!(view.recording.is_none() && !view.is_moving());
+    }
+
+    #[test]
+    fn a_zone_keeps_its_digit_while_it_is_there() {
+        let mut view = View::default();
+        let mut zones = |known: &[&str]| {
+            let known = known.iter().map(|zone| zone.to_string()).collect();
+            view.apply(&Event::Zones { known, addressed: Vec::new() });
+            view.zones.join(" ")
+        };
+        assert_eq!(zones(&["gym", "yard"]), "gym yard");
+        assert_eq!(zones(&["attic", "gym", "yard"]), "gym yard attic");
+        assert_eq!(zones(&["attic", "yard"]), "yard attic");
+    }
+
+    #[test]
+    fn a_clip_is_heard_until_it_is_sent_or_dropped() {
+        let mut view = View::default();
+        let review = Event::Reviewing { clip: "a-1".into(), length_ms: 5_000, monitor: "desk".into() };
+        view.apply(&Event::Recording { length_ms: 5_000, input: String::new() });
+        view.apply(&review);
+        assert!(view.recording.is_none() && view.review.is_some());
+        view.apply(&Event::Cancelled);
+        assert_eq!(view.review, None);
     }
 
     #[test]

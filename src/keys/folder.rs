@@ -106,9 +106,7 @@ impl StateFolder {
     pub fn lock(&self) -> Result<Locked<'_>, KeysError> {
         let path = self.path.join("lock");
         let failed = |source| KeysError::io("lock", &path, source);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(&path).map_err(failed)?;
+        let lock = open_lock(&path).map_err(failed)?;
         lock.lock().map_err(failed)?;
         Ok(Locked { folder: self, _lock: lock })
     }
@@ -120,9 +118,7 @@ impl StateFolder {
     pub fn claim(&self) -> Result<Claimed, KeysError> {
         let path = self.path.join("running");
         let failed = |source| KeysError::io("lock", &path, source);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let lock = options.open(&path).map_err(failed)?;
+        let lock = open_lock(&path).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Claimed { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(KeysError::InUse(self.path.clone())),
@@ -153,6 +149,19 @@ impl StateFolder {
         let mut content = Zeroizing::new(Vec::with_capacity(found.len() as usize + 1));
         file.take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(failed)?;
         Ok(Some(content))
+    }
+
+    /// Whether a file holds just this text.
+    pub fn holds(&self, name: &str, text: &str) -> bool {
+        self.read(name).ok().flatten().is_some_and(|known| known.as_slice() == text.as_bytes())
+    }
+
+    /// Writes a file that holds just this text, unless it does already.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn note(&self, name: &str, text: &str) -> Result<(), KeysError> {
+        if self.holds(name, text) { Ok(()) } else { self.lock()?.write(name, text.as_bytes()) }
     }
 
     /// What tells this content of a file from the next.
@@ -196,6 +205,18 @@ impl Locked<'_> {
         file.sync_all()?;
         fs::rename(temporary, path)?;
         File::open(&self.folder.path)?.sync_all()
+    }
+}
+
+/// A file to lock. One that is there is not opened for writing: a disk that has become read-only keeps two announcers
+/// apart all the same.
+fn open_lock(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600).open(path)
+        }
+        found => found,
     }
 }
 

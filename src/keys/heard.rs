@@ -1,7 +1,7 @@
 //! How far a station has heard each announcer: `heard` in the station's state folder. What is below
 //! the mark is never played again, not even after the power failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::checked::Kind;
@@ -42,6 +42,8 @@ pub struct Heard {
     marks: BTreeMap<AnnouncerId, Mark>,
     /// Of clips played to their end.
     receipts: BTreeMap<AnnouncerId, Receipt>,
+    /// Whose clip, begun and not finished, has sounded.
+    sounded: BTreeSet<AnnouncerId>,
 }
 
 impl Heard {
@@ -50,7 +52,12 @@ impl Heard {
     /// # Errors
     /// Those of reading; a damaged file is refused and never taken for an empty one.
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
-        let mut heard = Self { folder: folder.clone(), marks: BTreeMap::new(), receipts: BTreeMap::new() };
+        let mut heard = Self {
+            folder: folder.clone(),
+            marks: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            sounded: BTreeSet::new(),
+        };
         heard.read()?;
         Ok(heard)
     }
@@ -63,6 +70,32 @@ impl Heard {
     /// The receipt of the last clip heard of an announcer, if it was played to its end.
     pub fn receipt(&self, announcer: &AnnouncerId) -> Option<Receipt> {
         self.receipts.get(announcer).copied()
+    }
+
+    /// The last clip heard of the announcer, if it sounded and did not come to its end.
+    pub fn cut_off(&self, announcer: &AnnouncerId) -> Option<ClipId> {
+        let Mark { epoch, sequence, finished } = self.mark(announcer)?;
+        (!finished && self.sounded.contains(announcer)).then_some(ClipId { epoch, sequence })
+    }
+
+    /// Writes down that the clip at the mark sounds. On the disk before it returns.
+    ///
+    /// # Errors
+    /// [`KeysError::HeardLater`] if the mark is at another clip, and those of reading and writing.
+    pub fn sounds(&mut self, announcer: &AnnouncerId, clip: ClipId) -> Result<(), KeysError> {
+        let folder = self.folder.clone();
+        let locked = folder.lock()?;
+        self.read()?;
+        let ClipId { epoch, sequence } = clip;
+        if self.mark(announcer) != Some(Mark { epoch, sequence, finished: false }) {
+            return Err(KeysError::HeardLater);
+        }
+        if !self.sounded.insert(*announcer) {
+            return Ok(());
+        }
+        HEARD.write(&locked, &self.body()).inspect_err(|_| {
+            self.sounded.remove(announcer);
+        })
     }
 
     /// Moves an announcer's mark to the clip of a receipt, played to its end. On the disk before it returns.
@@ -100,13 +133,14 @@ impl Heard {
         if was.is_some_and(|was| !was.admits(mark.epoch, mark.sequence)) {
             return Err(KeysError::HeardLater);
         }
-        let before = (self.marks.clone(), self.receipts.clone());
+        let before = (self.marks.clone(), self.receipts.clone(), self.sounded.clone());
         self.marks.insert(*announcer, mark);
+        self.sounded.remove(announcer);
         match receipt {
             Some(receipt) => self.receipts.insert(*announcer, receipt),
             None => self.receipts.remove(announcer),
         };
-        HEARD.write(&locked, &self.body()).inspect_err(|_| (self.marks, self.receipts) = before)
+        HEARD.write(&locked, &self.body()).inspect_err(|_| (self.marks, self.receipts, self.sounded) = before)
     }
 
     fn body(&self) -> String {
@@ -115,6 +149,9 @@ impl Heard {
             let end = if *finished { "finished" } else { "begun" };
             // Writing to a String cannot fail.
             let _ = write!(body, "{} {epoch} {sequence} {end}", announcer.to_hex());
+            if self.sounded.contains(announcer) {
+                body.push_str(" sounded");
+            }
             if let Some(it) = self.receipts.get(announcer) {
                 let Receipt { frames, start_error_us, max_error_us, underruns, uncertainty_us, .. } = it;
                 let _ =
@@ -130,13 +167,23 @@ impl Heard {
         let lines = body.iter().flat_map(|body| body.lines());
         let parsed: Option<Vec<_>> = lines.map(parse).collect();
         let parsed = parsed.ok_or_else(|| HEARD.damaged(&self.folder, "a line is not a mark"))?;
-        self.receipts = parsed.iter().filter_map(|(who, _, receipt)| Some((*who, (*receipt)?))).collect();
-        self.marks = parsed.into_iter().map(|(who, mark, _)| (who, mark)).collect();
+        self.receipts = parsed.iter().filter_map(|it| Some((it.announcer, it.receipt?))).collect();
+        self.sounded = parsed.iter().filter(|it| it.has_sounded).map(|it| it.announcer).collect();
+        self.marks = parsed.into_iter().map(|it| (it.announcer, it.mark)).collect();
         Ok(())
     }
 }
 
-fn parse(line: &str) -> Option<(AnnouncerId, Mark, Option<Receipt>)> {
+struct Line {
+    announcer: AnnouncerId,
+    mark: Mark,
+    /// Only with a mark that is not finished.
+    has_sounded: bool,
+    /// Only with one that is.
+    receipt: Option<Receipt>,
+}
+
+fn parse(line: &str) -> Option<Line> {
     let mut words = line.split(' ');
     let announcer = AnnouncerId::from_hex(words.next()?)?;
     let epoch = words.next()?.parse().ok()?;
@@ -147,7 +194,12 @@ fn parse(line: &str) -> Option<(AnnouncerId, Mark, Option<Receipt>)> {
         _ => return None,
     };
     let mark = Mark { epoch, sequence, finished };
-    let Some(frames) = words.next() else { return Some((announcer, mark, None)) };
+    let line = |has_sounded, receipt| Some(Line { announcer, mark, has_sounded, receipt });
+    let frames = match words.next() {
+        None => return line(false, None),
+        Some("sounded") if !finished && words.next().is_none() => return line(true, None),
+        Some(frames) => frames,
+    };
     let receipt = Receipt {
         clip: ClipId { epoch, sequence },
         frames: frames.parse().ok()?,
@@ -156,5 +208,5 @@ fn parse(line: &str) -> Option<(AnnouncerId, Mark, Option<Receipt>)> {
         underruns: words.next()?.parse().ok()?,
         uncertainty_us: words.next()?.parse().ok()?,
     };
-    (finished && words.next().is_none()).then_some((announcer, mark, Some(receipt)))
+    if finished && words.next().is_none() { line(false, Some(receipt)) } else { None }
 }

@@ -312,6 +312,17 @@ fn lines(keys: &[(&str, &[u8; 32])]) -> Zeroizing<String> {
 /// Those of reading and writing; a damaged file is refused, as a lower number would mute the site.
 pub fn begin_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysError> {
     let locked = folder.lock()?;
+    let epoch = next_epoch(folder, now_unix_s)?;
+    EPOCH.write(&locked, &format!("{epoch}\n"))?;
+    Ok(epoch)
+}
+
+/// The number of a run that [`begin_epoch`] would begin. Where it cannot be written down, it is above that of every
+/// run before for as long as the clock goes forward.
+///
+/// # Errors
+/// Those of reading.
+pub fn next_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysError> {
     let last = match EPOCH.read(folder)? {
         None => 0,
         Some(body) => match body.strip_suffix('\n').and_then(|line| line.parse::<u64>().ok()) {
@@ -323,6 +334,5 @@ pub fn begin_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysErr
     if epoch == last {
         return Err(EPOCH.damaged(folder, "it is at its end"));
     }
-    EPOCH.write(&locked, &format!("{epoch}\n"))?;
     Ok(epoch)
 }

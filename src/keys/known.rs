@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{Locked, Stamp};
 use super::{KeysError, NoisePublicKey, StateFolder};
+use crate::volume::Volume;
 
 /// The most stations that can join one announcer.
 pub const MAX_STATIONS: usize = 65_536;
@@ -26,6 +27,17 @@ pub struct Station {
     pub joined_unix_s: u64,
     /// When it was last here, likewise.
     pub last_seen_unix_s: u64,
+    /// How loud it is to play; `None` where that is left to the station.
+    pub volume: Option<Volume>,
+}
+
+/// What another process changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Stations that were removed: their connections must be closed.
+    pub removed: Vec<Station>,
+    /// Stations whose volume is another, as they are now.
+    pub volumes: Vec<Station>,
 }
 
 /// How a station got in.
@@ -52,8 +64,8 @@ pub struct KnownStations {
     roster: Roster,
     /// Stations seen since the file was last written.
     seen: HashMap<NoisePublicKey, u64>,
-    /// Stations that another process removed, until [`KnownStations::refresh`] gives them.
-    gone: Vec<Station>,
+    /// What another process changed, until [`KnownStations::refresh`] gives it.
+    changes: Changes,
 }
 
 /// Stations by key, and keys by name.
@@ -91,6 +103,8 @@ struct Row {
     zones: Vec<String>,
     joined_unix: u64,
     last_seen_unix: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume_db: Option<f64>,
 }
 
 impl KnownStations {
@@ -104,7 +118,7 @@ impl KnownStations {
             read: Stamp::default(),
             roster: Roster::default(),
             seen: HashMap::new(),
-            gone: Vec::new(),
+            changes: Changes::default(),
         };
         known.reload()?;
         Ok(known)
@@ -122,14 +136,19 @@ impl KnownStations {
         all
     }
 
-    /// Reads the file again if another process changed it, and gives the stations that were removed from
-    /// it since the last call: their connections must be closed. Costs one `stat` when nothing changed.
+    /// The station of a name, from memory.
+    pub fn named(&self, name: &str) -> Option<&Station> {
+        self.roster.by_key.get(self.roster.keys.get(name)?)
+    }
+
+    /// Reads the file again if another process changed it, and gives what it changed since the last call. Costs one
+    /// `stat` when nothing changed.
     ///
     /// # Errors
     /// Those of reading; what is in memory stays.
-    pub fn refresh(&mut self) -> Result<Vec<Station>, KeysError> {
+    pub fn refresh(&mut self) -> Result<Changes, KeysError> {
         self.reload()?;
-        Ok(std::mem::take(&mut self.gone))
+        Ok(std::mem::take(&mut self.changes))
     }
 
     /// Whether a key has joined, by the file as it is now. One that cannot be read changes nothing.
@@ -148,7 +167,10 @@ impl KnownStations {
         }
         let roster = self.parse()?;
         let stays = |was: &&Station| roster.by_key.contains_key(&was.key);
-        self.gone.extend(self.roster.by_key.values().filter(|was| !stays(was)).cloned());
+        self.changes.removed.extend(self.roster.by_key.values().filter(|was| !stays(was)).cloned());
+        let is_changed =
+            |now: &&Station| self.roster.by_key.get(&now.key).is_some_and(|was| was.volume != now.volume);
+        self.changes.volumes.extend(roster.by_key.values().filter(is_changed).cloned());
         self.roster = roster;
         self.read = stamp;
         self.apply_seen();
@@ -173,7 +195,8 @@ impl KnownStations {
             return Err(KeysError::BadName);
         }
         self.reload()?;
-        if self.roster.by_key.get(key).is_some_and(|station| station.name == name) {
+        let is_as_known = |station: &Station| station.name == name && station.zones == zones;
+        if self.roster.by_key.get(key).is_some_and(is_as_known) {
             self.saw(name, now_unix_s);
             return Ok(Admitted::Back);
         }
@@ -200,6 +223,7 @@ impl KnownStations {
             zones: zones.to_vec(),
             joined_unix_s: was.as_ref().map_or(now_unix_s, |was| was.joined_unix_s),
             last_seen_unix_s: now_unix_s,
+            volume: was.as_ref().and_then(|was| was.volume),
         };
         self.roster.insert(station);
         self.write(&locked).inspect_err(|_| {
@@ -250,6 +274,23 @@ impl KnownStations {
         Ok(removed)
     }
 
+    /// Writes down how loud a station is to play; `None` leaves that to the station.
+    ///
+    /// # Errors
+    /// [`KeysError::NoSuchStation`], and those of reading and writing.
+    pub fn set_volume(&mut self, name: &str, volume: Option<Volume>) -> Result<(), KeysError> {
+        let folder = self.folder.clone();
+        let locked = folder.lock()?;
+        self.reload()?;
+        let Some(mut station) = self.named(name).cloned() else {
+            return Err(KeysError::NoSuchStation(name.into()));
+        };
+        let was = station.clone();
+        station.volume = volume;
+        self.roster.insert(station);
+        self.write(&locked).inspect_err(|_| self.roster.insert(was))
+    }
+
     fn apply_seen(&mut self) {
         self.seen.retain(|key, seen| match self.roster.by_key.get_mut(key) {
             Some(station) => {
@@ -270,7 +311,12 @@ impl KnownStations {
         let text = std::str::from_utf8(&content).map_err(|_| damaged("it is not text".into()))?;
         let table: Table = toml::from_str(text).map_err(|error| damaged(error.message().into()))?;
         let mut roster = Roster::default();
-        for Row { name, noise_key, zones, joined_unix, last_seen_unix } in table.stations {
+        for Row { name, noise_key, zones, joined_unix, last_seen_unix, volume_db } in table.stations {
+            let volume = volume_db
+                .map(|db| {
+                    Volume::from_db(db).ok_or_else(|| damaged(format!("the volume of {name} is not one")))
+                })
+                .transpose()?;
             let key = NoisePublicKey::from_hex(&noise_key)
                 .ok_or_else(|| damaged(format!("the key of {name} is not one")))?;
             if roster.keys.contains_key(&name) || roster.by_key.contains_key(&key) {
@@ -282,6 +328,7 @@ impl KnownStations {
                 zones,
                 joined_unix_s: joined_unix,
                 last_seen_unix_s: last_seen_unix,
+                volume,
             });
         }
         Ok(roster)
@@ -294,6 +341,7 @@ impl KnownStations {
             zones: station.zones.clone(),
             joined_unix: station.joined_unix_s,
             last_seen_unix: station.last_seen_unix_s,
+            volume_db: station.volume.map(Volume::db),
         };
         let table = Table { stations: self.all().into_iter().map(row).collect() };
         let text = toml::to_string(&table).map_err(|source| KeysError::Encode { file: FILE, source })?;

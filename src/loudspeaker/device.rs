@@ -18,7 +18,7 @@ use crate::sample;
 
 /// Sound a callback takes. Twice that lies in the device's buffer, which is what a busy machine may be late
 /// by; PulseAudio was measured to grant it to the sample.
-const PERIOD: Duration = Duration::from_millis(30);
+const PERIOD: Duration = Duration::from_millis(20);
 /// Beyond latency and one callback, for the scheduler.
 const LEAD_MARGIN: Duration = Duration::from_millis(10);
 /// Waited beyond the moment when the last sample plays by the timestamps.
@@ -26,7 +26,7 @@ const TAIL_MARGIN: Duration = Duration::from_millis(10);
 /// The longest that a stream may take to its first timestamps.
 const WARM_UP: Duration = Duration::from_secs(4);
 /// How often a clip is looked after while it plays, and around its start.
-const STEERING_INTERVAL: Duration = Duration::from_millis(100);
+const STEERING_INTERVAL: Duration = Duration::from_millis(200);
 const STARTING_INTERVAL: Duration = Duration::from_millis(10);
 /// A stream interrupted for longer than this ran dry.
 const UNDERRUN_NS: f64 = 2e6;
@@ -203,15 +203,17 @@ impl DeviceLoudspeaker {
     pub(super) async fn play(
         &mut self,
         clip: &Clip,
+        gain: f32,
         at: tokio::time::Instant,
         on_start: impl FnOnce(),
     ) -> Result<PlayReport, LoudspeakerError> {
         let link = self.keeper.link().await.map_err(LoudspeakerError::Device)?;
         let sound = clip.sound();
-        let samples = match sample::resample(&sound, link.rate_hz)? {
+        let mut samples = match sample::resample(&sound, link.rate_hz)? {
             std::borrow::Cow::Borrowed(_) => sound.samples,
             std::borrow::Cow::Owned(resampled) => resampled.samples,
         };
+        samples.iter_mut().for_each(|sample| *sample *= gain);
         tokio::select! {
             report = play(&link, samples, at.into_std(), on_start) => {
                 let (progress, started_ns, underruns) = report?;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{LoudspeakerError, PlayReport};
-use crate::clip::Clip;
+use crate::clip::{Clip, ClipError};
 
 /// The folder.
 #[derive(Debug)]
@@ -30,10 +30,12 @@ impl FolderLoudspeaker {
     pub(super) async fn play(
         &mut self,
         clip: &Clip,
+        gain: f32,
         label: &str,
         at: tokio::time::Instant,
         on_start: impl FnOnce(),
     ) -> Result<PlayReport, LoudspeakerError> {
+        let clip = at_gain(clip, gain)?;
         tokio::time::sleep_until(at).await;
         let begun = tokio::time::Instant::now();
         on_start();
@@ -59,6 +61,16 @@ impl FolderLoudspeaker {
             underruns: 0,
         })
     }
+}
+
+/// The clip as it sounds at a gain; at 1 the clip itself.
+fn at_gain(clip: &Clip, gain: f32) -> Result<Clip, ClipError> {
+    if gain == 1.0 {
+        return Ok(clip.clone());
+    }
+    let mut sound = clip.sound();
+    sound.samples.iter_mut().for_each(|sample| *sample *= gain);
+    Clip::encode(&sound)
 }
 
 /// A file that is removed again, unless it was renamed.
@@ -105,7 +117,7 @@ mod tests {
         let at = Instant::now() + Duration::from_secs(1);
         let mut begun = None;
         let report = loudspeaker
-            .play(&clip, "hall-1-5f3a-1", at, || begun = Some(Instant::now()))
+            .play(&clip, 1.0, "hall-1-5f3a-1", at, || begun = Some(Instant::now()))
             .await
             .expect("played");
         assert_eq!(report.frames, 16_000);
@@ -121,9 +133,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let clip = clip();
         let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
-        let play = loudspeaker.play(&clip, "hall-1", Instant::now(), || ());
+        let play = loudspeaker.play(&clip, 1.0, "hall-1", Instant::now(), || ());
         assert!(tokio::time::timeout(Duration::from_secs(1), play).await.is_err());
         assert!(files(folder.path()).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_played_quietly_is_written_quietly() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
+        let report = loudspeaker.play(&clip(), 0.5, "hall-1", Instant::now(), || ()).await.expect("played");
+        assert_eq!(report.frames, 16_000);
+        let written = crate::sound_file::read(&folder.path().join("hall-1.wav")).expect("read");
+        assert!(written.samples.len() == 16_000 && written.samples.iter().all(|sample| *sample == 0.125));
     }
 
     #[test]

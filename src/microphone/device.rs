@@ -1,5 +1,6 @@
 //! A real microphone: its stream is opened once and kept running; sound is dropped until it is asked for.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::{Level, MicrophoneError, frames_of};
 use crate::clip::peak_db;
 use crate::devices::format::{Format, with_sample_type};
 use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
-use crate::devices::{Direction, Found, HealthWatch};
+use crate::devices::{DevicesError, Direction, Found, HealthWatch};
 use crate::sample::Sound;
 
 /// Sound a callback brings: adds to the delay, so it is short.
@@ -25,6 +26,8 @@ const FINAL_INTERVAL: Duration = Duration::from_millis(3);
 const RING: Duration = Duration::from_secs(4);
 /// A capture timestamp farther back than this is not believed.
 const MAX_LATENCY: Duration = Duration::from_millis(200);
+/// Recorded beyond the moment at which it is to finish: what was said last is still on its way, and a finger is quick.
+const TAIL: Duration = Duration::from_millis(150);
 /// Recordings that may wait for the callback.
 const QUEUE: usize = 4;
 
@@ -175,6 +178,15 @@ impl DeviceMicrophone {
         Ok(Self { keeper })
     }
 
+    /// Waits for a device that could not be opened.
+    pub(super) fn await_device(
+        wanted: Option<String>,
+        error: Arc<DevicesError>,
+    ) -> Result<Self, MicrophoneError> {
+        let keeper = Keeper::await_device(Opener, wanted, error).map_err(MicrophoneError::Device)?;
+        Ok(Self { keeper })
+    }
+
     pub(super) fn health(&self) -> HealthWatch {
         self.keeper.health()
     }
@@ -186,12 +198,13 @@ impl DeviceMicrophone {
     pub(super) async fn record(
         &mut self,
         length: Duration,
+        finish: impl Future<Output = ()>,
         on_level: impl FnMut(Level),
     ) -> Result<Sound, MicrophoneError> {
         let now = Instant::now();
         let link = self.keeper.link().await.map_err(MicrophoneError::Device)?;
         tokio::select! {
-            sound = record(&link, now, length, on_level) => sound,
+            sound = record(&link, now, length, finish, on_level) => sound,
             error = self.keeper.lost() => Err(MicrophoneError::Device(error)),
         }
     }
@@ -201,10 +214,12 @@ async fn record(
     link: &Link,
     not_before: Instant,
     length: Duration,
+    finish: impl Future<Output = ()>,
     mut on_level: impl FnMut(Level),
 ) -> Result<Sound, MicrophoneError> {
     let rate_hz = link.rate_hz;
-    let frames = frames_of(length, rate_hz);
+    let mut frames = frames_of(length, rate_hz);
+    let (mut finish, mut is_finishing) = (pin!(finish), false);
     let (ring, mut captured) = rtrb::RingBuffer::new(frames.min(frames_of(RING, rate_hz)).max(1));
     let not_before_ns = not_before.saturating_duration_since(link.epoch).as_nanos() as u64;
     {
@@ -218,7 +233,13 @@ async fn record(
     let mut next_level = tokio::time::Instant::now() + LEVEL_INTERVAL;
     while samples.len() < frames {
         let missing = Duration::from_secs_f64((frames - samples.len()) as f64 / f64::from(rate_hz));
-        tokio::time::sleep(missing.clamp(FINAL_INTERVAL, LEVEL_INTERVAL)).await;
+        tokio::select! {
+            () = tokio::time::sleep(missing.clamp(FINAL_INTERVAL, LEVEL_INTERVAL)) => (),
+            () = &mut finish, if !is_finishing => {
+                is_finishing = true;
+                frames = frames.min(frames_of(not_before.elapsed() + TAIL, rate_hz));
+            }
+        }
         let waiting = captured.slots();
         if let Ok(chunk) = captured.read_chunk(waiting) {
             samples.extend(chunk);
@@ -226,13 +247,14 @@ async fn record(
         if waiting >= captured.buffer().capacity() && samples.len() < frames {
             return Err(MicrophoneError::Overrun);
         }
-        if tokio::time::Instant::now() >= next_level || samples.len() == frames {
+        if tokio::time::Instant::now() >= next_level || samples.len() >= frames {
             let recorded = Duration::from_secs_f64(samples.len() as f64 / f64::from(rate_hz));
             on_level(Level { recorded, peak_db: peak_db(&samples[told..]) });
             told = samples.len();
             next_level += LEVEL_INTERVAL;
         }
     }
+    samples.truncate(frames);
     Ok(Sound { rate_hz, samples })
 }
 

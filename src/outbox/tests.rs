@@ -84,12 +84,14 @@ async fn a_clip_comes_back_to_the_bit_with_what_is_known_of_it() {
     assert!(rig.kept.is_empty());
     rig.put(2).await.unwrap();
     rig.put(1).await.unwrap();
-    let stations = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+    let stations = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
     rig.outbox.note(&Event::Sending { clip: name(1), stations });
-    for station in ["a", "b", "c"] {
-        rig.outbox.note(&Event::Verified { clip: name(1), station: station.into() });
+    let verified = |station: &str| Event::Verified { clip: name(1), station: station.into() };
+    ["a", "b", "c", "e"].iter().for_each(|station| rig.outbox.note(&verified(station)));
+    for station in ["b", "e"] {
+        rig.outbox.note(&Event::Playing { clip: name(1), station: station.into() });
     }
-    rig.outbox.note(&Event::Playing { clip: name(1), station: "b".into() });
+    rig.outbox.note(&verified("e"));
     rig.outbox.note(&failed(1, "c", Outcome::Interrupted));
     rig.outbox.note(&failed(9, "c", Outcome::Missed));
     let rig = rig.reopened().await;
@@ -103,6 +105,7 @@ async fn a_clip_comes_back_to_the_bit_with_what_is_known_of_it() {
     assert_eq!(known["b"], Restored { begun: true, ..has_it });
     assert_eq!(known["c"], Restored { outcome: Some(Outcome::Interrupted), ..has_it });
     assert_eq!(known["d"], Restored::default());
+    assert_eq!(known["e"], Restored { again: true, ..has_it }, "it was given it again after it had begun");
     assert_eq!((second.header.id.sequence, &second.known), (2, &None));
     assert!(!rig.file(&log_file(&name(9))).exists(), "nothing is noted of a clip that is not here");
 }

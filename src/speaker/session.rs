@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +16,11 @@ use crate::clock::{Clock, Exchange};
 use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
 use crate::keys::{KeysError, NoisePublicKey};
-use crate::link::{Frame, LinkError, PING_INTERVAL, StationLink};
+use crate::link::{Connection, Frame, LinkError, PING_INTERVAL, StationLink};
 use crate::loudspeaker::Loudspeaker;
 use crate::membership::{Membership, MembershipError};
 use crate::seal::{ASK_AGAIN_AFTER, TimeNonce};
+use crate::volume::Volume;
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt, WireError};
 use intake::{Refusal, Sent};
 use zeroize::Zeroizing;
@@ -46,10 +46,16 @@ pub(super) struct Memory {
     /// Which announcer clock that is.
     clock_of: Option<u64>,
     played: VecDeque<Receipt>,
+    /// The clip that began to sound last, until it has come to its end.
+    begun: Option<ClipId>,
     /// Whether the loudspeaker works.
     health: HealthWatch,
     /// What the announcer was told of it last.
     told_fault: Option<String>,
+    /// How loud the announcer wants it to play, if it says.
+    volume: Option<Volume>,
+    /// How loud it was told to play last, for the operator.
+    told_volume: Option<Volume>,
     /// None for an open link.
     pub membership: Option<Membership>,
 }
@@ -63,8 +69,11 @@ impl Memory {
             clock_of: None,
             health,
             told_fault: None,
+            volume: None,
+            told_volume: None,
             // A receipt that this station's last run wrote down, and perhaps could not deliver.
             played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
+            begun: membership.as_ref().and_then(Membership::last_cut_off),
             membership,
         }
     }
@@ -74,11 +83,12 @@ impl Memory {
             self.played.pop_front();
         }
         self.played.push_back(receipt);
+        self.begun = None;
     }
 }
 
 /// A nonce, and when it was sent.
-type Question = (TimeNonce, std::time::Instant);
+type Question = (TimeNonce, Instant);
 
 /// What the connection brings next.
 enum Turn {
@@ -120,8 +130,8 @@ fn transfer_deadline(wav_bytes: u32) -> Duration {
     TRANSFER_DEADLINE + Duration::from_secs(u64::from(wav_bytes) / TRANSFER_MIN_RATE)
 }
 
-pub(super) struct Session<'a> {
-    link: StationLink<TcpStream>,
+pub(super) struct Session<'a, C> {
+    link: StationLink<C>,
     /// What the announcer has proven to hold; none on an open link.
     announcer: Option<NoisePublicKey>,
     config: &'a Config,
@@ -131,13 +141,13 @@ pub(super) struct Session<'a> {
     next_ping: Instant,
     quick_pings: u32,
     /// When the announcer's time was asked last.
-    time_asked: std::time::Instant,
+    time_asked: Instant,
     question: Option<Question>,
 }
 
-impl<'a> Session<'a> {
+impl<'a, C: Connection> Session<'a, C> {
     pub fn new(
-        (link, announcer): (StationLink<TcpStream>, Option<NoisePublicKey>),
+        (link, announcer): (StationLink<C>, Option<NoisePublicKey>),
         config: &'a Config,
         memory: &'a mut Memory,
         events: &'a Events,
@@ -152,7 +162,7 @@ impl<'a> Session<'a> {
             shutdown,
             next_ping: Instant::now(),
             quick_pings: 0,
-            time_asked: std::time::Instant::now(),
+            time_asked: Instant::now(),
             question: None,
         }
     }
@@ -166,6 +176,9 @@ impl<'a> Session<'a> {
                 let _ = self.link.1.send(&FromStation::Goodbye).await;
                 let _ = self.link.1.close().await;
                 End::Shutdown
+            }
+            Err(error @ (SessionError::Refused(_) | SessionError::TurnedAway)) => {
+                End::Refused(crate::error_chain(&error))
             }
             Err(error) => End::Lost(crate::error_chain(&error)),
         }
@@ -232,6 +245,7 @@ impl<'a> Session<'a> {
             instance: self.memory.instance,
             last: self.memory.played.back().copied(),
             nonce: question.map(|(nonce, _)| nonce.0),
+            begun: self.memory.begun,
         })
         .await?;
         self.next_ping = Instant::now() + PING_INTERVAL;
@@ -258,6 +272,8 @@ impl<'a> Session<'a> {
                     self.quick_pings = FIRST_PINGS;
                 }
                 self.next_ping = Instant::now();
+                // Where it has a wish, it says so on each connection.
+                self.memory.volume = None;
                 Ok(())
             }
             FromAnnouncer::Refused { reason } => Err(SessionError::Refused(reason)),
@@ -268,7 +284,7 @@ impl<'a> Session<'a> {
     /// A question for the announcer's time, and when it is put; none on an open link.
     fn ask_time(&self) -> Result<Option<Question>, SessionError> {
         let asks = self.memory.membership.is_some();
-        Ok(if asks { Some((TimeNonce::generate()?, std::time::Instant::now())) } else { None })
+        Ok(if asks { Some((TimeNonce::generate()?, Instant::now())) } else { None })
     }
 
     /// Tells the announcer whether the loudspeaker works, if it would take it to be otherwise. A fault that was told
@@ -310,8 +326,9 @@ impl<'a> Session<'a> {
     async fn turn_until(&mut self, until: Instant, allowed: Duration) -> Result<Turn, SessionError> {
         loop {
             let turn = tokio::select! {
-                turn = self.turn() => turn,
+                biased;
                 () = sleep_until(until) => return Err(SessionError::Overdue(allowed)),
+                turn = self.turn() => turn,
             };
             match self.act(turn).await? {
                 Some(Turn::Shutdown) => return Err(SessionError::Shutdown),
@@ -324,14 +341,16 @@ impl<'a> Session<'a> {
     /// Waits for whatever comes first. Cancelling loses nothing.
     async fn turn(&mut self) -> Result<Turn, LinkError> {
         tokio::select! {
+            // What is rare comes first, so that no flood of frames holds it up.
+            biased;
+            () = self.shutdown.cancelled() => Ok(Turn::Shutdown),
+            () = self.memory.health.changed() => Ok(Turn::HealthChanged),
+            () = sleep_until(self.next_ping) => Ok(Turn::PingDue),
             frame = self.link.0.next() => Ok(match frame? {
                 Some(Frame::Message(message)) => Turn::Message(message),
                 Some(Frame::Block(block)) => Turn::Block(block),
                 None => Turn::Closed,
             }),
-            () = sleep_until(self.next_ping) => Ok(Turn::PingDue),
-            () = self.memory.health.changed() => Ok(Turn::HealthChanged),
-            () = self.shutdown.cancelled() => Ok(Turn::Shutdown),
         }
     }
 
@@ -351,7 +370,7 @@ impl<'a> Session<'a> {
                 self.send(FromStation::Ping { t1_us: clock_us(self.memory.base, now) }).await?;
                 if self.time_asked.elapsed() >= ASK_AGAIN_AFTER {
                     self.question = self.ask_time()?;
-                    self.time_asked = std::time::Instant::now();
+                    self.time_asked = Instant::now();
                     if let Some((nonce, _)) = self.question {
                         self.send(FromStation::AskTime { nonce: nonce.0 }).await?;
                     }
@@ -366,6 +385,15 @@ impl<'a> Session<'a> {
                 match (&mut self.memory.membership, self.question.take()) {
                     (Some(member), Some((nonce, asked))) => member.told_time(nonce, &statement, asked)?,
                     _ => return Err(SessionError::OutOfTurn),
+                }
+                Ok(None)
+            }
+            Turn::Message(FromAnnouncer::Volume { volume }) => {
+                self.memory.volume = volume;
+                if self.memory.told_volume != volume {
+                    self.memory.told_volume = volume;
+                    let station = self.config.name.clone();
+                    self.events.tell(Event::Volume { station, volume_db: volume.map(Volume::db) });
                 }
                 Ok(None)
             }

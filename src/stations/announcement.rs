@@ -1,6 +1,6 @@
 //! One announcement: the clip, and how far each station is with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ pub(super) struct Timing {
 pub(super) struct Announcement {
     pub delivery: Arc<Delivery>,
     pub expires: Instant,
-    pub recipients: HashMap<String, Recipient>,
+    pub recipients: BTreeMap<String, Recipient>,
     pub tally: Tally,
     /// When it was announced, by this run of the announcer.
     pub made: Instant,
@@ -171,7 +171,7 @@ impl Announcement {
         Self {
             delivery,
             expires,
-            recipients: HashMap::new(),
+            recipients: BTreeMap::new(),
             tally: Tally::default(),
             made,
             is_restored: false,
@@ -228,7 +228,7 @@ impl Announcement {
         self.progress(station).is_some_and(|progress| !matches!(progress, Progress::Ended(..)))
     }
 
-    /// The names whose progress passes the test; in no order.
+    /// The names whose progress passes the test, sorted.
     pub fn names(&self, test: impl Fn(&Progress) -> bool) -> Vec<String> {
         self.recipients
             .iter()

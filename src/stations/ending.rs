@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::announcement::{Announcement, Delivery, Progress};
-use super::{Action, MAX_KEPT_BYTES, MAX_SENDINGS, Order, Presence, REJOIN_GRACE, Station, Stations};
-use crate::event::{Event, Outcome};
-use crate::wire::ClipId;
+use super::announcement::{Announcement, Delivery, Progress, Timing};
+use super::{
+    Action, MAX_KEPT_BYTES, MAX_REFUSALS, MAX_SENDINGS, Order, Presence, REJOIN_GRACE, Station, Stations,
+};
+use crate::event::{self, Event, Outcome};
+use crate::wire::{ClipId, Receipt};
 
 /// What an earlier run of the announcer knew of one station and one clip.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,11 +20,96 @@ pub struct Restored {
     pub has_it: bool,
     /// Its loudspeaker had begun.
     pub begun: bool,
+    /// It had begun once before it had the clip the last time.
+    pub again: bool,
     /// The last word.
     pub outcome: Option<Outcome>,
 }
 
 impl Stations {
+    /// Takes a receipt, if one is still due.
+    pub(super) fn played(&mut self, name: &str, receipt: Receipt, now: Instant) {
+        let Some(announcement) = self.announcements.get_mut(&receipt.clip) else { return };
+        let Some(recipient) = announcement.recipients.get(name) else { return };
+        let (told, due) = match (recipient.told, announcement.due) {
+            (Some(told), Some(due)) => (told, due),
+            // An earlier run told it, and named the instant that the receipt counts from.
+            _ if announcement.is_restored => (now, now),
+            _ => return,
+        };
+        let again = recipient.again;
+        if !announcement.is_open(name) {
+            return;
+        }
+        let due_frames = announcement.delivery.sound_frames;
+        if receipt.frames != due_frames {
+            let reason = format!("its receipt says {} of {due_frames} frames", receipt.frames);
+            self.end(receipt.clip, name, Outcome::Interrupted, reason);
+            return self.settle(now);
+        }
+        let behind = i64::try_from(told.saturating_duration_since(due).as_micros()).unwrap_or(i64::MAX);
+        let late_us = behind.saturating_add(receipt.start_error_us);
+        let off_us = event::worst_off_us(late_us, receipt.max_error_us);
+        let late = Duration::from_micros(late_us.max(0) as u64);
+        let outcome = Outcome::played(late);
+        announcement.set(name, Progress::Ended(outcome, String::new()));
+        announcement
+            .timings
+            .insert(name.to_owned(), Timing { late_us, off_us, uncertainty_us: receipt.uncertainty_us });
+        self.tell(Event::Played {
+            clip: receipt.clip.to_string(),
+            station: name.to_owned(),
+            outcome,
+            again,
+            frames: receipt.frames,
+            late_ms: late.as_millis() as u64,
+            start_error_us: receipt.start_error_us,
+            max_error_us: receipt.max_error_us,
+            underruns: receipt.underruns,
+            uncertainty_us: receipt.uncertainty_us,
+            off_us,
+        });
+        self.settle(now);
+    }
+
+    pub(super) fn rejected(&mut self, name: &str, clip: ClipId, reason: String, now: Instant) -> bool {
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
+        if !matches!(announcement.progress(name), Some(Progress::Sent { .. })) {
+            return false;
+        }
+        announcement.trouble(name, &reason);
+        let refusals = announcement.recipients.get_mut(name).map_or(MAX_REFUSALS, |recipient| {
+            recipient.refusals += 1;
+            recipient.refusals
+        });
+        self.tell(Event::Rejected {
+            clip: clip.to_string(),
+            station: name.to_owned(),
+            reason: reason.clone(),
+        });
+        match refusals {
+            MAX_REFUSALS.. => {
+                self.end(clip, name, Outcome::Rejected, format!("it refused the clip: {reason}"))
+            }
+            _ => self.owe(clip, name),
+        }
+        self.order(name, Order::Note(clip));
+        self.settle(now);
+        true
+    }
+
+    pub(super) fn failed(&mut self, name: &str, clip: ClipId, reason: String, now: Instant) -> bool {
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
+        if !matches!(announcement.progress(name), Some(Progress::Verified | Progress::Told { .. })) {
+            return false;
+        }
+        let outcome = announcement.unheard(name);
+        self.end(clip, name, outcome, reason);
+        self.order(name, Order::Note(clip));
+        self.settle(now);
+        true
+    }
+
     /// The last word on a station that did not play a clip; nothing if it was spoken already.
     pub(super) fn end(&mut self, id: ClipId, name: &str, outcome: Outcome, reason: String) {
         let Some(announcement) = self.announcements.get_mut(&id) else { return };
@@ -70,6 +158,19 @@ impl Stations {
         }
     }
 
+    /// A station says that it once began a clip that it has not played to its end; its word of that may have been lost.
+    pub(super) fn was_cut_off(&mut self, id: ClipId, name: &str) {
+        let Some(announcement) = self.announcements.get_mut(&id).filter(|it| it.is_open(name)) else {
+            return;
+        };
+        let is_restored = announcement.is_restored;
+        let Some(recipient) = announcement.recipients.get_mut(name) else { return };
+        let was_told = recipient.told.is_some() || is_restored;
+        if was_told && !recipient.again && !std::mem::replace(&mut recipient.begun, true) {
+            self.tell(Event::Playing { clip: id.to_string(), station: name.to_owned() });
+        }
+    }
+
     /// A station is back without a receipt of a clip that it is due.
     pub(super) fn is_back(&mut self, id: ClipId, name: &str, now: Instant) {
         let keeps = self.keeps;
@@ -99,12 +200,9 @@ impl Stations {
     /// Ends a clip for stations that have it and could only play it when it has expired, and has them dial anew.
     pub(super) fn too_late(&mut self, id: ClipId, names: &[String], now: Instant) {
         for name in names {
-            self.end(
-                id,
-                name,
-                Outcome::Missed,
-                "it could not have played before the clip expired".to_owned(),
-            );
+            let Some(announcement) = self.announcements.get(&id) else { return };
+            let outcome = announcement.unheard(name);
+            self.end(id, name, outcome, "it could not have played before the clip expired".to_owned());
             if let Some(Station { presence: Presence::Here { connection, .. }, .. }) = self.roster.get(name) {
                 let connection = *connection;
                 self.actions.push(Action::Order(connection, Order::Drop));
@@ -159,7 +257,7 @@ impl Stations {
         let mut announcement = Announcement::new(Arc::new(delivery), expires.unwrap_or(now), now);
         announcement.is_restored = true;
         announcement.settled = settled;
-        let mut open = Vec::new();
+        let (mut open, keeps) = (Vec::new(), self.keeps);
         for (name, was) in known {
             let progress = match was.outcome {
                 Some(outcome) => {
@@ -177,7 +275,9 @@ impl Stations {
             );
             if let Some(recipient) = announcement.recipients.get_mut(&name) {
                 recipient.begun = was.begun;
-                recipient.unresolved = was.has_it;
+                recipient.again = was.again;
+                // Without keeping nobody is waited for, and what was said of those who were away stands.
+                recipient.unresolved = was.has_it || !keeps;
             }
         }
         self.announcements.insert(id, announcement);

@@ -1,12 +1,11 @@
 //! Forged headers: 10,000 through a station's own admission, and some hundred over a socket.
 
-use std::time::Instant;
-
 use bullhorn::event::Event;
 use bullhorn::invite::{DEFAULT_VALIDITY, InviteBook};
 use bullhorn::keys::AnnouncerKeys;
 use bullhorn::seal::{self, Claim, TimeNonce, TimeStatement};
 use bullhorn::wire::{ClipHeader, FromAnnouncer, FromStation, Statement};
+use tokio::time::Instant;
 
 use crate::building::Disk;
 use crate::mask::{Mask, header_of};

@@ -25,8 +25,14 @@ async fn hear(link: &mut StationLink<TcpStream>) -> Option<FromAnnouncer> {
 }
 
 async fn say_hello(link: &mut StationLink<TcpStream>, name: &str, last: Option<Receipt>) {
-    let hello =
-        FromStation::Hello { name: name.into(), zones: vec![], instance: 1, last, nonce: Some([1; 16]) };
+    let hello = FromStation::Hello {
+        name: name.into(),
+        zones: vec![],
+        instance: 1,
+        last,
+        nonce: Some([1; 16]),
+        begun: None,
+    };
     link.1.send(&hello).await.unwrap();
 }
 

@@ -87,6 +87,7 @@ async fn a_connection_held_in_reserve_is_worth_nothing() {
             instance: 1,
             last: None,
             nonce: Some([1; 16]),
+            begun: None,
         };
         link.1.send(&hello).await.unwrap();
         match timeout(PATIENCE, link.0.next()).await.unwrap() {
@@ -122,6 +123,7 @@ async fn an_accomplice_that_keeps_the_announcer_busy_does_not_help() {
                 instance: 1,
                 last: None,
                 nonce: Some([1; 16]),
+                begun: None,
             };
             if link.1.send(&hello).await.is_ok() {
                 let _ = link.0.next().await;

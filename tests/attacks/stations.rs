@@ -21,6 +21,7 @@ async fn gets_nothing(building: &Building, keys: &StationKeys, contact: Contact<
         instance: 1,
         last: None,
         nonce: Some([1; 16]),
+        begun: None,
     };
     // It may be gone already.
     let _ = link.1.send(&hello).await;
@@ -44,7 +45,7 @@ async fn unknown_keys_and_bad_invites_get_nothing() {
     let book = InviteBook::new(&building.folder);
     let issue =
         |seconds: u64, at: u64| book.issue(&building.keys(), Duration::from_secs(seconds), at).unwrap();
-    let now = building.site.unix_ms(std::time::Instant::now()) / 1_000;
+    let now = building.site.unix_ms(tokio::time::Instant::now()) / 1_000;
     let expired = issue(60, now - 61);
     gets_nothing(&building, &keys, Contact::Invite(&expired)).await;
     let replaced = issue(60, now);

@@ -118,7 +118,14 @@ async fn cut_and_back(stage: Stage) {
         let id = goes_as_far_as(peer, stage).await;
         let last = (stage >= Stage::Told).then(|| receipt(id, 20_000));
         let mut peer = RawStation::open(address).await;
-        let hello = FromStation::Hello { name: "bad".into(), zones: vec![], instance: 1, last, nonce: None };
+        let hello = FromStation::Hello {
+            name: "bad".into(),
+            zones: vec![],
+            instance: 1,
+            last,
+            nonce: None,
+            begun: None,
+        };
         peer.say(&hello).await;
         assert!(matches!(peer.next().await, Heard::Message(FromAnnouncer::Welcome { .. })));
         if last.is_none() {
@@ -238,6 +245,7 @@ async fn the_worst_that_a_station_can_do() {
                 instance: 1,
                 last,
                 nonce: None,
+                begun: None,
             })
             .await;
             peer.next().await;

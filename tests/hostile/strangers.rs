@@ -149,7 +149,8 @@ async fn strangers_are_told_dropped_and_disturb_nobody() {
         cases.add(format!("the name {name:?}"), first_bytes(address, message(&hello(name, 1))));
     }
     let zones = vec!["z".to_owned(); 17];
-    let crowded = FromStation::Hello { name: "a".into(), zones, instance: 1, last: None, nonce: None };
+    let crowded =
+        FromStation::Hello { name: "a".into(), zones, instance: 1, last: None, nonce: None, begun: None };
     cases.add("17 zones", first_bytes(address, message(&crowded)));
     cases.add("a name that is taken", async move {
         let mut peer = RawStation::open(address).await;

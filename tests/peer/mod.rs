@@ -194,7 +194,7 @@ impl RawStation {
 }
 
 pub fn hello(name: &str, instance: u64) -> FromStation {
-    FromStation::Hello { name: name.into(), zones: vec![], instance, last: None, nonce: None }
+    FromStation::Hello { name: name.into(), zones: vec![], instance, last: None, nonce: None, begun: None }
 }
 
 /// What a role told, all of it, and where the test stands in it.
@@ -269,6 +269,8 @@ impl Office {
         let config = announcer::Config {
             length: None,
             rate_hz: None,
+            preparation: Default::default(),
+            monitor: None,
             max_stations: announcer::DEFAULT_MAX_STATIONS,
             zones: vec![],
             keep,
@@ -351,6 +353,7 @@ impl Hall {
             port: address.port(),
             name: name.into(),
             delay_us: 0,
+            volume: Default::default(),
             zones,
             membership,
             archive: None,

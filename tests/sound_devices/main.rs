@@ -8,10 +8,11 @@ mod pulse;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bullhorn::clip::{self, Clip};
+use bullhorn::clip::Clip;
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::sample::{self, Sound};
+use bullhorn::sound_file;
 use libtest_mimic::{Arguments, Trial};
 
 use hearing::find;
@@ -50,7 +51,7 @@ fn speech(folder: &Path) -> PathBuf {
 
 /// Speech as it should be heard at [`RATE_HZ`].
 fn expected(path: &Path) -> Vec<f32> {
-    let sound = clip::read_file(path).expect("speech");
+    let sound = sound_file::read(path).expect("speech");
     sample::resample(&sound, RATE_HZ).expect("resampled").samples.clone()
 }
 
@@ -86,7 +87,7 @@ fn a_clip_is_heard_from_its_first_sample_to_its_last() {
             let likeness = find(&wanted[part], &heard[near]).likeness;
             assert!(likeness >= 0.95, "{output}: eighth {eighth} is {likeness} like what was sent");
         }
-        assert_eq!(number(&played, "frames"), clip::read_file(&path).expect("speech").samples.len() as f64);
+        assert_eq!(number(&played, "frames"), sound_file::read(&path).expect("speech").samples.len() as f64);
     }
 }
 
@@ -146,7 +147,7 @@ fn a_microphone_records_what_is_said_and_exactly_as_long() {
     assert_eq!(number(&recorded, "frames"), 6.0 * f64::from(RATE_HZ));
     assert!((90.0..=130.0).contains(&number(&recorded, "levels")), "{recorded:?}");
     assert!(number(&recorded, "late_ms") < 60.0, "{recorded:?}");
-    let heard = find(&wanted, &clip::read_file(&saved).expect("the recording").samples);
+    let heard = find(&wanted, &sound_file::read(&saved).expect("the recording").samples);
     assert!(heard.likeness >= 0.98, "{heard:?}");
 }
 
@@ -240,13 +241,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 async fn play(output: &str, wav: &str, moment: u128, once: bool) {
-    let clip = Clip::encode(&clip::read_file(Path::new(wav)).expect("a WAV")).expect("a clip");
+    let clip = Clip::encode(&sound_file::read(Path::new(wav)).expect("a WAV")).expect("a clip");
     let mut loudspeaker = Loudspeaker::open(&output.parse::<Output>().expect("an output")).expect("open");
     say(&format!("name={}", loudspeaker.name()));
     loop {
         let ahead = tokio::time::Instant::now() + Duration::from_secs(3);
         let at = if moment == 0 { ahead } else { instant_of(moment).into() };
-        match loudspeaker.play(&clip, "clip", at, || ()).await {
+        match loudspeaker.play(&clip, 1.0, "clip", at, || ()).await {
             Ok(report) => say(&format!(
                 "frames={}\tstart_error_us={}\tmax_error_us={}\tunderruns={}\tlead_ms={}",
                 report.frames,
@@ -269,7 +270,7 @@ async fn record(input: &str, wav: &str, seconds: f64) {
     say(&format!("name={}", microphone.name()));
     let begun = std::time::Instant::now();
     let mut levels = 0;
-    match microphone.record(Duration::from_secs_f64(seconds), |_| levels += 1).await {
+    match microphone.record(Duration::from_secs_f64(seconds), std::future::pending(), |_| levels += 1).await {
         Ok(sound) => {
             let late_ms = (begun.elapsed().as_secs_f64() - seconds) * 1e3;
             let Sound { samples, .. } = &sound;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub const BULLHORN: &str = env!("CARGO_BIN_EXE_bullhorn");
 
 /// How long sound may still come out after the verdict.
-const AFTERWARDS: Duration = Duration::from_millis(700);
+pub const AFTERWARDS: Duration = Duration::from_millis(700);
 /// Where keys are kept, unless `--state` says otherwise.
 pub const STATE: &str = "XDG_STATE_HOME";
 
@@ -37,9 +37,20 @@ pub struct Program {
     waiting: VecDeque<Value>,
     /// Every line of standard output.
     said: Vec<String>,
-    complaints: Arc<Mutex<String>>,
+    complaints: Arc<(Mutex<String>, Condvar)>,
     listener: Option<JoinHandle<()>>,
     _state: Option<TempDir>,
+}
+
+/// How large a process is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Memory that is resident, in KiB.
+    pub resident_kib: u64,
+    /// Open files, sockets among them.
+    pub files: usize,
+    /// Threads.
+    pub threads: u64,
 }
 
 impl Program {
@@ -87,12 +98,13 @@ impl Program {
                 }
             }
         });
-        let complaints = Arc::new(Mutex::new(String::new()));
+        let complaints = Arc::new((Mutex::new(String::new()), Condvar::new()));
         let writer = Arc::clone(&complaints);
         let listener = std::thread::spawn(move || {
             let mut block = [0; 4096];
             while let Ok(count @ 1..) = errors.read(&mut block) {
-                writer.lock().unwrap().push_str(&String::from_utf8_lossy(&block[..count]));
+                writer.0.lock().unwrap().push_str(&String::from_utf8_lossy(&block[..count]));
+                writer.1.notify_all();
             }
         });
         Self {
@@ -111,6 +123,31 @@ impl Program {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the kernel says of its memory and files now.
+    pub fn size(&self) -> Size {
+        let folder = std::path::PathBuf::from(format!("/proc/{}", self.id()));
+        let status = std::fs::read_to_string(folder.join("status")).unwrap();
+        let number = |key: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Size {
+            resident_kib: number("VmRSS:"),
+            files: std::fs::read_dir(folder.join("fd")).unwrap().count(),
+            threads: number("Threads:"),
+        }
+    }
+
+    /// The processor time it has used so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // After the name, which may hold spaces: utime and stime are fields 14 and 15, in ticks of 10 ms (proc(5)).
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks: u64 =
+            fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
     }
 
     /// Takes the first event of this name that was not taken yet, waiting for it if need be.
@@ -179,6 +216,19 @@ impl Program {
         self.waiting.iter().filter(|waiting| waiting["event"] == event).count()
     }
 
+    /// Every event that it printed so far.
+    pub fn printed(&mut self) -> Vec<Value> {
+        while let Ok(event) = self.next_event(Instant::now()) {
+            self.waiting.push_back(event);
+        }
+        self.said.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Every event that it printed before it was killed; a line that was cut short by that is none.
+    pub fn printed_to_the_end(&mut self) -> Vec<Value> {
+        self.rest().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Everything it printed, once it ended or closed its output.
     pub fn rest(&mut self) -> Vec<String> {
         let give_up = Instant::now() + DEADLINE;
@@ -236,7 +286,15 @@ impl Program {
         {
             listener.join().unwrap();
         }
-        self.complaints.lock().unwrap().clone()
+        self.complaints.0.lock().unwrap().clone()
+    }
+
+    /// Waits until standard error holds `part`.
+    pub fn wait_for_complaint(&self, part: &str) {
+        let (text, grown) = &*self.complaints;
+        let lacks = |text: &mut String| !text.contains(part);
+        let (text, waited) = grown.wait_timeout_while(text.lock().unwrap(), DEADLINE, lacks).unwrap();
+        assert!(!waited.timed_out(), "{} never complained of {part:?}: {text}", self.name);
     }
 }
 
@@ -296,9 +354,9 @@ impl Plan {
         self
     }
 
-    /// Says a WAV.
+    /// Says a WAV as it is, to the bit.
     pub fn says(self, wav: &std::path::Path) -> Self {
-        self.announce([OsString::from("--input"), file(wav)])
+        self.announce([OsString::from("--no-level"), "--input".into(), file(wav)])
     }
 
     /// A station that plays to a device, or to `file:DIR`.

@@ -5,8 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod correlate;
+pub mod dice;
 pub mod hallway;
+pub mod mortal;
+pub mod network;
+pub mod oracle;
+pub mod pty;
 pub mod pulse;
+pub mod small_disk;
 pub mod terminal;
 pub mod wav;
 

@@ -2,6 +2,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::volume::Volume;
 
 #[test]
 fn a_name_belongs_to_the_key_that_joined_with_it() {
@@ -26,6 +27,37 @@ fn a_name_belongs_to_the_key_that_joined_with_it() {
 }
 
 #[test]
+fn a_volume_set_by_another_process_is_seen_once_and_stays() {
+    let Fixture { _home, folder } = fixture();
+    let mut running = KnownStations::open(&folder).unwrap();
+    running.admit(&key(1), "hall-1", &[], 10).unwrap();
+    running.admit(&key(2), "hall-2", &[], 10).unwrap();
+    let quiet = Volume::from_db(-6.5);
+    KnownStations::open(&folder).unwrap().set_volume("hall-1", quiet).unwrap();
+    let Changes { removed, volumes } = running.refresh().unwrap();
+    assert!(removed.is_empty());
+    assert_eq!(
+        volumes.iter().map(|it| (it.name.as_str(), it.volume)).collect::<Vec<_>>(),
+        [("hall-1", quiet)]
+    );
+    assert_eq!(running.refresh().unwrap(), Changes::default());
+    // It outlives a change of zones, and what was seen.
+    running.admit(&key(1), "hall-1", &["gym".into()], 20).unwrap();
+    running.saw("hall-2", 30);
+    running.save_seen().unwrap();
+    let mut again = KnownStations::open(&folder).unwrap();
+    assert_eq!(again.named("hall-1").unwrap().volume, quiet);
+    assert_eq!(
+        again.named("hall-1").unwrap().zones,
+        ["gym"],
+        "a station that comes back may have other zones"
+    );
+    again.set_volume("hall-1", None).unwrap();
+    assert_eq!(running.refresh().unwrap().volumes[0].volume, None);
+    assert!(matches!(again.set_volume("hall-3", quiet), Err(KeysError::NoSuchStation(_))));
+}
+
+#[test]
 fn a_removed_station_is_gone_from_a_running_announcer_and_stays_gone() {
     let Fixture { _home, folder } = fixture();
     let mut running = KnownStations::open(&folder).unwrap();
@@ -33,10 +65,10 @@ fn a_removed_station_is_gone_from_a_running_announcer_and_stays_gone() {
     running.admit(&key(2), "hall-2", &[], 10).unwrap();
     running.saw("hall-1", 20);
     running.saw("hall-2", 20);
-    assert!(running.refresh().unwrap().is_empty());
+    assert_eq!(running.refresh().unwrap(), Changes::default());
     let removed = KnownStations::open(&folder).unwrap().remove("hall-1").unwrap();
     assert_eq!(removed.key, key(1));
-    let gone = running.refresh().unwrap();
+    let gone = running.refresh().unwrap().removed;
     assert_eq!(gone.iter().map(|station| station.name.as_str()).collect::<Vec<_>>(), ["hall-1"]);
     assert!(running.station(&key(1)).is_none());
     running.saw("hall-1", 30);
@@ -173,4 +205,27 @@ fn a_receipt_outlives_the_process_and_goes_when_the_next_clip_begins() {
     assert_eq!(heard.mark(&announcer), Some(Mark { epoch: 3, sequence: 7, finished: true }));
     heard.advance(&announcer, Mark { epoch: 3, sequence: 8, finished: false }).unwrap();
     assert_eq!((heard.receipt(&announcer), Heard::open(&folder).unwrap().receipt(&announcer)), (None, None));
+}
+
+#[test]
+fn what_was_cut_off_is_known_until_it_is_finished_or_another_is_begun() {
+    let Fixture { _home, folder } = fixture();
+    let announcer = AnnouncerKeys::load_or_create(&folder).unwrap().id();
+    let clip = |sequence| crate::wire::ClipId { epoch: 3, sequence };
+    let mark = |sequence, finished| Mark { epoch: 3, sequence, finished };
+    let mut heard = Heard::open(&folder).unwrap();
+    assert!(matches!(heard.sounds(&announcer, clip(7)), Err(KeysError::HeardLater)));
+    heard.advance(&announcer, mark(7, false)).unwrap();
+    assert_eq!(heard.cut_off(&announcer), None, "it has not sounded");
+    heard.sounds(&announcer, clip(7)).unwrap();
+    let mut heard = Heard::open(&folder).unwrap();
+    assert_eq!(heard.cut_off(&announcer), Some(clip(7)));
+    heard.advance(&announcer, mark(7, false)).unwrap();
+    assert_eq!(heard.cut_off(&announcer), Some(clip(7)), "it is taken once more");
+    heard.advance(&announcer, mark(7, true)).unwrap();
+    assert_eq!(heard.cut_off(&announcer), None);
+    heard.advance(&announcer, mark(8, false)).unwrap();
+    heard.sounds(&announcer, clip(8)).unwrap();
+    heard.advance(&announcer, mark(9, false)).unwrap();
+    assert_eq!((heard.cut_off(&announcer), Heard::open(&folder).unwrap().cut_off(&announcer)), (None, None));
 }

@@ -194,6 +194,6 @@ proptest! {
         prop_assert!(started_us.abs() < 50.0, "started {started_us} µs off");
         prop_assert!(progress.ended().is_some());
         prop_assert!(worst_us <= 150.0, "{worst_us} µs off");
-        prop_assert!(worst_bend <= 1.0 / 3_000.0, "bent by {worst_bend}");
+        prop_assert!(worst_bend <= 1.0 / 2_000.0, "bent by {worst_bend}");
     }
 }

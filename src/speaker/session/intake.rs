@@ -1,13 +1,12 @@
 //! Taking a clip in: everything that is checked before a sample of it is played.
 
-use std::time::Instant as StdInstant;
-
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{Session, SessionError, Turn, transfer_deadline};
 use crate::clip::{Clip, ClipError, Incoming};
 use crate::clip_cipher::{ClipCipherError, ClipKey, ClipOpener};
+use crate::link::Connection;
 use crate::seal::{self, Claim};
 use crate::wire::{ClipHeader, WireError};
 
@@ -35,7 +34,7 @@ pub(super) enum Refusal {
     Unsigned,
 }
 
-impl Session<'_> {
+impl<C: Connection> Session<'_, C> {
     /// Takes the clip in and checks it against its header. The inner error is for the announcer.
     pub(super) async fn receive(
         &mut self,
@@ -97,7 +96,7 @@ impl Session<'_> {
                     zones: &header.zones,
                     format: header.format,
                 };
-                admission.judge(&claim, StdInstant::now())?;
+                admission.judge(&claim, Instant::now())?;
                 let key = sent.key.as_slice().try_into().map_err(|_| Refusal::Unsigned)?;
                 Some(ClipOpener::new(&ClipKey::from_bytes(key))?)
             }

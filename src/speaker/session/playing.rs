@@ -8,6 +8,7 @@ use super::{Session, SessionError, Turn};
 use crate::clip::Clip;
 use crate::event::{self, Event, Outcome};
 use crate::keys::{KeysError, Mark};
+use crate::link::Connection;
 use crate::loudspeaker::Loudspeaker;
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
 
@@ -16,7 +17,7 @@ const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
 /// The furthest instant: an earlier page of the greatest length, and a transfer.
 const MAX_AHEAD: Duration = Duration::from_secs(300);
 
-impl Session<'_> {
+impl<C: Connection> Session<'_, C> {
     /// Says that the clip is here, waits for the instant, plays, and reports.
     pub(super) async fn play(
         &mut self,
@@ -25,7 +26,7 @@ impl Session<'_> {
         loudspeaker: &mut Loudspeaker,
     ) -> Result<(), SessionError> {
         let id = header.id;
-        let again = self.was_begun(id);
+        let again = self.memory.begun == Some(id);
         let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
         let early = Duration::from_micros(self.config.delay_us.min(0).unsigned_abs());
         let lead = loudspeaker.lead() + way + early;
@@ -61,21 +62,26 @@ impl Session<'_> {
         let shutdown = self.shutdown;
         let result = {
             let (started, mut has_started) = tokio::sync::oneshot::channel();
-            let play = loudspeaker.play(clip, &label, at, || {
+            // Some pages may come to have a floor: whoever is in danger must hear them.
+            let gain = self.memory.volume.unwrap_or(self.config.volume).gain(None);
+            let play = loudspeaker.play(clip, gain, &label, at, || {
                 // Nobody may wait for it any more.
                 let _ = started.send(());
             });
             tokio::pin!(play);
             loop {
                 tokio::select! {
-                    result = &mut play => break Some(result),
+                    // That it began is told before that it ended.
+                    biased;
                     Ok(()) = &mut has_started, if !announced => {
                         announced = true;
+                        self.note_sounding(id);
                         self.tell(|clip, station| Event::Playing { clip, station }, id);
                         if link_error.is_none() {
                             link_error = self.send(FromStation::Playing { clip: id }).await.err();
                         }
                     }
+                    result = &mut play => break Some(result),
                     turn = self.turn(), if link_error.is_none() => match self.act(turn).await {
                         // A page that has begun is played to its end, whatever becomes of the link.
                         Ok(None) => (),
@@ -143,15 +149,8 @@ impl Session<'_> {
     /// Whether a clip is too old by the time it would begin, by the announcer's clock.
     fn is_expired(&self, header: &ClipHeader, at: Instant) -> bool {
         let admission = self.memory.membership.as_ref().and_then(|member| member.admission());
-        let late = Instant::now().max(at).into_std();
+        let late = Instant::now().max(at);
         admission.is_some_and(|it| it.time.latest_unix_ms(late) >= header.expires_unix_ms)
-    }
-
-    /// Whether this station began that clip once, and did not come to its end.
-    fn was_begun(&self, id: ClipId) -> bool {
-        let admission = self.memory.membership.as_ref().and_then(|member| member.admission());
-        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
-        admission.is_some_and(|it| it.heard == Some(mark))
     }
 
     /// Writes down that a clip is about to be played, so that no later run takes an earlier one.
@@ -167,6 +166,13 @@ impl Session<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Writes down that a clip sounds, so that the announcer learns of it should it be cut off.
+    fn note_sounding(&mut self, id: ClipId) {
+        self.memory.begun = Some(id);
+        let noted = self.memory.membership.as_mut().map(|member| member.note_sounding(id));
+        self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
     }
 
     /// Writes down that a clip was played to its end, so that no later run plays it again, and so that the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
-use crate::event::Missing;
+use crate::event::{Missing, Outcome};
 
 pub(super) const LENGTH: Duration = Duration::from_secs(2);
 pub(super) const LEAD: Duration = Duration::from_millis(5);
@@ -73,10 +73,26 @@ impl Office {
         instance: u64,
         last: Option<Receipt>,
     ) -> Result<ConnectionId, String> {
+        self.join_after(name, zones, instance, last, None)
+    }
+
+    /// A station that was cut off in the middle of a clip is back.
+    pub(super) fn join_cut_off(&mut self, name: &str, begun: ClipId) {
+        self.join_after(name, &[], 1, None, Some(begun)).unwrap();
+    }
+
+    fn join_after(
+        &mut self,
+        name: &str,
+        zones: &[&str],
+        instance: u64,
+        last: Option<Receipt>,
+        begun: Option<ClipId>,
+    ) -> Result<ConnectionId, String> {
         self.connections += 1;
         let connection = self.connections;
         let zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
-        let hello = Hello { name: name.into(), zones, instance, last, address: "192.0.2.1:5".into() };
+        let hello = Hello { name: name.into(), zones, instance, last, begun, address: "192.0.2.1:5".into() };
         let result = self.stations.join(connection, hello, self.now);
         self.collect();
         result?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::*;
 use super::office::{KEEP, LENGTH, Office, clip, receipt};
+use crate::event::Outcome;
 
 #[test]
 fn a_station_that_was_away_plays_late_and_once() {
@@ -58,6 +59,53 @@ fn a_crash_in_the_middle_is_played_again_and_marked() {
     office.plays("a", id);
     let [(outcome, again)] = office.outcomes("a", id)[..] else { panic!("{:?}", office.events) };
     assert!(outcome.is_played() && again);
+}
+
+#[test]
+fn a_station_says_itself_that_it_was_cut_off_where_its_word_of_the_start_was_lost() {
+    let mut office = Office::with(&["a"]);
+    let id = office.announce(1);
+    office.verifies("a", id);
+    office.leave("a");
+    office.join_cut_off("a", id);
+    office.verifies("a", id);
+    office.pass(LENGTH);
+    office.plays("a", id);
+    assert!(matches!(office.outcomes("a", id)[..], [(outcome, true)] if outcome.is_played()));
+
+    let mut office = Office::with(&["a"]);
+    let id = office.announce(1);
+    office.verifies("a", id);
+    office.leave("a");
+    office.pass(KEEP);
+    office.join_cut_off("a", id);
+    assert_eq!(office.outcomes("a", id), [(Outcome::Interrupted, false)]);
+}
+
+#[test]
+fn a_station_cannot_have_begun_what_it_was_never_told_to_play() {
+    let mut office = Office::with(&["a"]);
+    let id = office.announce(1);
+    office.leave("a");
+    office.join_cut_off("a", id);
+    office.leave("a");
+    office.pass(KEEP * 2);
+    assert_eq!(office.outcomes("a", id), [(Outcome::Missed, false)]);
+}
+
+#[test]
+fn what_had_begun_and_is_too_late_to_begin_again_is_interrupted() {
+    let mut office = Office::with(&["a"]);
+    let (id, expires) = (office.announce(1), office.now + KEEP);
+    office.verifies("a", id);
+    office.pass(Duration::from_millis(100));
+    office.says("a", FromStation::Playing { clip: id });
+    office.leave("a");
+    office.now = expires - Duration::from_millis(5);
+    office.join("a").unwrap();
+    assert_eq!(office.deliveries("a", id), 1);
+    office.verifies("a", id);
+    assert_eq!(office.outcomes("a", id), [(Outcome::Interrupted, false)]);
 }
 
 #[test]
@@ -294,13 +342,14 @@ fn after_a_restart_each_gets_what_it_is_owed_and_no_more() {
         ("done", Restored { outcome: Some(Outcome::Played), ..has_it }),
         ("played", Restored { begun: true, ..has_it }),
         ("crashed", Restored { begun: true, ..has_it }),
+        ("played-again", Restored { again: true, ..has_it }),
         ("waiting", has_it),
         ("away", Restored::default()),
     ];
     let fresh = office.now + KEEP;
     restored(&mut office, Some(fresh), &known, false);
     for (name, _) in known {
-        let last = (name == "played").then(|| receipt(clip(1)));
+        let last = name.starts_with("played").then(|| receipt(clip(1)));
         office.join_as(name, &[], 1, last).unwrap();
     }
     let owed: Vec<&str> =
@@ -312,13 +361,31 @@ fn after_a_restart_each_gets_what_it_is_owed_and_no_more() {
     office.pass(LENGTH);
     owed.iter().for_each(|name| office.plays(name, clip(1)));
     office.pass(KEEP);
-    assert_eq!(office.verdict(clip(1)), (5, 5, vec![]));
+    assert_eq!(office.verdict(clip(1)), (6, 6, vec![]));
+    assert_eq!(office.outcomes("played-again", clip(1)), [(Outcome::Played, true)]);
     assert_eq!(office.outcomes("done", clip(1)), [], "that was told before the restart");
     assert_eq!(office.outcomes("crashed", clip(1)), [(Outcome::Played, true)]);
     for name in ["played", "waiting", "away"] {
         assert_eq!(office.outcomes(name, clip(1)).len(), 1, "{name}");
     }
     assert_eq!(office.closed, [clip(1)]);
+}
+
+#[test]
+fn without_keeping_nothing_is_offered_after_a_restart_but_receipts_count() {
+    let mut office = Office::new(false);
+    let fresh = office.now + KEEP;
+    restored(
+        &mut office,
+        Some(fresh),
+        &[("played", Restored::default()), ("away", Restored::default())],
+        false,
+    );
+    office.join_as("played", &[], 1, Some(receipt(clip(1)))).unwrap();
+    office.join("away").unwrap();
+    assert_eq!(office.all_deliveries(clip(1)), 0);
+    assert!(matches!(office.outcomes("played", clip(1))[..], [(outcome, _)] if outcome.is_played()));
+    assert_eq!(office.outcomes("away", clip(1)), [(Outcome::Missed, false)]);
 }
 
 #[test]

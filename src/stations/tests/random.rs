@@ -64,7 +64,7 @@ proptest! {
                         4 => FromStation::Played(receipt(id)),
                         5 => FromStation::Failed { clip: id, reason },
                         6 => FromStation::Goodbye,
-                        _ => FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None, nonce: None },
+                        _ => FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None, nonce: None, begun: None },
                     });
                 }
                 // The next thing that a good station does.

@@ -1,0 +1,531 @@
+//! The desk: one task that owns the roster and the microphone, where everything comes together.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{AnnouncerClock, Report};
+use super::recording::{
+    self, Outcome, Recipe, Recorded, Recording, Source, Steering, Tools, delivery, finished,
+};
+use super::{AnnouncerError, Config, DEFAULT_LENGTH, LEAVE_DEADLINE, Summary};
+use crate::clip;
+use crate::devices::HealthWatch;
+use crate::event::{Command, Event, Events};
+use crate::keys::{Admitted, Changes};
+use crate::link::{LinkError, Peer};
+use crate::microphone::Microphone;
+use crate::outbox::{Kept, Outbox};
+use crate::site::Site;
+use crate::stations::{Action, ConnectionId, Hello, Order, Restored, Stations};
+use crate::wire::{self, ClipId, WireError};
+
+/// A clip lives at least this long, so that it reaches those who are here.
+const MIN_LIFE: Duration = Duration::from_secs(10);
+/// How often the announcer looks whether a station was removed.
+const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it writes down who is here.
+const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
+/// How far ahead of this run's clock a kept clip may be dated: the clock's steps, and no more.
+const DATE_SLACK: Duration = Duration::from_secs(2);
+/// The most addresses of strangers remembered, so that each is logged once.
+const MAX_STRANGERS: usize = 1_024;
+
+/// Where everything comes together: one task that owns the roster and the microphone.
+pub(super) struct Desk {
+    stations: Stations,
+    config: Config,
+    events: Events,
+    start_unix: Duration,
+    start: Instant,
+    epoch: u64,
+    last_sequence: u64,
+    orders: BTreeMap<ConnectionId, mpsc::Sender<Order>>,
+    strangers: HashSet<IpAddr>,
+    /// The microphone's name.
+    input: String,
+    /// Not here while something is recorded.
+    tools: Option<Tools>,
+    microphone_health: HealthWatch,
+    recording: Option<Recording>,
+    steering: Steering,
+    /// The zones that are spoken to; none for every station.
+    addressed: Vec<String>,
+    /// The zones that were told last, and those spoken to.
+    told_zones: (Vec<String>, Vec<String>),
+    /// Whether they may be others by now.
+    are_zones_stale: bool,
+    leaving: bool,
+    seen_saved: Instant,
+    /// Clips on the disk; none in open mode.
+    outbox: Option<Arc<Outbox>>,
+    /// Clips that are not there.
+    unstored: HashSet<ClipId>,
+    announced: usize,
+    all_heard: bool,
+}
+
+impl Desk {
+    /// A desk that no station has come to yet, with what earlier runs left to do.
+    ///
+    /// # Errors
+    /// [`AnnouncerError::Random`].
+    pub fn new(
+        microphone: Microphone,
+        mut config: Config,
+        max_stations: usize,
+        events: Events,
+        clock: AnnouncerClock,
+    ) -> Result<Self, AnnouncerError> {
+        let mut stations = Stations::new(max_stations, !config.keep.is_zero(), config.site.is_some())
+            .with_straggler_wait(config.wait);
+        for station in config.site.iter().flat_map(|site| site.stations()) {
+            stations.expect(station.name, station.zones);
+        }
+        let start_unix = match &config.site {
+            Some(site) => Duration::from_millis(site.unix_ms(clock.base)),
+            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        };
+        let (outbox, kept) = match &config.site {
+            Some(site) => open_outbox(site, &events),
+            None => (None, Vec::new()),
+        };
+        let (input, microphone_health) = (microphone.name().to_owned(), microphone.health());
+        let mut desk = Self {
+            stations,
+            epoch: match &config.site {
+                Some(site) => site.epoch(),
+                None => new_epoch(start_unix)?,
+            },
+            addressed: config.zones.clone(),
+            told_zones: (Vec::new(), Vec::new()),
+            are_zones_stale: true,
+            tools: Some(Tools { microphone, monitor: config.monitor.take() }),
+            config,
+            events,
+            start_unix,
+            start: clock.base,
+            last_sequence: 0,
+            orders: BTreeMap::new(),
+            strangers: HashSet::new(),
+            input,
+            microphone_health,
+            recording: None,
+            steering: Steering::default(),
+            leaving: false,
+            seen_saved: clock.base,
+            outbox: outbox.map(Arc::new),
+            unstored: HashSet::new(),
+            announced: 0,
+            all_heard: true,
+        };
+        kept.into_iter().for_each(|kept| desk.restore(kept));
+        Ok(desk)
+    }
+
+    /// Works until it is told to leave, its commands end, or it has announced once, and every verdict is given.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Report>,
+        mut commands: mpsc::Receiver<Command>,
+        shutdown: CancellationToken,
+    ) -> Summary {
+        let mut tick: Option<Instant> = None;
+        let mut told_to_leave = false;
+        let mut site_watch = tokio::time::interval(SITE_WATCH_INTERVAL);
+        site_watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if self.microphone_health.fault().is_some() {
+            self.tell_microphone();
+        }
+        loop {
+            self.carry_out();
+            let due = self.stations.next_tick(Instant::now());
+            tick = match (tick, due) {
+                (Some(set), Some(due)) => Some(set.min(due)),
+                (_, due) => due,
+            };
+            self.announce_once_when_ready();
+            if self.leaving && self.recording.is_none() && self.stations.is_settled() {
+                let enough = self.config.once.is_none() || self.announced > 0;
+                self.save_seen();
+                self.close().await;
+                return Summary { all_heard: self.all_heard && enough };
+            }
+            let listens = !(self.leaving || self.config.lines && self.recording.is_some());
+            tokio::select! {
+                // What is rare comes first, so that no flood of reports holds it up.
+                biased;
+                () = shutdown.cancelled(), if !told_to_leave => {
+                    told_to_leave = true;
+                    self.steering.cancel.cancel();
+                    self.leaving = true;
+                }
+                () = at(tick) => {
+                    tick = None;
+                    self.stations.tick(Instant::now());
+                }
+                _ = site_watch.tick() => {
+                    self.keep_site();
+                    self.tell_zones();
+                }
+                () = self.microphone_health.changed() => self.tell_microphone(),
+                finished = finished(&mut self.recording) => self.recorded(finished),
+                command = commands.recv(), if listens => match command {
+                    Some(Command::Announce) => self.record(None),
+                    Some(Command::AnnounceFile(path)) => self.record(Some(path)),
+                    Some(Command::Finish) => self.steering.finish.cancel(),
+                    Some(Command::Send) => self.steering.send.cancel(),
+                    Some(Command::Cancel) => self.steering.cancel.cancel(),
+                    Some(Command::Address(zone)) => self.address(zone),
+                    Some(Command::Leave) | None => self.leave(),
+                },
+                Some(report) = inbox.recv() => self.report(report),
+            }
+        }
+    }
+
+    /// Takes up a clip that an earlier run left in the outbox.
+    fn restore(&mut self, kept: Kept) {
+        let Kept { header, encoded, signature, clip, known, settled } = kept;
+        let now = Instant::now();
+        let now_unix = self.start_unix + (now - self.start);
+        let is_dated_ahead = header.created_unix_ms > (now_unix + DATE_SLACK).as_millis() as u64;
+        let life_ms = header.expires_unix_ms.saturating_sub(now_unix.as_millis() as u64);
+        let expires = (life_ms > 0 && !is_dated_ahead).then(|| now + Duration::from_millis(life_ms));
+        let delivery = match delivery(&header, encoded, signature, &clip, true) {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                let message = format!("an announcement of an earlier run is lost: {error}");
+                return self.events.tell(Event::Warning { message });
+            }
+        };
+        let known = known.unwrap_or_else(|| {
+            let stations = self.config.site.iter().flat_map(|site| site.stations());
+            let meant = stations.filter(|station| delivery.is_for(&station.zones));
+            meant.map(|station| (station.name, Restored::default())).collect()
+        });
+        self.stations.restore(delivery, expires, known, settled, now);
+    }
+
+    /// The last words on clips that nobody keeps, and the rest to the disk.
+    async fn close(&mut self) {
+        let (has_outbox, unstored) = (self.outbox.is_some(), &self.unstored);
+        self.stations.give_up("the announcer left", |id| has_outbox && !unstored.contains(id));
+        // What has all its outcomes is forgotten at a tick.
+        self.stations.tick(Instant::now());
+        self.carry_out();
+        if let Some(outbox) = &self.outbox {
+            outbox.close(LEAVE_DEADLINE).await;
+        }
+        if let Some(archive) = &self.config.archive {
+            archive.close(LEAVE_DEADLINE).await;
+        }
+    }
+
+    fn tell_microphone(&self) {
+        let input = self.input.clone();
+        self.events.tell(match self.microphone_health.fault() {
+            Some(reason) => Event::MicrophoneFaulty { input, reason },
+            None => Event::MicrophoneHealthy { input },
+        });
+    }
+
+    fn leave(&mut self) {
+        self.leaving = true;
+        if !self.config.lines {
+            self.steering.cancel.cancel();
+        }
+    }
+
+    fn announce_once_when_ready(&mut self) {
+        if let Some(wanted) = self.config.once
+            && !self.leaving
+            && self.stations.present() >= wanted
+        {
+            self.record(None);
+            self.leaving = true;
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let now = Instant::now();
+        match report {
+            Report::Joined { connection, hello, peer, orders, answer } => {
+                let name = hello.name.clone();
+                let verdict = match self.admit(&hello, peer, now) {
+                    Ok(()) => self.stations.join(connection, hello, now),
+                    Err(reason) => Err(reason),
+                };
+                if verdict.is_ok() {
+                    self.are_zones_stale = true;
+                    let volume = self.config.site.as_ref().and_then(|site| site.volume(&name));
+                    if volume.is_some() {
+                        // The first of its orders: there is room.
+                        let _ = orders.try_send(Order::Volume(volume));
+                    }
+                    self.orders.insert(connection, orders);
+                }
+                // A connection that is gone meanwhile reports its end by itself.
+                let _ = answer.send(verdict);
+            }
+            Report::Heard { connection, message } => self.stations.heard(connection, message, now),
+            Report::Left { connection, reason } => {
+                self.orders.remove(&connection);
+                self.stations.left(connection, &reason, now);
+            }
+            Report::Stranger { address, error } => self.stranger(address.ip(), &error),
+        }
+    }
+
+    /// Whether a station may be on the roster under its name.
+    fn admit(&mut self, hello: &Hello, peer: Option<Peer>, now: Instant) -> Result<(), String> {
+        let Some((site, peer)) = self.config.site.as_ref().zip(peer) else { return Ok(()) };
+        let admitted = site.admit(&peer, &hello.name, &hello.zones);
+        // Whoever was shut out goes before anybody takes the name.
+        self.follow_list();
+        match admitted {
+            Ok(Admitted::Renamed { from }) => {
+                self.stations.remove(&from, "it goes by another name now", now);
+                Ok(())
+            }
+            Ok(Admitted::Joined | Admitted::Back) => Ok(()),
+            Err(error) => Err(wire::reason(crate::error_chain(&error))),
+        }
+    }
+
+    /// Looks whether the list of stations was changed, and from time to time writes down who is here.
+    fn keep_site(&mut self) {
+        self.follow_list();
+        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
+            self.seen_saved = Instant::now();
+            self.save_seen();
+        }
+    }
+
+    /// Does what another process has written into the list of stations.
+    fn follow_list(&mut self) {
+        let Some(site) = self.config.site.clone() else { return };
+        match site.changes() {
+            Ok(Changes { removed, volumes }) => {
+                self.are_zones_stale |= !removed.is_empty();
+                for station in removed {
+                    self.stations.remove(&station.name, "it was removed", Instant::now());
+                }
+                for station in volumes {
+                    self.stations.set_volume(&station.name, station.volume);
+                }
+            }
+            Err(error) => tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error)),
+        }
+    }
+
+    fn save_seen(&self) {
+        let Some(site) = &self.config.site else { return };
+        if let Err(error) = site.save_seen(self.stations.present_names()) {
+            tracing::warn!("cannot write down who is here: {}", crate::error_chain(&error));
+        }
+    }
+
+    /// Logs a peer that does not speak our protocol or version, once an address.
+    fn stranger(&mut self, address: IpAddr, error: &LinkError) {
+        let telling = matches!(
+            error,
+            LinkError::OtherVersion { .. } | LinkError::OtherMode | LinkError::Wire(WireError::NotBullhorn)
+        );
+        if telling && self.strangers.len() < MAX_STRANGERS && self.strangers.insert(address) {
+            tracing::warn!(%address, "refused a peer: {error}");
+        }
+    }
+
+    /// Speaks to a zone from now on, or to every station.
+    fn address(&mut self, zone: Option<String>) {
+        self.addressed = zone.into_iter().collect();
+        self.are_zones_stale = true;
+        self.tell_zones();
+    }
+
+    /// Tells which zones there are and which is spoken to, if that is news.
+    fn tell_zones(&mut self) {
+        if !std::mem::take(&mut self.are_zones_stale) {
+            return;
+        }
+        let known: Vec<String> = self.stations.zones().into_iter().map(str::to_owned).collect();
+        let now = (known, self.addressed.clone());
+        if now != self.told_zones {
+            self.told_zones = now.clone();
+            let (known, addressed) = now;
+            self.events.tell(Event::Zones { known, addressed });
+        }
+    }
+
+    /// Why nothing can be said to the zones that are spoken to; `None` if it can.
+    fn unknown_zone(&self) -> Option<String> {
+        if self.addressed.is_empty() {
+            return None;
+        }
+        let known = self.stations.zones();
+        let unknown = self.addressed.iter().find(|zone| !known.contains(zone.as_str()))?;
+        let known: Vec<&str> = known.into_iter().collect();
+        let known = match known.as_slice() {
+            [] => "no station has one".to_owned(),
+            known => format!("there are {}", known.join(", ")),
+        };
+        Some(format!("nothing was recorded or sent: no station is in the zone {unknown}; {known}"))
+    }
+
+    /// Records, or takes a file, and sends it. Does nothing while another is recorded.
+    fn record(&mut self, file: Option<PathBuf>) {
+        if self.tools.is_none() {
+            return;
+        }
+        if let Some(message) = self.unknown_zone() {
+            self.all_heard = false;
+            return self.events.tell(Event::Warning { message });
+        }
+        let Some(tools) = self.tools.take() else { return };
+        let source = match file {
+            Some(path) => Source::File(path),
+            None => {
+                let length = self.config.length.or(tools.microphone.whole_length());
+                Source::Microphone(length.unwrap_or(DEFAULT_LENGTH))
+            }
+        };
+        self.steering = Steering::default();
+        let (steering, events) = (self.steering.clone(), self.events.clone());
+        let recipe = Recipe {
+            id: ClipId { epoch: self.epoch, sequence: self.last_sequence + 1 },
+            zones: self.addressed.clone(),
+            life: self.config.keep.max(MIN_LIFE),
+            start: self.start,
+            start_unix: self.start_unix,
+            rate_hz: self.config.rate_hz,
+            preparation: self.config.preparation.clone(),
+            site: self.config.site.clone(),
+        };
+        let outbox = self.outbox.clone();
+        self.recording =
+            Some(tokio::spawn(recording::record(tools, source, recipe, outbox, steering, events)));
+    }
+
+    fn recorded(&mut self, finished: Outcome) {
+        let Outcome { tools, input, recorded } = finished;
+        self.tools = Some(tools);
+        match recorded {
+            None => self.events.tell(Event::Cancelled),
+            Some(Ok(recorded)) => self.announce(recorded, input),
+            Some(Err(error)) => {
+                self.all_heard = false;
+                let message = format!("nothing was sent from {input}: {}", crate::error_chain(&error));
+                self.events.tell(Event::Warning { message });
+            }
+        }
+    }
+
+    fn announce(&mut self, recorded: Recorded, input: String) {
+        let Recorded { header, clip, is_silent, loudness_lufs, gain_db, delivery, expires, stored } =
+            recorded;
+        self.announced += 1;
+        self.last_sequence = header.id.sequence;
+        if is_silent {
+            let message = format!(
+                "the recording is pure silence: is {input} muted, or the wrong microphone? It is sent all the same"
+            );
+            self.events.tell(Event::Warning { message });
+        }
+        if let Some(Err(error)) = stored {
+            self.unstored.insert(header.id);
+            let message = format!(
+                "the announcement is not on the disk, and would not survive a restart; it is sent all the same: {}",
+                crate::error_chain(&error)
+            );
+            self.events.tell(Event::Warning { message });
+        }
+        self.events.tell(Event::Recorded {
+            clip: header.id.to_string(),
+            length_ms: header.format.length().as_millis() as u64,
+            rate_hz: header.format.rate_hz,
+            bytes: header.format.wav_bytes.into(),
+            sha256: clip::hex(clip.sha256()),
+            peak_db: clip::peak_db(&clip.sound().samples),
+            loudness_lufs: loudness_lufs.map(|lufs| lufs as f32),
+            gain_db: gain_db as f32,
+            input,
+        });
+        if let Some(archive) = &self.config.archive {
+            let announcer = self.config.site.as_ref().map(|site| site.announcer());
+            archive.keep(&header, &delivery.header, &delivery.signature, announcer, &clip);
+        }
+        self.stations.announce(delivery, expires, Instant::now());
+    }
+
+    /// Passes on what the roster wants done.
+    fn carry_out(&mut self) {
+        for action in self.stations.take_actions() {
+            match action {
+                Action::Order(connection, order) => {
+                    // A connection whose mailbox is full or gone is over: dropping the mailbox ends it.
+                    let sent =
+                        self.orders.get(&connection).is_some_and(|orders| orders.try_send(order).is_ok());
+                    if !sent {
+                        self.orders.remove(&connection);
+                    }
+                }
+                Action::Closed(clip) => {
+                    self.unstored.remove(&clip);
+                    if let Some(outbox) = &self.outbox {
+                        outbox.remove(&clip.to_string());
+                    }
+                }
+                Action::Tell(event) => {
+                    if let Some(outbox) = &self.outbox {
+                        outbox.note(&event);
+                    }
+                    if let Some(archive) = &self.config.archive {
+                        archive.note(&event);
+                    }
+                    if let Event::Done { clip, played, expected, .. } = &event
+                        && clip.starts_with(&format!("{:08x}-", self.epoch))
+                    {
+                        self.all_heard &= played == expected && (self.config.once.is_none() || *expected > 0);
+                    }
+                    self.events.tell(event);
+                }
+            }
+        }
+    }
+}
+
+/// The outbox, and what is in it. A disk that cannot be used is told, and stops nothing.
+fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
+    match Outbox::open(site.folder(), events.clone()) {
+        Ok((outbox, kept)) => (Some(outbox), kept),
+        Err(error) => {
+            let message = format!(
+                "announcements are not kept on the disk, and would not survive a restart: {}",
+                crate::error_chain(&error)
+            );
+            events.tell(Event::Warning { message });
+            (None, Vec::new())
+        }
+    }
+}
+
+/// Seconds since 1970 and random bits: later runs have greater numbers, and two within one second
+/// different ones.
+fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
+    let random = getrandom::u32().map_err(AnnouncerError::Random)?;
+    Ok(start_unix.as_secs() << 32 | u64::from(random))
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,88 @@
+//! Where connections come from: a TCP socket, or whatever else stations can dial.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::link::Connection;
+
+/// Too many open files, in this process or in the whole system (errno(3)).
+const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+/// How long to wait for a connection that is known to be there.
+const PENDING: Duration = Duration::from_millis(10);
+
+/// Where connections come from.
+pub trait Listen: Send + 'static {
+    /// What comes.
+    type Connection: Connection;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The next connection, and where it comes from. Cancelling loses none.
+    ///
+    /// # Errors
+    /// What the system says; the next call may succeed.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Connection, SocketAddr)>> + Send;
+
+    /// After an error: takes the connection that could not be accepted all the same, lets it be turned away, and
+    /// closes it. False if that cannot be done.
+    fn relieve(
+        &mut self,
+        error: &io::Error,
+        turn_away: impl FnOnce(&Self::Connection) + Send,
+    ) -> impl Future<Output = bool> + Send;
+}
+
+/// A listening TCP socket, and a file descriptor held back for the moment when there are no more: with it a
+/// connection can still be taken and be told to come again, where it would otherwise wait unanswered.
+#[derive(Debug)]
+pub(super) struct TcpDoor {
+    listener: TcpListener,
+    spare: Option<File>,
+}
+
+impl TcpDoor {
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener, spare: hold_back() }
+    }
+}
+
+impl Listen for TcpDoor {
+    type Connection = TcpStream;
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.listener.accept().await
+    }
+
+    async fn relieve(&mut self, error: &io::Error, turn_away: impl FnOnce(&TcpStream) + Send) -> bool {
+        if !error.raw_os_error().is_some_and(|number| NO_DESCRIPTOR.contains(&number)) {
+            return false;
+        }
+        drop(self.spare.take());
+        let taken = match timeout(PENDING, self.listener.accept()).await {
+            Ok(Ok((stream, _))) => {
+                turn_away(&stream);
+                true
+            }
+            _ => false,
+        };
+        self.spare = hold_back();
+        taken
+    }
+}
+
+fn hold_back() -> Option<File> {
+    File::open("/dev/null").ok()
+}

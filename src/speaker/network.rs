@@ -1,0 +1,53 @@
+//! How a station comes to its announcer: over TCP, or over whatever else leads there.
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+use super::redial::Directory;
+use crate::link::Connection;
+
+/// What a station needs of the network.
+pub trait Network: Send {
+    /// What a dial gives.
+    type Connection: Connection;
+
+    /// Finds the announcer's machine, before the first dial.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn find(&mut self, host: &str, port: u16) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn connect(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+
+    /// Any number, by which stations that all dial at once part.
+    fn random(&mut self) -> u32;
+}
+
+/// The system's TCP.
+#[derive(Debug, Default)]
+pub(super) struct Tcp(Option<Directory>);
+
+impl Network for Tcp {
+    type Connection = TcpStream;
+
+    async fn find(&mut self, host: &str, port: u16) -> io::Result<()> {
+        self.0 = Some(Directory::find(host, port).await?);
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> io::Result<TcpStream> {
+        match &mut self.0 {
+            Some(directory) => directory.connect().await,
+            None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+
+    fn random(&mut self) -> u32 {
+        getrandom::u32().unwrap_or(u32::MAX / 2)
+    }
+}

@@ -1,0 +1,140 @@
+//! How a station finds its announcer again: where it dials, how long it tries, and how long it pauses.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+
+/// The first pause after a connection that failed.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause in the first [`BRISK`] of an outage: whoever waits for the announcer to be back is to be
+/// heard soon, and a thousand stations spread over half of this do no harm.
+const BRISK_PAUSE: Duration = Duration::from_millis(1_500);
+/// The longest pause of all: after that, and to an announcer that answers and refuses.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long an outage is taken for a restart or a fault that somebody mends.
+const BRISK: Duration = Duration::from_secs(600);
+/// How long a connection may take to be made. The system sends the first packet again after 1 s and after 3 s; one
+/// deadline just after the last makes the longest silence between two of them 2 s, pause included.
+pub const DIAL_DEADLINE: Duration = Duration::from_millis(3_500);
+/// How long a name server is waited for where an address is known already.
+const LOOKUP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The pauses between dials: each twice the one before, up to a limit, and shortened by up to half at random.
+#[derive(Debug, Clone)]
+pub struct Redial {
+    pause: Duration,
+    failing_since: Option<Instant>,
+}
+
+impl Default for Redial {
+    fn default() -> Self {
+        Self { pause: MIN_PAUSE, failing_since: None }
+    }
+}
+
+impl Redial {
+    /// The pause after a connection that failed; `random` is any number. `refused` is one that the announcer answered and did not want.
+    pub fn pause(&mut self, refused: bool, random: u32, now: Instant) -> Duration {
+        let since = *self.failing_since.get_or_insert(now);
+        let is_brisk = !refused && now.saturating_duration_since(since) < BRISK;
+        let longest = if is_brisk { BRISK_PAUSE } else { MAX_PAUSE };
+        let pause = self.pause.min(longest);
+        self.pause = (pause * 2).min(longest);
+        jittered(pause, random)
+    }
+}
+
+/// Between half of a pause and the whole of it, so that a thousand stations do not dial at once.
+fn jittered(pause: Duration, random: u32) -> Duration {
+    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}
+
+/// Where the announcer is. Its addresses are remembered, so that a name server that is cut off or slow keeps no
+/// station from an announcer that is there.
+#[derive(Debug)]
+pub struct Directory {
+    host: String,
+    port: u16,
+    known: Vec<SocketAddr>,
+}
+
+impl Directory {
+    /// Looks the announcer up.
+    ///
+    /// # Errors
+    /// What the system says of a name that it does not know.
+    pub async fn find(host: &str, port: u16) -> io::Result<Self> {
+        let known = lookup_host((host, port)).await?.collect();
+        Ok(Self { host: host.to_owned(), port, known })
+    }
+
+    /// A connection to the announcer.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn connect(&mut self) -> io::Result<TcpStream> {
+        let lookup = timeout(LOOKUP_PATIENCE, lookup_host((self.host.as_str(), self.port))).await;
+        if let Ok(Ok(found)) = lookup {
+            let found: Vec<SocketAddr> = found.collect();
+            if !found.is_empty() {
+                self.known = found;
+            }
+        }
+        TcpStream::connect(&self.known[..]).await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    /// Pauses of an outage in which every dial fails at once, each with when it began.
+    fn outage(refused: bool, length: Duration) -> Vec<(Duration, Duration)> {
+        let (mut redial, begun, mut at) = (Redial::default(), Instant::now(), Duration::ZERO);
+        let mut pauses = Vec::new();
+        while at < length {
+            let pause = redial.pause(refused, getrandom::u32().unwrap(), begun + at);
+            pauses.push((at, pause));
+            at += pause;
+        }
+        pauses
+    }
+
+    #[test]
+    fn pauses_begin_at_100_ms_double_and_end_at_5_s() {
+        let pauses = outage(true, Duration::from_secs(60));
+        for (n, (_, pause)) in pauses.iter().enumerate() {
+            let whole = MAX_PAUSE.min(MIN_PAUSE * 2_u32.pow(n.min(6) as u32));
+            assert!(*pause >= whole / 2 && *pause <= whole, "{n}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn for_ten_minutes_no_pause_is_over_a_second_and_a_half_and_then_they_grow() {
+        let pauses = outage(false, BRISK * 3);
+        let (brisk, slow): (Vec<_>, Vec<_>) = pauses.into_iter().partition(|(at, _)| *at < BRISK);
+        assert!(brisk.iter().all(|(_, pause)| *pause <= BRISK_PAUSE));
+        assert!(slow.iter().skip(2).all(|(_, pause)| (MAX_PAUSE / 2..=MAX_PAUSE).contains(pause)));
+        assert!(slow.len() > 100);
+    }
+
+    #[tokio::test]
+    async fn an_address_outlives_its_name_server() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut directory = Directory {
+            host: "no-such-host.invalid".into(),
+            port: 1,
+            known: vec![listener.local_addr().unwrap()],
+        };
+        directory.connect().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_an_error_at_the_start() {
+        assert!(Directory::find("no-such-host.invalid", 1).await.is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! The instant: when a clip is played, by whom together, and that no other sounds across it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::announcement::{Announcement, LATE_GAP, Progress};
+use super::{LONGEST_QUEUE, MAX_LEAD, NAMING_MARGIN, Order, RECEIPT_DEADLINE, Stations};
+use crate::event::Event;
+use crate::wire::ClipId;
+
+impl Stations {
+    pub(super) fn verified(&mut self, name: &str, clip: ClipId, lead: Duration, now: Instant) -> bool {
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
+        if !matches!(announcement.progress(name), Some(Progress::Sent { .. })) {
+            return false;
+        }
+        announcement.set(name, Progress::Verified);
+        if let Some(recipient) = announcement.recipients.get_mut(name) {
+            recipient.lead = lead.min(MAX_LEAD);
+            let took = recipient.sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent));
+            announcement.slowest = announcement.slowest.max(took);
+        }
+        let is_late = announcement.agreed().is_some();
+        self.tell(Event::Verified { clip: clip.to_string(), station: name.to_owned() });
+        if is_late {
+            self.name_instant(clip, vec![name.to_owned()], now);
+        }
+        self.settle(now);
+        true
+    }
+
+    pub(super) fn playing(&mut self, name: &str, clip: ClipId) -> bool {
+        let recipient = self.announcements.get_mut(&clip).and_then(|it| it.recipients.get_mut(name));
+        let begins = recipient.is_some_and(|recipient| {
+            matches!(recipient.progress, Progress::Told { .. })
+                && !std::mem::replace(&mut recipient.begun, true)
+        });
+        if begins {
+            self.tell(Event::Playing { clip: clip.to_string(), station: name.to_owned() });
+        }
+        begins
+    }
+
+    /// Names the instant to all who have verified.
+    pub(super) fn agree(&mut self, clip: ClipId, now: Instant) {
+        let Some(announcement) = self.announcements.get(&clip) else { return };
+        let names = announcement.names(|progress| *progress == Progress::Verified);
+        self.name_instant(clip, names, now);
+    }
+
+    /// Names the instant to some who have verified. The first time it is the page's own; later ones
+    /// play it as soon as the others are done.
+    pub(super) fn name_instant(&mut self, clip: ClipId, names: Vec<String>, now: Instant) {
+        let Some(announcement) = self.announcements.get(&clip) else { return };
+        if names.is_empty() {
+            return;
+        }
+        let soonest = now + announcement.lead(&names) + NAMING_MARGIN;
+        let at = self.quiet_from(clip, announcement, soonest);
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return };
+        announcement.agree_by = None;
+        if at >= announcement.expires {
+            return self.too_late(clip, &names, now);
+        }
+        announcement.book(at);
+        // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
+        announcement.due.get_or_insert(if announcement.settled { announcement.made } else { at });
+        let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
+        for name in &names {
+            announcement.set(name, Progress::Told { until });
+            if let Some(recipient) = announcement.recipients.get_mut(name) {
+                recipient.told = Some(at);
+                recipient.again |= std::mem::take(&mut recipient.begun);
+            }
+        }
+        for name in &names {
+            self.order(name, Order::PlayAt { clip, at });
+        }
+    }
+
+    /// From when on a clip is the only one to sound wherever it may be heard. The late ones of a page that
+    /// can play together do.
+    pub(super) fn quiet_from(&self, clip: ClipId, announcement: &Announcement, soonest: Instant) -> Instant {
+        if let Some(joined) = announcement.starts.iter().copied().skip(1).find(|start| *start >= soonest) {
+            return joined;
+        }
+        let length = announcement.delivery.length;
+        let mut busy: Vec<(Instant, Instant)> = Vec::new();
+        for (other_clip, other) in &self.announcements {
+            let gap = if *other_clip == clip { LATE_GAP } else { Duration::ZERO };
+            if other.delivery.may_meet(&announcement.delivery) {
+                busy.extend(other.starts.iter().map(|start| (*start, *start + other.delivery.length + gap)));
+            }
+        }
+        busy.sort();
+        let quiet = busy.into_iter().fold(
+            soonest,
+            |at, (from, until)| {
+                if at < until && from < at + length { until } else { at }
+            },
+        );
+        if quiet <= soonest + LONGEST_QUEUE { quiet } else { soonest }
+    }
+}

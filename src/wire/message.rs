@@ -1,0 +1,284 @@
+//! The messages each side sends, and the bounds of their fields.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::volume::Volume;
+
+use super::name::is_name;
+use super::{MAX_MESSAGE_BYTES, MAX_REASON_BYTES, MAX_ZONES, WireError};
+
+/// Names one clip of one announcer, in the order they were spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClipId {
+    /// Which run of the announcer; a later run has a greater one.
+    pub epoch: u64,
+    /// Which clip of that run, from 1.
+    pub sequence: u64,
+}
+
+impl std::fmt::Display for ClipId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}-{}", self.epoch, self.sequence)
+    }
+}
+
+/// How well a station played a clip to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Which clip.
+    pub clip: ClipId,
+    /// Frames played, at the clip's rate.
+    pub frames: u64,
+    /// How far the first sample was from the instant that was asked for, in µs; later is positive.
+    pub start_error_us: i64,
+    /// The largest distance from step while it played, in µs.
+    pub max_error_us: u64,
+    /// Times the sound device ran dry.
+    pub underruns: u32,
+    /// How far the station's notion of the instant may be off from the announcer's, in µs: no error
+    /// is known better than this. [`u32::MAX`] when it knows nothing of the announcer's clock.
+    pub uncertainty_us: u32,
+}
+
+/// What a station asks the announcer's time with: random, and never used again.
+pub type Nonce = [u8; 16];
+/// An announcer's public Ed25519 key.
+pub type AnnouncerKey = [u8; 32];
+/// An Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
+/// The key of one clip.
+pub const CLIP_KEY_BYTES: usize = 32;
+
+/// An announcer's time, signed for one [`Nonce`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// In ms since 1970.
+    pub unix_ms: u64,
+    /// [`SIGNATURE_BYTES`] long.
+    pub signature: Vec<u8>,
+}
+
+/// From a station to its announcer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromStation {
+    /// The first message.
+    Hello {
+        /// The station's name; a page's outcome is reported under it.
+        name: String,
+        /// The zones it belongs to.
+        zones: Vec<String>,
+        /// Random, one a run of the station: tells a reconnect from a second station of that name.
+        instance: u64,
+        /// The receipt of the clip it played last, should the first one have been lost.
+        last: Option<Receipt>,
+        /// Asks for the announcer's time; see [`Statement`].
+        nonce: Option<Nonce>,
+        /// The clip that it began to play last, if it was cut off before the end.
+        begun: Option<ClipId>,
+    },
+    /// A sign of life, once a second; asks the time.
+    Ping {
+        /// The station's clock at sending, in µs.
+        t1_us: u64,
+    },
+    /// The clip is here whole, and it is the one that was announced.
+    Verified {
+        /// Which clip.
+        clip: ClipId,
+        /// How long before an instant the station must be told of it, in µs.
+        lead_us: u32,
+    },
+    /// The clip was refused; nothing of it was played.
+    Rejected {
+        /// Which clip.
+        clip: ClipId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The loudspeaker has begun.
+    Playing {
+        /// Which clip.
+        clip: ClipId,
+    },
+    /// The clip was played to its last sample.
+    Played(Receipt),
+    /// The clip was not played to its end.
+    Failed {
+        /// Which clip.
+        clip: ClipId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The station is being shut down by its user: it is not to be missed.
+    Goodbye,
+    /// Asks for the announcer's time once more.
+    AskTime {
+        /// Random, and never used again.
+        nonce: Nonce,
+    },
+    /// Whether the loudspeaker works: sent after Welcome by a station whose does not, and whenever it changes.
+    Health {
+        /// Why it does not, in words.
+        fault: Option<String>,
+    },
+}
+
+/// From the announcer to a station.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromAnnouncer {
+    /// The station is on the roster.
+    Welcome {
+        /// Random, one a run of the announcer: another one means another clock.
+        clock: u64,
+        /// Who the announcer is, and its time; not in open mode.
+        site: Option<(AnnouncerKey, Statement)>,
+    },
+    /// The station is not, and why. The announcer closes after it.
+    Refused {
+        /// Why, in words.
+        reason: String,
+    },
+    /// Answers a Ping.
+    Pong {
+        /// The Ping's time.
+        t1_us: u64,
+        /// The announcer's clock when the Ping came, in µs.
+        t2_us: u64,
+        /// The announcer's clock when this was sent, in µs.
+        t3_us: u64,
+    },
+    /// A clip follows in block frames.
+    Clip {
+        /// An encoded [`ClipHeader`](super::ClipHeader).
+        header: Vec<u8>,
+        /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
+        signature: Vec<u8>,
+        /// What opens the clip's blocks, [`CLIP_KEY_BYTES`] long; empty in open mode.
+        key: Vec<u8>,
+    },
+    /// When to play the verified clip.
+    PlayAt {
+        /// Which clip.
+        clip: ClipId,
+        /// The announcer's clock at the first sample, in µs.
+        instant_us: u64,
+    },
+    /// Answers AskTime.
+    Time(Statement),
+    /// Answers Played, Rejected and Failed: it is written down. The announcer closes after it.
+    Noted {
+        /// Which clip.
+        clip: ClipId,
+    },
+    /// How loud to play what is played next: after Welcome where the announcer's list says, and when that changes.
+    Volume {
+        /// Instead of the station's own; none for that.
+        volume: Option<Volume>,
+    },
+}
+
+/// A message that can be held against its bounds after decoding.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Refuses fields beyond their bounds.
+    ///
+    /// # Errors
+    /// [`WireError::Field`] names the field.
+    fn check(&self) -> Result<(), WireError>;
+}
+
+pub(super) fn check_zones(zones: &[String]) -> Result<(), WireError> {
+    if zones.len() > MAX_ZONES || !zones.iter().all(|zone| is_name(zone)) {
+        return Err(WireError::Field("zones"));
+    }
+    Ok(())
+}
+
+fn check_reason(reason: &str) -> Result<(), WireError> {
+    if reason.len() > MAX_REASON_BYTES { Err(WireError::Field("reason")) } else { Ok(()) }
+}
+
+fn check_length(field: &'static str, length: usize, legal: &[usize]) -> Result<(), WireError> {
+    if legal.contains(&length) { Ok(()) } else { Err(WireError::Field(field)) }
+}
+
+/// Shortens a reason to what a message may carry.
+pub fn reason(words: impl std::fmt::Display) -> String {
+    let mut words = words.to_string();
+    let mut end = words.len().min(MAX_REASON_BYTES);
+    while !words.is_char_boundary(end) {
+        end -= 1;
+    }
+    words.truncate(end);
+    words
+}
+
+impl Message for FromStation {
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Hello { name, zones, .. } => {
+                if !is_name(name) {
+                    return Err(WireError::Field("name"));
+                }
+                check_zones(zones)
+            }
+            Self::Rejected { reason, .. }
+            | Self::Failed { reason, .. }
+            | Self::Health { fault: Some(reason) } => check_reason(reason),
+            Self::Health { fault: None }
+            | Self::Ping { .. }
+            | Self::Verified { .. }
+            | Self::Playing { .. }
+            | Self::Played(_)
+            | Self::Goodbye
+            | Self::AskTime { .. } => Ok(()),
+        }
+    }
+}
+
+impl Message for FromAnnouncer {
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Refused { reason } => check_reason(reason),
+            Self::Welcome { site: Some((_, statement)), .. } | Self::Time(statement) => {
+                check_length("signature", statement.signature.len(), &[SIGNATURE_BYTES])
+            }
+            Self::Clip { signature, key, .. } => {
+                check_length("signature", signature.len(), &[0, SIGNATURE_BYTES])?;
+                check_length("key", key.len(), &[0, CLIP_KEY_BYTES])
+            }
+            Self::Volume { volume: Some(volume) } if !volume.is_valid() => Err(WireError::Field("volume")),
+            Self::Welcome { site: None, .. }
+            | Self::Volume { .. }
+            | Self::Pong { .. }
+            | Self::PlayAt { .. }
+            | Self::Noted { .. } => Ok(()),
+        }
+    }
+}
+
+/// A message as bytes, without a frame header.
+///
+/// # Errors
+/// [`WireError::FrameSize`] when it is over [`MAX_MESSAGE_BYTES`]: its fields are over their bounds.
+pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
+    let bytes = postcard::to_stdvec(message).map_err(|_| WireError::Malformed(0))?;
+    if bytes.len() > MAX_MESSAGE_BYTES {
+        return Err(WireError::FrameSize { bytes: bytes.len(), limit: MAX_MESSAGE_BYTES });
+    }
+    Ok(bytes)
+}
+
+/// The message that these bytes are, to the last of them.
+///
+/// # Errors
+/// [`WireError::Malformed`], [`WireError::Field`].
+pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
+    match postcard::take_from_bytes::<M>(bytes) {
+        Ok((message, [])) => {
+            message.check()?;
+            Ok(message)
+        }
+        _ => Err(WireError::Malformed(bytes.len())),
+    }
+}

@@ -1,0 +1,417 @@
+//! The machines: what runs on each, its disk, and what is written down of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bullhorn::announcer;
+use bullhorn::archive::{Archive, Retention};
+use bullhorn::clip::{Clip, hex};
+use bullhorn::event::{Command, Event, Events};
+use bullhorn::invite::Invite;
+use bullhorn::keys::StateFolder;
+use bullhorn::loudspeaker::{Loudspeaker, Output};
+use bullhorn::membership::Membership;
+use bullhorn::microphone::{Input, Microphone};
+use bullhorn::prepare::Preparation;
+use bullhorn::sample::Sound;
+use bullhorn::site::Site;
+use bullhorn::speaker;
+use bullhorn::stations::STRAGGLER_WAIT;
+use bullhorn::volume::Volume;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Gate;
+use crate::network::{Machine, Net, Uplink, Weather, address_of};
+use crate::oracle::{Entry, Fact, Setting};
+
+/// Ends what a run says in the moment of its crash.
+const CRASHED: &str = "the simulation crashes this machine here";
+/// The wall clock at the start: November 2026.
+const WALL_MS: u64 = 1_795_000_000_000;
+const RATE_HZ: u32 = 8_000;
+const PORT: u16 = 7766;
+
+/// What a seed chose for all of a simulation.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub stations: usize,
+    pub keep: Duration,
+    pub clip_ms: u64,
+    pub archives: bool,
+    pub fair: Weather,
+}
+
+/// What happened, for the oracle and for a reader.
+#[derive(Default)]
+pub struct Book {
+    pub entries: Vec<Entry>,
+    pub lines: Vec<String>,
+}
+
+/// What the moment of a crash needs to know of each machine.
+struct Disks {
+    root: PathBuf,
+    gate: Arc<Gate>,
+    /// A folder is moved away in the moment of a crash, so that nothing can be written into it any more.
+    generations: Vec<u32>,
+    events: Vec<Option<Events>>,
+    dice: fastrand::Rng,
+}
+
+impl Disks {
+    fn folder(&self, machine: Machine) -> PathBuf {
+        self.root.join(format!("machine-{machine}-{}", self.generations[machine]))
+    }
+
+    /// What was given to the disk is on it, and what was not is lost. A write that was cut short leaves half a file, or
+    /// half a line where lines are added.
+    fn crash(&mut self, machine: Machine) {
+        let (done, drained) = std::sync::mpsc::channel();
+        Handle::current().spawn_blocking(move || done.send(()).unwrap());
+        self.gate.open();
+        drained.recv().unwrap();
+        self.gate.close();
+        let old = self.folder(machine);
+        self.generations[machine] += 1;
+        let new = self.folder(machine);
+        fs::rename(&old, &new).unwrap();
+        if let Some(events) = self.events[machine].take() {
+            events.tell(Event::Warning { message: CRASHED.into() });
+        }
+        if self.dice.bool() {
+            self.tear(&new);
+        }
+    }
+
+    fn tear(&mut self, folder: &Path) {
+        let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                self.tear(&path);
+            } else if name.ends_with(".log") || name.ends_with(".jsonl") {
+                use std::io::Write;
+                let mut log = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                log.write_all(b"{\"ended\":[\"st").unwrap();
+            } else if matches!(name.as_str(), "heard" | "epoch") || name.ends_with(".clip") {
+                let whole = fs::read(&path).unwrap();
+                let half = &whole[..self.dice.usize(0..whole.len())];
+                let torn = path.with_file_name(format!("{name}.new"));
+                fs::write(&torn, half).unwrap();
+                fs::set_permissions(&torn, fs::metadata(&path).unwrap().permissions()).unwrap();
+            }
+        }
+    }
+}
+
+enum Running {
+    Off,
+    On { task: JoinHandle<()>, shutdown: CancellationToken, commands: Option<mpsc::Sender<Command>> },
+}
+
+pub struct Building {
+    pub plan: Plan,
+    pub net: Net,
+    pub book: Arc<Mutex<Book>>,
+    pub crashes: mpsc::UnboundedReceiver<Machine>,
+    pub jumped_ms: i64,
+    start: Instant,
+    disks: Arc<Mutex<Disks>>,
+    running: Vec<Running>,
+    invite: Option<Invite>,
+    root: TempDir,
+}
+
+/// In memory where the system has such a folder: an fsync there costs nothing.
+fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+impl Building {
+    pub fn new(plan: Plan, gate: Arc<Gate>) -> Self {
+        let (root, machines) = (folder(), plan.stations + 1);
+        let disks = Arc::new(Mutex::new(Disks {
+            root: root.path().into(),
+            gate,
+            generations: vec![0; machines],
+            events: (0..machines).map(|_| None).collect(),
+            dice: fastrand::Rng::with_seed(plan.seed ^ 0xd15c),
+        }));
+        let (crashed, crashes) = mpsc::unbounded_channel();
+        let net = Net::new(plan.seed, machines, plan.fair, {
+            let disks = disks.clone();
+            move |machine, _| {
+                disks.lock().unwrap().crash(machine);
+                crashed.send(machine).unwrap();
+            }
+        });
+        let frames = plan.clip_ms * u64::from(RATE_HZ) / 1_000;
+        let samples = (0..frames).map(|frame| (frame as f32 * 0.3).sin() * 0.5).collect();
+        let spoken = Clip::encode(&Sound { rate_hz: RATE_HZ, samples }).unwrap();
+        fs::write(root.path().join("spoken.wav"), spoken.wav()).unwrap();
+        Self {
+            running: (0..machines).map(|_| Running::Off).collect(),
+            plan,
+            net,
+            book: Arc::default(),
+            crashes,
+            jumped_ms: 0,
+            start: Instant::now(),
+            disks,
+            invite: None,
+            root,
+        }
+    }
+
+    pub fn setting(&self) -> Setting {
+        Setting {
+            stations: (1..=self.plan.stations).map(name).collect(),
+            life_ms: self.plan.keep.as_millis().max(10_000) as u64,
+        }
+    }
+
+    pub fn machines(&self) -> std::ops::RangeInclusive<Machine> {
+        0..=self.plan.stations
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    fn wall_ms(&self) -> u64 {
+        (WALL_MS + self.now_ms()).saturating_add_signed(self.jumped_ms)
+    }
+
+    pub fn is_on(&self, machine: Machine) -> bool {
+        matches!(self.running[machine], Running::On { .. })
+    }
+
+    pub fn is_leaving(&self, machine: Machine) -> bool {
+        matches!(&self.running[machine], Running::On { shutdown, .. } if shutdown.is_cancelled())
+    }
+
+    /// Runs a machine's program, on the disk as the last run left it.
+    pub fn start(&mut self, machine: Machine) {
+        let wall_ms = self.wall_ms();
+        self.net.start(machine);
+        let (events, heard) = Events::channel();
+        let home = {
+            let mut disks = self.disks.lock().unwrap();
+            disks.events[machine] = Some(events.clone());
+            disks.folder(machine)
+        };
+        let collector = Collector {
+            machine,
+            start: self.start,
+            book: self.book.clone(),
+            root: self.root.path().into(),
+            ear: self.root.path().join(format!("heard-{machine}")),
+        };
+        collector.note(if machine == 0 { Some(Fact::Starts { wall_ms }) } else { None }, "starts");
+        tokio::spawn(collector.run(heard));
+        let folder = StateFolder::open(Some(&home.join("state"))).unwrap();
+        let retention = Retention { age: Duration::from_secs(86_400 * 365 * 100), bytes: u64::MAX };
+        let archive = self
+            .plan
+            .archives
+            .then(|| Archive::open(&home.join("archive"), retention, events.clone()).unwrap());
+        let shutdown = CancellationToken::new();
+        self.running[machine] = match machine {
+            0 => {
+                let (commands, asked) = mpsc::channel(64);
+                let task = self.announcer(&folder, wall_ms, archive, asked, events, shutdown.clone());
+                Running::On { task, shutdown, commands: Some(commands) }
+            }
+            _ => {
+                let task = self.station(machine, &folder, archive, events, shutdown.clone());
+                Running::On { task, shutdown, commands: None }
+            }
+        };
+    }
+
+    fn announcer(
+        &mut self,
+        folder: &StateFolder,
+        wall_ms: u64,
+        archive: Option<Archive>,
+        asked: mpsc::Receiver<Command>,
+        events: Events,
+        shutdown: CancellationToken,
+    ) -> JoinHandle<()> {
+        let wall: SystemTime = UNIX_EPOCH + Duration::from_millis(wall_ms);
+        let site = Arc::new(Site::open_at(folder, wall).unwrap());
+        if self.invite.is_none() {
+            self.invite = Some(site.invite().unwrap());
+        }
+        let config = announcer::Config {
+            length: None,
+            rate_hz: None,
+            preparation: Preparation::default(),
+            monitor: None,
+            max_stations: 64,
+            zones: vec![],
+            keep: self.plan.keep,
+            wait: STRAGGLER_WAIT,
+            once: None,
+            lines: true,
+            site: Some(site),
+            archive,
+        };
+        let microphone = Microphone::open(&Input::File(self.root.path().join("spoken.wav"))).unwrap();
+        let listener = self.net.listen(0);
+        tokio::spawn(async move {
+            announcer::run_on(listener, microphone, config, asked, events, shutdown).await.unwrap();
+        })
+    }
+
+    fn station(
+        &mut self,
+        machine: Machine,
+        folder: &StateFolder,
+        archive: Option<Archive>,
+        events: Events,
+        shutdown: CancellationToken,
+    ) -> JoinHandle<()> {
+        let host = address_of(0).to_string();
+        let invite = self.invite.clone();
+        let membership = Membership::open(folder, (&host, PORT), &name(machine), &[], invite).unwrap();
+        let output = Output::File(self.root.path().join(format!("heard-{machine}")));
+        let loudspeaker = Loudspeaker::open(&output).unwrap();
+        let config = speaker::Config {
+            host,
+            port: PORT,
+            name: name(machine),
+            zones: vec![],
+            membership: Some(membership),
+            delay_us: 0,
+            volume: Volume::default(),
+            archive,
+        };
+        let uplink = Uplink { net: self.net.clone(), machine };
+        tokio::spawn(async move {
+            speaker::run_on(uplink, config, loudspeaker, events, shutdown).await.unwrap();
+        })
+    }
+
+    /// Asks the announcer for a page. False if there is none that would take it.
+    pub fn announce(&self) -> bool {
+        match &self.running[0] {
+            Running::On { commands: Some(commands), .. } => commands.try_send(Command::Announce).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Asks a program to leave.
+    pub fn leave(&self, machine: Machine) {
+        if let Running::On { shutdown, .. } = &self.running[machine] {
+            shutdown.cancel();
+        }
+    }
+
+    /// Whether a program that was asked to leave has left; it is off from then on.
+    pub fn has_left(&mut self, machine: Machine) -> bool {
+        let left = matches!(&self.running[machine], Running::On { task, .. } if task.is_finished());
+        if left {
+            self.running[machine] = Running::Off;
+            self.disks.lock().unwrap().events[machine] = None;
+        }
+        left
+    }
+
+    /// Drops what is left of a program that crashed.
+    pub async fn bury(&mut self, machine: Machine) {
+        if let Running::On { task, .. } = std::mem::replace(&mut self.running[machine], Running::Off) {
+            task.abort();
+            // Whether it was over before matters to nobody.
+            let _ = task.await;
+        }
+    }
+
+    /// Programs that ended though nobody asked them to.
+    pub fn ended_by_themselves(&self) -> Vec<Machine> {
+        let ended = |machine: &Machine| match &self.running[*machine] {
+            Running::On { task, shutdown, .. } => task.is_finished() && !shutdown.is_cancelled(),
+            Running::Off => false,
+        };
+        self.machines().filter(ended).collect()
+    }
+
+    pub fn say(&self, words: String) {
+        self.book.lock().unwrap().lines.push(format!("{:>7} -- {words}", self.now_ms()));
+    }
+}
+
+pub fn name(machine: Machine) -> String {
+    format!("hall-{machine}")
+}
+
+/// Writes down what one run of a program says.
+struct Collector {
+    machine: Machine,
+    start: Instant,
+    book: Arc<Mutex<Book>>,
+    root: PathBuf,
+    ear: PathBuf,
+}
+
+impl Collector {
+    fn note(&self, fact: Option<Fact>, words: &str) {
+        let at_ms = self.start.elapsed().as_millis() as u64;
+        let mut book = self.book.lock().unwrap();
+        let words = words.replace(&*self.root.to_string_lossy(), "");
+        book.lines.push(format!("{at_ms:>7} {} {words}", self.machine));
+        book.entries.extend(fact.map(|fact| Entry { at_ms, machine: self.machine, fact }));
+    }
+
+    async fn run(self, mut events: mpsc::Receiver<Event>) {
+        while let Some(event) = events.recv().await {
+            match &event {
+                Event::Warning { message } if message == CRASHED => {
+                    return self.note(Some(Fact::Crashes), "crashes");
+                }
+                Event::Level { .. } | Event::Progress { .. } => continue,
+                _ => (),
+            }
+            let fact = if self.machine == 0 { said(&event) } else { self.sounded(&event) };
+            self.note(fact, &format!("{event:?}"));
+        }
+        self.note(None, "has left");
+    }
+
+    fn sounded(&self, event: &Event) -> Option<Fact> {
+        match event {
+            Event::Playing { clip, .. } => Some(Fact::Begins { clip: clip.clone() }),
+            Event::Played { clip, station, .. } => {
+                let path = self.ear.join(format!("{station}-{clip}.wav"));
+                let sha256 = fs::read(&path).ok().map(|wav| hex(&Sha256::digest(wav)));
+                // What sounds next is another file.
+                let _ = fs::remove_file(path);
+                Some(Fact::Sounded { clip: clip.clone(), sha256 })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What an event of the announcer says.
+fn said(event: &Event) -> Option<Fact> {
+    Some(match event.clone() {
+        Event::Recorded { clip, sha256, .. } => Fact::Recorded { clip, sha256 },
+        Event::Sending { clip, stations } => Fact::Sending { clip, stations },
+        Event::Played { clip, station, outcome, again, .. } => Fact::Ended { clip, station, outcome, again },
+        Event::Failed { clip, station, outcome, .. } => Fact::Ended { clip, station, outcome, again: false },
+        Event::Done { clip, played, expected, .. } => Fact::Verdict { clip, played, expected },
+        _ => return None,
+    })
+}
