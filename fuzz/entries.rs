@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes; `tests/fuzz_corpus.rs` does the same with the corpus.
+//! What the fuzz targets do with their bytes; `tests/peers/fuzz_corpus.rs` does the same with the corpus.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::os::unix::fs::OpenOptionsExt;

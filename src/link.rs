@@ -156,13 +156,14 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Opens a link as the announcer, on a connection it accepted; without a gate, an open one. Also gives
 /// who is at the other end. A peer that does not speak this protocol, version or mode is told so in the
-/// preface; one that fails the handshake is told nothing.
+/// preface; one that fails the handshake is told nothing. `spoke` is called when the peer's preface is good.
 ///
 /// # Errors
 /// Any [`LinkError`]; after it the connection is of no use.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     gate: Option<&impl Gate>,
+    spoke: impl FnOnce(),
 ) -> Result<(AnnouncerLink<S>, Option<Peer>), LinkError> {
     let deadline = Instant::now() + OPENING_DEADLINE;
     let mode = if gate.is_some() { Mode::Secured } else { Mode::Open };
@@ -181,6 +182,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         linger(&mut stream).await;
         return Err(error);
     }
+    spoke();
     let Some(gate) = gate else { return Ok((halves(stream, None), None)) };
     let transport = by(deadline, shake_hands(&mut stream, gate)).await?;
     let peer = Peer { key: transport.peer, invite: transport.mode.invite() };

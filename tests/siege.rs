@@ -167,7 +167,7 @@ fn five_thousand_idle_connections_delay_no_page() {
         strangers.extend(dial(origin(number), site.address));
         if number % 50 == 0 {
             let size = site.size();
-            (half_open, larger) = (half_open.max(size.0 - open), larger.max(size.1));
+            (half_open, larger) = (half_open.max(size.0.saturating_sub(open)), larger.max(size.1));
         }
     }
     assert_eq!(strangers.len(), STRANGERS, "all of them came through");

@@ -91,7 +91,7 @@ pub(super) async fn serve<C: Connection>(
 ) {
     let opened = async {
         stream.prepare()?;
-        link::accept(stream, host.site.as_deref()).await
+        link::accept(stream, host.site.as_deref(), || place.spoke()).await
     };
     let opened = tokio::select! {
         biased;

@@ -2,7 +2,7 @@
 //!
 //! Whoever is through it is not counted, so strangers can never use up the places of stations that
 //! have joined. When the door is full, those who stand in it longest make room, but not before they
-//! have had time for an honest handshake.
+//! have had time for an honest handshake; those who have not said a word, much sooner.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -15,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How long each has the place to itself; a handshake takes two round trips and a millisecond.
 const MIN_STAY: Duration = Duration::from_secs(1);
+/// How long one that is silent has it: a station speaks first, and at once.
+const SILENT_STAY: Duration = Duration::from_millis(50);
 
-/// How long a connection waits for a place, and with it those behind it.
-const WAIT: Duration = Duration::from_millis(50);
+/// How long a connection waits for a place, and with it those behind it: until all that are silent have outstayed.
+const WAIT: Duration = SILENT_STAY;
 
 /// Counts who stands in the door.
 #[derive(Debug, Clone)]
@@ -38,6 +40,7 @@ struct Inside {
 struct Standing {
     address: IpAddr,
     since: Instant,
+    is_silent: bool,
     pushed: CancellationToken,
 }
 
@@ -65,7 +68,9 @@ impl Door {
             if place.is_some() || self.lock().standing.len() < self.room {
                 return place;
             }
-            timeout_at(until, self.freed.notified()).await.ok()?;
+            if timeout_at(until, self.freed.notified()).await.is_err() {
+                return self.enter(address, Instant::now());
+            }
         }
     }
 
@@ -76,8 +81,10 @@ impl Door {
         let full = inside.standing.len() >= self.room;
         if full || from_here >= self.room / 2 {
             // They stand in the order in which they came.
+            let since_a_while =
+                inside.standing.iter().take_while(|(_, standing)| now >= standing.since + SILENT_STAY);
             let mut outstayed =
-                inside.standing.iter().take_while(|(_, standing)| now >= standing.since + MIN_STAY);
+                since_a_while.filter(|(_, standing)| standing.is_silent || now >= standing.since + MIN_STAY);
             let number = *outstayed.find(|(_, standing)| full || standing.address == address)?.0;
             if let Some(standing) = inside.remove(number) {
                 standing.pushed.cancel();
@@ -87,7 +94,9 @@ impl Door {
         let number = inside.next;
         let pushed = CancellationToken::new();
         *inside.addresses.entry(address).or_default() += 1;
-        inside.standing.insert(number, Standing { address, since: now, pushed: pushed.clone() });
+        inside
+            .standing
+            .insert(number, Standing { address, since: now, is_silent: true, pushed: pushed.clone() });
         Some(Place { door: self.clone(), number, pushed })
     }
 
@@ -110,6 +119,13 @@ impl Inside {
 }
 
 impl Place {
+    /// It has said what a station says first.
+    pub fn spoke(&self) {
+        if let Some(standing) = self.door.lock().standing.get_mut(&self.number) {
+            standing.is_silent = false;
+        }
+    }
+
     /// Ends when somebody else needs the place more.
     pub async fn pushed(&self) {
         self.pushed.cancelled().await;
@@ -148,7 +164,8 @@ mod tests {
         let (door, now) = (Door::new(ROOM), Instant::now());
         let first = door.enter(address(1), now).unwrap();
         let rest: Vec<_> = (1..ROOM / 2).map(|_| door.enter(address(1), now).unwrap()).collect();
-        assert!(door.enter(address(1), now).is_none());
+        rest.iter().chain([&first]).for_each(Place::spoke);
+        assert!(door.enter(address(1), now + MIN_STAY / 2).is_none());
         let later = now + MIN_STAY;
         let new = door.enter(address(1), later).unwrap();
         assert!(first.pushed.is_cancelled() && rest.iter().all(|place| !place.pushed.is_cancelled()));
@@ -156,10 +173,22 @@ mod tests {
         assert!(door.enter(address(1), now).is_some(), "a place that is left is free");
     }
 
+    #[test]
+    fn who_is_silent_makes_room_before_who_speaks() {
+        let (door, now) = (Door::new(3), Instant::now());
+        let inside: Vec<_> = (1..=3).map(|last| door.enter(address(last), now).unwrap()).collect();
+        inside[0].spoke();
+        assert!(door.enter(address(4), now + SILENT_STAY / 2).is_none());
+        let _new = door.enter(address(4), now + SILENT_STAY).unwrap();
+        let pushed: Vec<bool> = inside.iter().map(|place| place.pushed.is_cancelled()).collect();
+        assert_eq!(pushed, [false, true, false]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn at_a_full_door_the_next_waits_for_a_place_but_not_for_long() {
         let (door, now) = (Door::new(2), Instant::now());
         let mut inside: Vec<_> = (1..=2).map(|last| door.enter(address(last), now).unwrap()).collect();
+        inside.iter().for_each(Place::spoke);
         assert!(door.enter_soon(address(3)).await.is_none());
         assert_eq!(now.elapsed(), WAIT);
         let (place, ()) = tokio::join!(door.enter_soon(address(3)), async {

@@ -1,0 +1,155 @@
+//! A station that is shut out is out at once, hears nothing more, and does not come back.
+
+use std::time::{Duration, Instant};
+
+use bullhorn::event::Event;
+use bullhorn::handshake::Contact;
+use bullhorn::invite::shut_out;
+use bullhorn::link::Frame;
+use bullhorn::wire::FromStation;
+use tokio::time::timeout;
+
+use crate::attacks::building::{Building, Disk, dial};
+use crate::peer::PATIENCE;
+
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_station_is_cut_off_within_a_second() {
+    let mut building = Building::open().await;
+    let (disk, other) = (Disk::new(), Disk::new());
+    let line = building.invite();
+    let mut stolen = building.hall(&disk, "hall-1").await;
+    let mut good = building.hall(&other, "hall-2").await;
+    building.page(&mut [&mut stolen, &mut good]).await;
+    stolen.log.mark();
+    let removed = Instant::now();
+    shut_out(&building.folder, "hall-1").unwrap();
+    assert_eq!(building.office.left("hall-1").await, "it was removed");
+    assert!(removed.elapsed() < AT_ONCE, "{:?}", removed.elapsed());
+    assert!(stolen.waits().await.contains("closed the connection"));
+    assert!(removed.elapsed() < AT_ONCE, "{:?}", removed.elapsed());
+    building.page(&mut [&mut good]).await;
+    assert_eq!(stolen.files().len(), 1);
+    stolen.close().await;
+
+    // Started anew, with the line that its shell remembers, and without.
+    for invite in [None, Some(line)] {
+        let mut again = disk.hall(building.office.address, "hall-1", invite);
+        let reason = again.waits().await;
+        assert!(reason.contains("this station was removed there"), "{reason}");
+        building.page(&mut [&mut good]).await;
+        assert!(again.files().is_empty());
+        again.close().await;
+    }
+    // The name is free, and a new invite is good.
+    let fresh = Disk::new();
+    let mut next = building.hall(&fresh, "hall-1").await;
+    building.page(&mut [&mut next, &mut good]).await;
+    next.close().await;
+    good.close().await;
+    building.office.close().await;
+}
+
+/// A station's disk may fail while it runs: it says so, and goes on hearing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_station_outlives_its_disk() {
+    let mut building = Building::open().await;
+    let disk = Disk::new();
+    let mut hall = building.hall(&disk, "hall-1").await;
+    building.page(&mut [&mut hall]).await;
+    drop(disk);
+    for _ in 0..2 {
+        building.page(&mut [&mut hall]).await;
+        assert!(hall.log.count(|event| matches!(event, Event::Warning { .. })) > 0, "it is told");
+    }
+    hall.close().await;
+    building.office.close().await;
+}
+
+/// A thief that is through the handshake with a good invite waits with its name until it is shut out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_held_in_reserve_is_worth_nothing() {
+    let mut building = Building::open().await;
+    let disk = Disk::new();
+    let line = building.invite();
+    let stolen = building.hall(&disk, "hall-1").await;
+    let (keys, address) = (disk.keys("hall-1"), building.office.address);
+    let mut reserve = Vec::new();
+    for contact in [Contact::Invite(&line), Contact::Pinned(building.keys().noise().public())] {
+        reserve.push(dial(address, &keys, contact).await.unwrap());
+    }
+    shut_out(&building.folder, "hall-1").unwrap();
+    for mut link in reserve {
+        let hello = FromStation::Hello {
+            name: "hall-1".into(),
+            zones: vec![],
+            instance: 1,
+            last: None,
+            nonce: Some([1; 16]),
+            begun: None,
+        };
+        link.1.send(&hello).await.unwrap();
+        match timeout(PATIENCE, link.0.next()).await.unwrap() {
+            Ok(Some(Frame::Message(bullhorn::wire::FromAnnouncer::Refused { reason }))) => {
+                assert!(reason.contains("no station named hall-1 has joined"), "{reason}");
+            }
+            other => panic!("not refused but {other:?}"),
+        }
+    }
+    building.office.left("hall-1").await;
+    assert!(building.site.stations().is_empty());
+    assert!(stolen.files().is_empty());
+    stolen.close().await;
+    building.office.close().await;
+}
+
+/// Whatever else makes the announcer look at its list meanwhile, nobody on it is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accomplice_that_keeps_the_announcer_busy_does_not_help() {
+    let mut building = Building::open().await;
+    let (disk, accomplice) = (Disk::new(), Disk::new());
+    let stolen = building.hall(&disk, "hall-1").await;
+    let helper = building.hall(&accomplice, "hall-2").await;
+    helper.close().await;
+    let (keys, address) = (accomplice.keys("hall-2"), building.office.address);
+    let known = building.keys().noise().public();
+    let busy = tokio::spawn(async move {
+        loop {
+            let Ok(mut link) = dial(address, &keys, Contact::Pinned(known)).await else { continue };
+            let hello = FromStation::Hello {
+                name: "hall-2".into(),
+                zones: vec![],
+                instance: 1,
+                last: None,
+                nonce: Some([1; 16]),
+                begun: None,
+            };
+            if link.1.send(&hello).await.is_ok() {
+                let _ = link.0.next().await;
+            }
+        }
+    });
+    for round in 0..5 {
+        let removed = Instant::now();
+        shut_out(&building.folder, "hall-1").unwrap();
+        let gone = |event: &Event| {
+            matches!(event, Event::StationLeft { station, reason } if station == "hall-1" && reason == "it was removed")
+                .then_some(())
+        };
+        building.office.log.until("hall-1 to be out", gone).await;
+        assert!(removed.elapsed() < AT_ONCE, "round {round}: {:?}", removed.elapsed());
+        building.office.log.mark();
+        if round == 4 {
+            break;
+        }
+        let again = disk.hall(address, "hall-1", Some(building.invite()));
+        building.office.joined("hall-1").await;
+        building.office.log.mark();
+        // Left to the next round: it is the connection that is cut.
+        std::mem::forget(again);
+    }
+    busy.abort();
+    stolen.close().await;
+    building.office.close().await;
+}

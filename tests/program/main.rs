@@ -1,0 +1,20 @@
+//! The real program, as a person or a script runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod clock_jumps;
+mod console;
+mod disk;
+mod files;
+mod keep;
+mod keyboard;
+mod killed;
+mod leaving;
+mod membership;
+mod operating;
+mod oracle;
+mod speaking;
+mod supervision;

@@ -1,0 +1,141 @@
+//! Every example of `docs/operating.md` is run as it stands there; only where it listens and what it sounds on is
+//! added.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::hallway::{BULLHORN, Environment, Program, STATE, file, wavs};
+use crate::support::terminal::Terminal;
+use crate::support::wav::Spec;
+use tempfile::TempDir;
+
+const PAGE: &str = include_str!("../../docs/operating.md");
+
+/// The lines of its shell blocks.
+fn examples() -> Vec<&'static str> {
+    let blocks = PAGE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines: Vec<_> = blocks.flat_map(str::lines).collect();
+    assert!(lines.iter().all(|line| line.starts_with("bullhorn ")), "{lines:#?}");
+    lines
+}
+
+/// A folder with what the examples name, and keys of its own.
+struct Office {
+    folder: TempDir,
+    environment: Environment,
+}
+
+impl Office {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tones = Spec::stereo(16, 44_100).write(folder.path(), 11_025);
+        std::fs::rename(tones, folder.path().join("bell.wav")).unwrap();
+        std::fs::create_dir(folder.path().join("sounds")).unwrap();
+        std::fs::copy(folder.path().join("bell.wav"), folder.path().join("sounds/bell.wav")).unwrap();
+        let environment = vec![(STATE.to_owned(), folder.path().join("state").display().to_string())];
+        Self { folder, environment }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A line of the page in this folder, with more arguments behind it.
+    fn command(&self, line: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(BULLHORN);
+        command.args(line.split(' ').skip(1)).args(more).current_dir(self.folder.path());
+        command
+    }
+
+    fn start(&self, line: &str, more: &[&str]) -> Program {
+        let more = [more, &["--events", "json"]].concat();
+        Program::start_command(line, self.command(line, &more), &self.environment)
+    }
+
+    /// A station of the page's, at this announcer; of zone east, and it writes what it plays.
+    fn station(&self, line: &str, address: &str) -> Program {
+        let output = file(&self.path("played"));
+        let line = line.replace("office-pc", address);
+        self.start(&line, &["--zone", "east", "--output", output.to_str().unwrap()])
+    }
+
+    /// Runs an example that announces once, with a station of another.
+    fn announce(&self, line: &str, station: &str) {
+        let mut announcer = self.start(line, &["--listen", "127.0.0.1:0"]);
+        let address = announcer.wait_for("listening")["address"].as_str().unwrap().to_owned();
+        let mut station = self.station(station, &address);
+        let done = announcer.wait_for("done");
+        assert_eq!((&done["played"], &done["expected"]), (&1.into(), &1.into()), "{line}: {done}");
+        assert_eq!(announcer.exit_code(), 0, "{line}");
+        station.wait_for("played");
+        // Its archive is written when it leaves.
+        station.terminate();
+        assert_eq!(station.exit_code(), 0, "{line}");
+    }
+
+    /// Runs an example that is for the keyboard.
+    fn press(&self, line: &str, keys: &[(&str, &str)]) {
+        let terminal = Terminal::open(100, 30, &self.environment);
+        terminal.type_line(&format!("cd {}; clear", self.folder.path().display()));
+        let own = line.strip_prefix("bullhorn").unwrap();
+        let (listen, input) = ("--listen 127.0.0.1:0", "--input file:bell.wav");
+        let monitor = if line.contains("--review") { "--monitor file:heard" } else { "" };
+        terminal.type_line(&format!("clear; {BULLHORN}{own} {listen} {input} {monitor}; echo left=$?"));
+        let address = |screen: &str| {
+            let (_, after) = screen.split_once("listening on ")?;
+            Some(after.lines().next()?.trim().to_owned())
+        };
+        let screen = terminal.wait_until("the console", |screen| address(screen).is_some());
+        let mut station =
+            self.station("bullhorn speaker office-pc --name hall-1", &address(&screen).unwrap());
+        terminal.wait_for("hall-1 listens");
+        for (words, key) in keys {
+            terminal.wait_for(words);
+            // A second Enter sooner than that is a held key's repeat.
+            std::thread::sleep(Duration::from_millis(400));
+            terminal.press(key);
+        }
+        station.wait_for("played");
+        terminal.wait_for("1 of 1 stations played it");
+        terminal.press("q");
+        terminal.wait_for("left=0");
+    }
+}
+
+#[test]
+fn every_example_does_what_the_page_says() {
+    let examples = examples();
+    assert!(examples.len() >= 10, "{examples:#?}");
+    let office = Office::new();
+    let bell = "bullhorn announce --file bell.wav --once --wait-for 1";
+    let hall = "bullhorn speaker office-pc --name hall-1";
+    let mut pages = 0;
+    let archived = |folder: &Path| if folder.exists() { wavs(folder).len() } else { 0 };
+    for line in examples {
+        let before = archived(&office.path("played"));
+        match line.split(' ').nth(1).unwrap() {
+            "announce" if line.contains("--once") => office.announce(line, hall),
+            "announce" if line.contains("--sounds") => {
+                office.press(line, &[("f sounds", "f"), ("> bell.wav", "Enter")]);
+            }
+            "announce" if line.contains("--hold") => office.press(line, &[("ready: press Space", "Space")]),
+            "announce" if line.contains("--review") => {
+                office.press(line, &[("ready: press Enter", "Enter"), ("Enter sends it", "Enter")]);
+            }
+            "speaker" => office.announce(bell, line),
+            "stations" => {
+                let ran =
+                    office.command(line, &[]).envs(office.environment.iter().cloned()).output().unwrap();
+                assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+                continue;
+            }
+            _ => panic!("nobody runs {line}"),
+        }
+        pages += 1;
+        assert_eq!(archived(&office.path("played")), before + 1, "{line}");
+    }
+    assert_eq!(archived(&office.path("played")), pages);
+    assert_eq!((archived(&office.path("pages")), archived(&office.path("clips"))), (1, 1));
+    assert!(archived(&office.path("heard")) <= 1, "the clip that was heard first");
+}

@@ -1,0 +1,9 @@
+//! Real sound: the real program on a sound server of its own, and the measure that it is held to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod correlate;
+mod hallway;
+mod outage;
