@@ -26,6 +26,10 @@ const ATTACKERS: usize = 10;
 const DISTURBANCE: Duration = Duration::from_secs(1);
 const HALF_OPEN_BYTES: usize = 16 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
+/// A station's first pause, at least.
+const REDIAL: Duration = Duration::from_millis(100);
+/// The first words of a station, and of an announcer that has room.
+const READY: &[u8; 12] = b"BULLHORN\0\x01\x01\0";
 
 /// An announcer and a station that plays into a folder.
 struct Site {
@@ -71,17 +75,24 @@ impl Site {
         (open, line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024)
     }
 
-    /// How long a newcomer waits for its answer.
+    /// How long a newcomer waits for its answer; while it is turned away it comes again, as a station does.
     fn answers(&self) -> Duration {
         let since = Instant::now();
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(10 * SECOND)).unwrap();
-        stream.write_all(b"BULLHORN\0\x01\x01\0").unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"BULLHORN\0\x01\x01\0");
+        while ask(self.address) != *READY {
+            assert!(since.elapsed() < support::DEADLINE, "it is turned away for ever");
+            std::thread::sleep(REDIAL);
+        }
         since.elapsed()
     }
+}
+
+/// What an announcer says to a station first; nothing where it hangs up.
+fn ask(address: SocketAddr) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(10 * SECOND)).unwrap();
+    let mut answer = vec![0; READY.len()];
+    let asked = stream.write_all(READY).and_then(|()| stream.read_exact(&mut answer));
+    if asked.is_ok() { answer } else { Vec::new() }
 }
 
 fn dial(from: Ipv4Addr, to: SocketAddr) -> Option<Socket> {

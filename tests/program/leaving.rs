@@ -78,7 +78,7 @@ fn a_panic_in_a_task_ends_the_process_with_a_report() {
         });
     }
     let ended = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_panic_in_a_task_ends_the_process_with_a_report", "--nocapture"])
+        .args(["--exact", "leaving::a_panic_in_a_task_ends_the_process_with_a_report", "--nocapture"])
         .env(PART, "1")
         .output()
         .unwrap();
