@@ -30,8 +30,9 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use zeroize::Zeroizing;
 
 /// The status for a wrong command line.
@@ -95,13 +96,21 @@ fn main() -> ExitCode {
 
 /// Warnings and errors, or what `RUST_LOG` asks for, to standard error.
 fn start_log() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(console::log)
-        .with_target(false)
-        .init();
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let parsed = wanted.parse::<Targets>();
+    let filter = parsed.as_ref().cloned().unwrap_or_default();
+    let filter = match filter.default_level() {
+        Some(_) => filter,
+        None => filter.with_default(LevelFilter::WARN),
+    };
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(false).with_writer(console::log).with_target(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    if let Err(error) = parsed
+        && !wanted.is_empty()
+    {
+        tracing::warn!(%error, "RUST_LOG is ignored: write it as info, or as bullhorn=debug");
+    }
 }
 
 /// A socket for each station, and for strangers at the door; many systems begin with 1,024.

@@ -266,6 +266,7 @@ pub(super) const SOCKET: mio::Token = mio::Token(1);
 
 pub(super) struct Reactor {
     socket: UnixStream,
+    awaits_room: bool,
     poll: mio::Poll,
     waker: Arc<Waker>,
     state: Arc<Mutex<ReactorState>>,
@@ -285,17 +286,15 @@ impl Reactor {
     ) -> Result<ReactorHandle, ClientError> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(Waker(mio::Waker::new(poll.registry(), WAKER)?));
-        poll.registry().register(
-            &mut socket,
-            SOCKET,
-            mio::Interest::READABLE | mio::Interest::WRITABLE,
-        )?;
+        poll.registry()
+            .register(&mut socket, SOCKET, mio::Interest::READABLE)?;
 
         let state = Arc::new(Mutex::new(ReactorState::default()));
 
         let (cmd_tx, cmd_rx) = std::sync::mpsc::channel();
         let mut reactor = Self {
             socket,
+            awaits_room: false,
             poll,
             waker: waker.clone(),
             state: state.clone(),
@@ -341,7 +340,25 @@ impl Reactor {
             // Handle any requested writes.
             self.write_streams()?;
             self.write_commands()?;
+            self.await_room()?;
         }
+    }
+
+    /// Asks to be woken when the socket takes more, but only while there is something to write.
+    fn await_room(&mut self) -> Result<(), ClientError> {
+        let awaits_room = !self.write_buf.is_empty();
+        if awaits_room != self.awaits_room {
+            let interest = if awaits_room {
+                mio::Interest::READABLE | mio::Interest::WRITABLE
+            } else {
+                mio::Interest::READABLE
+            };
+            self.poll
+                .registry()
+                .reregister(&mut self.socket, SOCKET, interest)?;
+            self.awaits_room = awaits_room;
+        }
+        Ok(())
     }
 
     fn recv(&mut self) -> Result<(), ClientError> {
