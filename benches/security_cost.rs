@@ -181,7 +181,7 @@ async fn light_station(
             Some(Frame::Message(FromAnnouncer::PlayAt { clip, .. })) => {
                 let receipt = Receipt {
                     clip,
-                    frames: 0,
+                    frames: FRAMES.into(),
                     start_error_us: 0,
                     max_error_us: 0,
                     underruns: 0,
