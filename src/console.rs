@@ -18,11 +18,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use self::input::{Keys, Space};
+use self::input::Keys;
 pub use self::sounds::{Sounds, SoundsError};
 
 use self::screen::Screen;
-use self::view::View;
+use self::view::{Space, View};
 use crate::event::{Command, Event};
 use crate::report;
 

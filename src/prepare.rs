@@ -11,6 +11,7 @@ mod level;
 mod trim;
 
 pub use chime::{Chime, ParseChimeError};
+use level::Levelled;
 pub use level::{
     DEFAULT_LEVEL_LUFS, MAX_GAIN_DB, MAX_LEVEL_LUFS, MAX_TRUE_PEAK_DB, MIN_LEVEL_LUFS, loudness_lufs,
 };
@@ -89,7 +90,7 @@ impl Preparation {
         let trimmed = if self.trims { trim::trimmed(&sound.samples, rate_hz) } else { &sound.samples[..] };
         let mut words = Sound { rate_hz, samples: trimmed.to_vec() };
         self.check(words.length())?;
-        let gain_db = self.bring_to_level(&mut words)?;
+        let levelled = self.bring_to_level(&mut words)?;
         let mut whole = Sound { rate_hz, samples: Vec::new() };
         if let Some(chime) = &self.chime {
             let mut chime = chime.sound(rate_hz)?;
@@ -103,13 +104,15 @@ impl Preparation {
             }
             whole.samples.extend_from_slice(&words.samples);
         }
-        let loudness_lufs = loudness_lufs(&whole)?;
-        Ok(Prepared { sound: whole, loudness_lufs, gain_db })
+        let loudness_lufs = match levelled {
+            Some(words) if self.chime.is_none() && self.repeats == 0 => words.loudness_lufs,
+            _ => loudness_lufs(&whole)?,
+        };
+        Ok(Prepared { sound: whole, loudness_lufs, gain_db: levelled.map_or(0.0, |words| words.gain_db) })
     }
 
-    fn bring_to_level(&self, sound: &mut Sound) -> Result<f64, PrepareError> {
-        let Some(level_lufs) = self.level_lufs else { return Ok(0.0) };
-        Ok(level::bring_to(sound, level_lufs)?)
+    fn bring_to_level(&self, sound: &mut Sound) -> Result<Option<Levelled>, PrepareError> {
+        Ok(self.level_lufs.map(|level_lufs| level::bring_to(sound, level_lufs)).transpose()?)
     }
 }
 

@@ -10,7 +10,7 @@ use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
 
 use super::sounds::{Choice, Sounds};
-use super::view::View;
+use super::view::{Space, View};
 use crate::event::Command;
 
 /// The name of the thread that reads keys.
@@ -27,27 +27,6 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 const SHORTEST_HOLD: Duration = Duration::from_millis(300);
 /// Where it does not, a Space this soon after the one that started is a held key's first repeat.
 const FIRST_REPEAT: Duration = Duration::from_secs(1);
-
-/// How Space records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Space {
-    /// For as long as it is held: the terminal tells when it is let go.
-    Held,
-    /// From one press to the next: the terminal does not.
-    Pressed,
-}
-
-impl Space {
-    /// Which of the two it is, for the operator.
-    pub fn explained(self) -> &'static str {
-        match self {
-            Self::Held => "hold Space while you speak: it is sent when you let go",
-            Self::Pressed => {
-                "this terminal does not tell when a key is let go: Space starts, and Space again ends and sends it"
-            }
-        }
-    }
-}
 
 /// What a key means.
 #[derive(Debug, Clone, PartialEq, Eq)]

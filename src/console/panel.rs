@@ -6,9 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Row, Table};
 
-use super::input::Space;
 use super::sounds::Choice;
-use super::view::{Page, Recording, Stage, State, View};
+use super::view::{Page, Recording, Space, Stage, State, View};
 use crate::report::escaped;
 
 /// Rows beside the stations': title, activity, note, keys.

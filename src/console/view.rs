@@ -3,10 +3,30 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::input::Space;
 use super::sounds::Choice;
 use crate::event::Event;
 use crate::report;
+
+/// How Space records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// For as long as it is held: the terminal tells when it is let go.
+    Held,
+    /// From one press to the next: the terminal does not.
+    Pressed,
+}
+
+impl Space {
+    /// Which of the two it is, for the operator.
+    pub fn explained(self) -> &'static str {
+        match self {
+            Self::Held => "hold Space while you speak: it is sent when you let go",
+            Self::Pressed => {
+                "this terminal does not tell when a key is let go: Space starts, and Space again ends and sends it"
+            }
+        }
+    }
+}
 
 /// Below this peak, in dB below full scale, nobody is speaking into a working microphone.
 const QUIET_DB: f32 = -60.0;

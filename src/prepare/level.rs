@@ -24,8 +24,12 @@ const SILENCE_LUFS: f64 = -70.0;
 const METER_BLOCK_S: f64 = 0.4;
 /// A sound this near to its level is left alone, to the bit, in LU.
 const NEAR_LU: f64 = 0.1;
-/// Limiting takes loudness away: how often that is made up for.
+/// Limiting takes loudness away: how often that is made up for by the meter's word, …
 const MAX_ROUNDS: usize = 3;
+/// … and how often in each by an estimate.
+const MAX_ESTIMATES: usize = 20;
+/// An estimate this near is good enough, in dB.
+const NEAR_DB: f64 = 0.02;
 /// How long before and after a peak the limiter turns down.
 const LIMITER_S: f64 = 0.01;
 /// Points between samples at which peaks are looked for, and the filter that finds them, as in `ebur128`.
@@ -33,8 +37,8 @@ const OVERSAMPLING: usize = 4;
 const TAPS: usize = 49;
 /// Coefficients for one point between two samples.
 const PHASE_TAPS: usize = TAPS / OVERSAMPLING;
-/// Samples whose peaks are looked for together.
-const LANES: usize = 16;
+/// Samples that are turned down together, by gains that change from one such block to the next.
+const BLOCK: usize = 16;
 
 /// The integrated loudness in LUFS; `None` for silence. Of a sound shorter than one block of the meter it is that
 /// of the sound said over and over.
@@ -53,103 +57,165 @@ pub fn loudness_lufs(sound: &Sound) -> Result<Option<f64>, Error> {
     Ok(Some(meter.loudness_global()?).filter(|lufs| *lufs > SILENCE_LUFS))
 }
 
-/// Brings a sound to a level, or as near as its peaks allow, and gives how much louder it was made, in dB. Silence is
-/// left alone, and so is what is there already and keeps [`MAX_TRUE_PEAK_DB`].
+/// What [`bring_to`] did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Levelled {
+    /// How much louder the sound was made, in dB.
+    pub gain_db: f64,
+    /// How loud it is now, in LUFS; `None` for silence.
+    pub loudness_lufs: Option<f64>,
+}
+
+/// Brings a sound to a level, or as near as its peaks allow. Silence is left alone, and so is what is there already and
+/// keeps [`MAX_TRUE_PEAK_DB`].
 ///
 /// # Errors
 /// A rate that the meter does not know.
-pub fn bring_to(sound: &mut Sound, level_lufs: f64) -> Result<f64, Error> {
+pub fn bring_to(sound: &mut Sound, level_lufs: f64) -> Result<Levelled, Error> {
     // A sample that is no number would spread through every filter.
     let is_number = |sample: &f32| sample.is_finite();
     if !sound.samples.iter().all(is_number) {
         sound.samples.iter_mut().for_each(|sample| *sample = if is_number(sample) { *sample } else { 0.0 });
     }
-    let Some(was_lufs) = loudness_lufs(sound)? else { return Ok(0.0) };
+    let Some(was_lufs) = loudness_lufs(sound)? else {
+        return Ok(Levelled { gain_db: 0.0, loudness_lufs: None });
+    };
     let ceiling = 10_f32.powf(MAX_TRUE_PEAK_DB / 20.0);
-    let peaks = peaks(&sound.samples);
-    if (level_lufs - was_lufs).abs() < NEAR_LU && highest(&peaks) <= ceiling {
-        return Ok(0.0);
+    let blocks = Blocks::of(sound, ceiling);
+    if (level_lufs - was_lufs).abs() < NEAR_LU && highest(&blocks.peaks) <= ceiling {
+        return Ok(Levelled { gain_db: 0.0, loudness_lufs: Some(was_lufs) });
     }
     let goal_lufs = level_lufs.min(was_lufs + MAX_GAIN_DB);
-    let reach = ((LIMITER_S * f64::from(sound.rate_hz)) as usize).max(1);
-    let mut gain_db = goal_lufs - was_lufs;
-    for round in 1.. {
-        let gain = 10_f64.powf(gain_db / 20.0) as f32;
-        let Some(gains) = limited(&peaks, gain, ceiling, reach) else {
-            sound.samples.iter_mut().for_each(|sample| *sample *= gain);
-            break;
-        };
-        let samples = sound.samples.iter().zip(gains).map(|(sample, gain)| sample * gain).collect();
-        let mut louder = Sound { rate_hz: sound.rate_hz, samples };
-        let missing_db = loudness_lufs(&louder)?.map_or(0.0, |now_lufs| goal_lufs - now_lufs);
+    let mut rise_db = goal_lufs - was_lufs;
+    let mut round = 1;
+    loop {
+        let (gain_db, gains) = blocks.gains_for(rise_db);
+        let mut louder = Sound { rate_hz: sound.rate_hz, samples: sound.samples.clone() };
+        turn_by(&mut louder.samples, &gains);
+        let now_lufs = loudness_lufs(&louder)?;
+        let missing_db = now_lufs.map_or(0.0, |now_lufs| goal_lufs - now_lufs);
         if missing_db < NEAR_LU || gain_db >= MAX_GAIN_DB || round == MAX_ROUNDS {
             // Turning down bends the sound a little, so that a point between samples may rise above the ceiling again.
-            let excess = highest(&self::peaks(&louder.samples)) / ceiling;
+            let excess = highest(&peaks(&louder.samples)) / ceiling;
             if excess > 1.0 {
                 louder.samples.iter_mut().for_each(|sample| *sample /= excess);
             }
             *sound = louder;
-            break;
+            return Ok(Levelled {
+                gain_db,
+                loudness_lufs: now_lufs.map(|lufs| lufs - f64::from(20.0 * excess.max(1.0).log10())),
+            });
         }
-        gain_db = (gain_db + missing_db).min(MAX_GAIN_DB);
+        rise_db += missing_db;
+        round += 1;
     }
-    Ok(gain_db)
 }
 
-/// The gain for each sample that keeps all of it under the ceiling: `gain`, turned down around each peak by as little as
-/// is needed, without corners, and before the peak comes. `None` where no peak is too high.
-fn limited(peaks: &[f32], gain: f32, ceiling: f32, reach: usize) -> Option<impl Iterator<Item = f32>> {
-    if highest(peaks) * gain <= ceiling {
-        return None;
-    }
-    let needed: Vec<f32> = peaks.iter().map(|peak| (ceiling / (peak * gain)).min(1.0)).collect();
-    let least = least_around(&needed, reach);
-    // The mean of what is low enough for its neighbours is low enough for each of them.
-    let width = (2 * reach + 1) as f64;
-    let ones = || std::iter::repeat_n(1.0, reach);
-    let padded: Vec<f32> = ones().chain(least).chain(ones()).collect();
-    let mut sum: f64 = padded.iter().take(2 * reach).map(|least| f64::from(*least)).sum();
-    Some((2 * reach..padded.len()).map(move |newest| {
-        sum += f64::from(padded[newest]);
-        let turned_down = (sum / width).min(1.0) as f32;
-        sum -= f64::from(padded[newest - 2 * reach]);
-        gain * turned_down
-    }))
+/// A sound in blocks of [`BLOCK`] samples: what it takes to find the gain that it needs.
+struct Blocks {
+    peaks: Vec<f32>,
+    energies: Vec<f64>,
+    ceiling: f32,
+    /// Blocks before and after a peak in which it is turned down.
+    reach: usize,
 }
 
-/// For each sample the highest of it and of what lies between it and its neighbours.
+impl Blocks {
+    fn of(sound: &Sound, ceiling: f32) -> Self {
+        let energy = |block: &[f32]| block.iter().map(|sample| f64::from(sample * sample)).sum();
+        let reach_frames = (LIMITER_S * f64::from(sound.rate_hz)) as usize;
+        Self {
+            peaks: peaks(&sound.samples),
+            energies: sound.samples.chunks(BLOCK).map(energy).collect(),
+            ceiling,
+            reach: reach_frames.div_ceil(BLOCK).max(1),
+        }
+    }
+
+    /// The gain in dB, [`MAX_GAIN_DB`] at most, and with it the gains of the blocks, that make the sound louder by
+    /// `rise_db`, peaks turned down. The limiter's gain is the same for all frequencies, so the meter's filter matters
+    /// little for what it takes away.
+    fn gains_for(&self, rise_db: f64) -> (f64, Vec<f32>) {
+        let before: f64 = self.energies.iter().sum();
+        let mut gain_db = rise_db.min(MAX_GAIN_DB);
+        let mut estimates = 1;
+        loop {
+            let gains = self.limited(10_f64.powf(gain_db / 20.0) as f32);
+            let after: f64 =
+                self.energies.iter().zip(&gains).map(|(energy, gain)| energy * f64::from(gain * gain)).sum();
+            let missing_db = rise_db - 10.0 * (after / before).log10();
+            // Neither is a number for a sound whose energy is too little to be one.
+            let is_near = missing_db.is_nan() || missing_db < NEAR_DB;
+            if is_near || gain_db >= MAX_GAIN_DB || estimates == MAX_ESTIMATES {
+                return (gain_db, gains);
+            }
+            gain_db = (gain_db + missing_db).min(MAX_GAIN_DB);
+            estimates += 1;
+        }
+    }
+
+    /// The gain for the middle of each block that keeps all of it under the ceiling: `gain`, turned down around each peak
+    /// by as little as is needed, and before the peak comes.
+    fn limited(&self, gain: f32) -> Vec<f32> {
+        let needed: Vec<f32> =
+            self.peaks.iter().map(|peak| (self.ceiling / (peak * gain)).min(1.0)).collect();
+        // Between the middles of two blocks the gain is between theirs, and must be low enough for either.
+        let least = least_around(&needed, self.reach + 1);
+        // The mean of what is low enough for its neighbours is low enough for each of them.
+        let ones = || std::iter::repeat_n(1.0, self.reach);
+        let padded: Vec<f32> = ones().chain(least).chain(ones()).collect();
+        let width = 2 * self.reach + 1;
+        let mut sum: f64 = padded.iter().take(width - 1).map(|least| f64::from(*least)).sum();
+        let mean = |(entering, leaving): (&f32, &f32)| {
+            sum += f64::from(*entering);
+            let mean = sum / width as f64;
+            sum -= f64::from(*leaving);
+            gain * mean.min(1.0) as f32
+        };
+        padded.iter().skip(width - 1).zip(&padded).map(mean).collect()
+    }
+}
+
+/// Makes samples louder by the gains of the middles of their blocks, and by what lies between these.
+fn turn_by(samples: &mut [f32], gains: &[f32]) {
+    for (index, block) in samples.chunks_mut(BLOCK).enumerate() {
+        let at = |index: usize| gains.get(index).or(gains.last()).copied().unwrap_or(1.0);
+        let (before, middle, after) = (at(index.saturating_sub(1)), at(index), at(index + 1));
+        let half = BLOCK as f32 / 2.0;
+        for (place, sample) in block.iter_mut().enumerate() {
+            let from_middle = (place as f32 + 0.5 - half) / BLOCK as f32;
+            let towards = if from_middle < 0.0 { before } else { after };
+            *sample *= middle + (towards - middle) * from_middle.abs();
+        }
+    }
+}
+
+/// For each block the highest of its samples and of what lies between each of them and the next.
 fn peaks(samples: &[f32]) -> Vec<f32> {
     let phases = filter();
     // What lies between a sample and the next is seen from so many samples before and after.
     let (before, after) = (PHASE_TAPS / 2 - 1, PHASE_TAPS / 2);
     let mut padded = vec![0.0; before];
     padded.extend_from_slice(samples);
-    padded.resize(before + samples.len().next_multiple_of(LANES) + after, 0.0);
-    let mut behind = Vec::with_capacity(padded.len());
-    for from in (0..samples.len()).step_by(LANES) {
-        let mut highest = [0.0_f32; LANES];
+    padded.resize(before + samples.len().next_multiple_of(BLOCK) + after, 0.0);
+    let starts = (0..samples.len()).step_by(BLOCK);
+    let peak = |from: usize| {
+        let seen = &padded[from..from + before + BLOCK + after];
+        let mut peak = highest(&seen[before..before + BLOCK]);
         for phase in &phases {
-            let mut between = [0.0_f32; LANES];
-            for (tap, seen) in phase.iter().zip(padded[from..].windows(LANES)) {
+            let mut between = [0.0_f32; BLOCK];
+            for (tap, seen) in phase.iter().zip(seen.windows(BLOCK)) {
                 between.iter_mut().zip(seen).for_each(|(between, sample)| *between += tap * sample);
             }
-            highest
-                .iter_mut()
-                .zip(between)
-                .for_each(|(highest, between)| *highest = highest.max(between.abs()));
+            peak = peak.max(highest(&between));
         }
-        behind.extend_from_slice(&highest);
-    }
-    let before = std::iter::once(&0.0).chain(&behind);
-    samples
-        .iter()
-        .zip(before.zip(&behind))
-        .map(|(at, (before, behind))| at.abs().max(*before).max(*behind))
-        .collect()
+        peak
+    };
+    starts.map(peak).collect()
 }
 
-fn highest(peaks: &[f32]) -> f32 {
-    peaks.iter().copied().fold(0.0, f32::max)
+fn highest(samples: &[f32]) -> f32 {
+    samples.iter().fold(0.0, |highest, sample| highest.max(sample.abs()))
 }
 
 /// A sinc under a Hann window, cut into one filter for each point between two samples.
@@ -214,7 +280,7 @@ mod tests {
             for level_lufs in [-30.0, -23.0, -16.0, -14.0] {
                 let mut sound = speech(gain);
                 let was_lufs = lufs(&sound);
-                let gain_db = bring_to(&mut sound, level_lufs).unwrap();
+                let Levelled { gain_db, loudness_lufs } = bring_to(&mut sound, level_lufs).unwrap();
                 let goal_lufs = level_lufs.min(was_lufs + MAX_GAIN_DB);
                 let (now_lufs, peak_db) = (lufs(&sound), true_peak_db(&sound));
                 // Beyond the default, speech would have to be squashed under the ceiling to get there.
@@ -228,6 +294,7 @@ mod tests {
                     "{gain} to {level_lufs}: {peak_db} dBTP"
                 );
                 assert!(gain_db <= MAX_GAIN_DB, "{gain_db}");
+                assert!((loudness_lufs.unwrap() - now_lufs).abs() < 1e-6, "{loudness_lufs:?}: {now_lufs}");
             }
         }
     }
@@ -246,7 +313,7 @@ mod tests {
         let mut sound = speech(0.3);
         bring_to(&mut sound, -23.0).unwrap();
         let once = sound.clone();
-        assert_eq!(bring_to(&mut sound, -23.0).unwrap(), 0.0);
+        assert_eq!(bring_to(&mut sound, -23.0).unwrap().gain_db, 0.0);
         assert_eq!(sound, once);
     }
 
@@ -260,7 +327,7 @@ mod tests {
                     .collect(),
             };
             let before = room.clone();
-            let gain_db = bring_to(&mut room, -16.0).unwrap();
+            let gain_db = bring_to(&mut room, -16.0).unwrap().gain_db;
             if amplitude < 1e-3 {
                 assert_eq!((room, gain_db), (before, 0.0));
             } else {
@@ -274,7 +341,7 @@ mod tests {
         let step = 1_000.0 * std::f64::consts::TAU / 16_000.0;
         let samples = (0..1_600).map(|frame| (step * f64::from(frame)).sin() as f32 * 0.01).collect();
         let mut beep = Sound { rate_hz: 16_000, samples };
-        let gain_db = bring_to(&mut beep, -26.0).unwrap();
+        let gain_db = bring_to(&mut beep, -26.0).unwrap().gain_db;
         assert!((gain_db - 17.0).abs() < 0.5, "{gain_db}");
     }
 
