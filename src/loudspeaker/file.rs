@@ -45,15 +45,16 @@ impl FolderLoudspeaker {
         let stem = stem(label);
         let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
         let (wav, path) = (clip.wav().clone(), part.0.clone());
-        let written = tokio::task::spawn_blocking(move || {
+        let write = move || {
             let mut file = std::fs::File::create(path)?;
             file.write_all(&wav)?;
             file.sync_all()
-        });
+        };
         let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
-        written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(failed)?;
+        on_a_thread(write).await.map_err(failed)?;
         tokio::time::sleep_until(begun + length).await;
-        std::fs::rename(&part.0, self.folder.join(format!("{stem}.wav"))).map_err(failed)?;
+        let (from, to) = (part.0.clone(), self.folder.join(format!("{stem}.wav")));
+        on_a_thread(move || std::fs::rename(from, to)).await.map_err(failed)?;
         Ok(PlayReport {
             frames: clip.format().frames().into(),
             start_error_us: begun.saturating_duration_since(at).as_micros() as i64,
@@ -61,6 +62,11 @@ impl FolderLoudspeaker {
             underruns: 0,
         })
     }
+}
+
+/// A disk that hangs holds up nobody else.
+async fn on_a_thread(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::io::Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other).and_then(|done| done)
 }
 
 /// The clip as it sounds at a gain; at 1 the clip itself.

@@ -20,6 +20,7 @@ use bullhorn::site::Site;
 use bullhorn::speaker;
 use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::volume::Volume;
+use bullhorn::wire::ClipId;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -85,7 +86,8 @@ impl Disks {
         let new = self.folder(machine);
         fs::rename(&old, &new).unwrap();
         if let Some(events) = self.events[machine].take() {
-            events.tell(Event::Warning { message: CRASHED.into() });
+            let noted = last_note(&new.join("state"), machine).unwrap_or_default();
+            events.tell(Event::Warning { message: format!("{CRASHED}{noted}") });
         }
         if self.dice.bool() {
             self.tear(&new);
@@ -111,6 +113,19 @@ impl Disks {
                 fs::set_permissions(&torn, fs::metadata(&path).unwrap().permissions()).unwrap();
             }
         }
+    }
+}
+
+/// What a station has written down last: a clip, and whether it sounded or was finished; nothing if it only began.
+fn last_note(state: &Path, machine: Machine) -> Option<String> {
+    let heard = fs::read_to_string(state.join(format!("station-{}", name(machine))).join("heard")).ok()?;
+    let mut words = heard.lines().nth(1)?.split(' ').skip(1);
+    let [epoch, sequence] = std::array::from_fn(|_| words.next().unwrap().parse().unwrap());
+    let clip = ClipId { epoch, sequence };
+    match (words.next()?, words.next()) {
+        ("finished", _) => Some(format!("{clip} finished")),
+        (_, Some("sounded")) => Some(format!("{clip} sounded")),
+        _ => None,
     }
 }
 
@@ -217,6 +232,8 @@ impl Building {
             book: self.book.clone(),
             root: self.root.path().into(),
             ear: self.root.path().join(format!("heard-{machine}")),
+            noted_before: last_note(&home.join("state"), machine).unwrap_or_default(),
+            from: self.book.lock().unwrap().entries.len(),
         };
         collector.note(if machine == 0 { Some(Fact::Starts { wall_ms }) } else { None }, "starts");
         tokio::spawn(collector.run(heard));
@@ -363,6 +380,9 @@ struct Collector {
     book: Arc<Mutex<Book>>,
     root: PathBuf,
     ear: PathBuf,
+    /// What was written down before this run, and the entries of the book.
+    noted_before: String,
+    from: usize,
 }
 
 impl Collector {
@@ -377,7 +397,8 @@ impl Collector {
     async fn run(self, mut events: mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match &event {
-                Event::Warning { message } if message == CRASHED => {
+                Event::Warning { message } if message.starts_with(CRASHED) => {
+                    self.had_no_time_to_say(&message[CRASHED.len()..]);
                     return self.note(Some(Fact::Crashes), "crashes");
                 }
                 Event::Level { .. } | Event::Progress { .. } => continue,
@@ -393,14 +414,43 @@ impl Collector {
         match event {
             Event::Playing { clip, .. } => Some(Fact::Begins { clip: clip.clone() }),
             Event::Played { clip, station, .. } => {
-                let path = self.ear.join(format!("{station}-{clip}.wav"));
-                let sha256 = fs::read(&path).ok().map(|wav| hex(&Sha256::digest(wav)));
-                // What sounds next is another file.
-                let _ = fs::remove_file(path);
-                Some(Fact::Sounded { clip: clip.clone(), sha256 })
+                Some(Fact::Sounded { clip: clip.clone(), sha256: self.hear(station, clip) })
             }
             _ => None,
         }
+    }
+
+    /// What is written down of a clip, and could not be said any more.
+    fn had_no_time_to_say(&self, noted: &str) {
+        let Some((clip, how_far)) = noted.split_once(' ').filter(|_| noted != self.noted_before) else {
+            return;
+        };
+        let is_said = |fact: &Fact| match (fact, how_far) {
+            (Fact::Begins { clip: said }, "sounded") => said == clip,
+            (Fact::Sounded { clip: said, .. }, "finished") => said == clip,
+            _ => false,
+        };
+        let is_ours = |entry: &Entry| entry.machine == self.machine && is_said(&entry.fact);
+        if self.book.lock().unwrap().entries[self.from..].iter().any(is_ours) {
+            return;
+        }
+        let clip = clip.to_owned();
+        match how_far {
+            "sounded" => self.note(Some(Fact::Begins { clip }), "had begun"),
+            _ => {
+                let sha256 = self.hear(&name(self.machine), &clip);
+                self.note(Some(Fact::Sounded { clip, sha256 }), "had come to the end");
+            }
+        }
+    }
+
+    /// The hash of what a station played, once.
+    fn hear(&self, station: &str, clip: &str) -> Option<String> {
+        let path = self.ear.join(format!("{station}-{clip}.wav"));
+        let sha256 = fs::read(&path).ok().map(|wav| hex(&Sha256::digest(wav)));
+        // What sounds next is another file.
+        let _ = fs::remove_file(path);
+        sha256
     }
 }
 
