@@ -98,7 +98,7 @@ fn a_disk_that_hangs_loses_no_station_and_holds_up_no_page() {
     assert!(heard.contains("-4 finished") || heard.contains(" 4 finished"), "{heard}");
     halls[0].kill();
     halls[0] = station(&disk, home.path(), &address, "hall-1", &environment);
-    announcer.wait_for_one("station-joined", "station", "hall-1");
+    halls[0].wait_for("connected");
     page(&mut announcer, 3);
     for (name, pages) in [("hall-1", 5), ("hall-2", 5), ("hall-3", 2)] {
         assert_eq!(wavs(&home.path().join(name)).len(), pages, "{name}");

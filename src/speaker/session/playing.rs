@@ -10,7 +10,7 @@ use crate::diary::{DISK_PATIENCE, Note, Noted, Noting};
 use crate::event::{self, Event, Outcome};
 use crate::keys::KeysError;
 use crate::link::Connection;
-use crate::loudspeaker::Loudspeaker;
+use crate::loudspeaker::{Loudspeaker, LoudspeakerError};
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
 
 /// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
@@ -159,10 +159,25 @@ impl<C: Connection> Session<'_, C> {
             }
             Some(Err(error)) => match link_error {
                 Some(link_error) => Err(link_error),
+                None if matches!(error, LoudspeakerError::Device(_)) => self.fault(id, &error).await,
                 None => self.fail(id, cut_short, &crate::error_chain(&error)).await,
             },
             None => Ok(()),
         }
+    }
+
+    /// The loudspeaker is lost: no outcome yet, as the announcer sends the clip again when it works, if it is fresh.
+    async fn fault(&mut self, id: ClipId, error: &LoudspeakerError) -> Result<(), SessionError> {
+        let reason = crate::error_chain(error);
+        let message = format!("{id} was not played to its end, and is when there is time left: {reason}");
+        self.events.tell(Event::Warning { message });
+        // Told also if it is well again by now, which is told on the next connection.
+        let fault = Some(wire::reason(self.memory.health.fault().unwrap_or_else(|| reason.clone())));
+        if self.memory.told_fault != fault {
+            self.memory.told_fault.clone_from(&fault);
+            self.send(FromStation::Health { fault }).await?;
+        }
+        self.send(FromStation::Failed { clip: id, reason: wire::reason(&reason) }).await
     }
 
     async fn fail(&mut self, id: ClipId, outcome: Outcome, reason: &str) -> Result<(), SessionError> {
