@@ -141,6 +141,16 @@ impl Note {
         };
         Some(Mark { epoch, sequence, finished })
     }
+
+    fn write(self, heard: &mut Heard, announcer: &AnnouncerId) -> Result<(), KeysError> {
+        match self {
+            Self::Begun(ClipId { epoch, sequence }) => {
+                heard.advance(announcer, Mark { epoch, sequence, finished: false })
+            }
+            Self::Sounds(clip) => heard.sounds(announcer, clip),
+            Self::Finished(receipt) => heard.finish(announcer, receipt),
+        }
+    }
 }
 
 impl Pages {
@@ -162,14 +172,7 @@ impl Pages {
     fn write(&self) {
         loop {
             let Some(Entry { announcer, note, done }) = self.next() else { return };
-            let mut heard = lock(&self.heard);
-            let written = match note {
-                Note::Begun(ClipId { epoch, sequence }) => {
-                    heard.advance(&announcer, Mark { epoch, sequence, finished: false })
-                }
-                Note::Sounds(clip) => heard.sounds(&announcer, clip),
-                Note::Finished(receipt) => heard.finish(&announcer, receipt),
-            };
+            let written = note.write(&mut lock(&self.heard), &announcer);
             // Nobody may wait for it any more.
             let _ = done.send(written);
         }
