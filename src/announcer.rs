@@ -4,6 +4,7 @@ mod connection;
 mod desk;
 mod door;
 mod listener;
+mod memory;
 mod recording;
 mod room;
 
@@ -134,10 +135,10 @@ pub async fn run_on(
     let closing = CancellationToken::new();
     let _ends_with_this = closing.clone().drop_guard();
     let host = Host::new(clock, config.site.clone(), reports);
-    let (room, warning) = Room::make(config.max_stations);
+    let (room, warnings) = Room::make(config.max_stations);
     tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
-    if let Some(message) = warning {
+    for message in warnings {
         events.tell(Event::Warning { message });
     }
     if let Some(fault) = config.site.as_ref().and_then(|site| site.fault()) {

@@ -1,4 +1,5 @@
-//! Work on a disk, in batches: what waits is done together, on the pool of threads for work that blocks, and in order.
+//! Work that takes a while, on the pool of threads for it: by itself, or in batches, where what waits is done together
+//! and in order.
 
 use tokio::sync::mpsc;
 
@@ -23,4 +24,10 @@ pub(crate) async fn work_through<W: Send + 'static, J: Send + 'static>(
             Err(_) => return,
         };
     }
+}
+
+/// Work that takes a while, off the threads that serve connections. A panic of the work is passed on.
+pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -18,7 +18,7 @@ pub(crate) mod checked;
 pub use folder::{Claimed, StateFolder};
 pub use heard::{Heard, Mark};
 pub use identity::{AnnouncerId, AnnouncerKeys, Fingerprint, NoiseKeys, NoisePublicKey, StationKeys};
-pub use known::{Admitted, Changes, KnownStations, MAX_STATIONS, Station};
+pub use known::{Admitted, Changes, Draft, KnownStations, MAX_STATIONS, Station};
 pub use pins::{AnnouncerChanged, Pin, Pins};
 
 /// What can go wrong with the state folder and what lies in it.

@@ -26,6 +26,7 @@ pub mod clock;
 pub mod console;
 pub mod demo;
 pub mod devices;
+mod diary;
 pub mod event;
 pub mod handshake;
 pub mod invite;

@@ -1,7 +1,7 @@
 //! The loudspeaker seam: a real device or a folder takes a clip and an instant.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,8 +110,16 @@ impl Loudspeaker {
         Ok(Self(match output {
             Output::Default => Kind::Device(device::DeviceLoudspeaker::open(None)?),
             Output::Device(wanted) => Kind::Device(device::DeviceLoudspeaker::open(Some(wanted.clone()))?),
-            Output::File(folder) => Kind::Folder(file::FolderLoudspeaker::open(folder)?),
+            Output::File(folder) => return Self::open_folder(folder, HealthWatch::sound()),
         }))
+    }
+
+    /// Opens a folder that works, as a device does, only while `health` says so.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn open_folder(folder: &Path, health: HealthWatch) -> Result<Self, LoudspeakerError> {
+        Ok(Self(Kind::Folder(file::FolderLoudspeaker::open(folder, health)?)))
     }
 
     /// Waits for a device that [`Self::open`] did not open for the reason given, as for one that was lost: it is
@@ -137,7 +145,7 @@ impl Loudspeaker {
     pub fn health(&self) -> HealthWatch {
         match &self.0 {
             Kind::Device(device) => device.health(),
-            Kind::Folder(_) => HealthWatch::sound(),
+            Kind::Folder(folder) => folder.health(),
         }
     }
 

@@ -5,10 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use crate::diary::{Diary, Note, Noting};
+use crate::event::Events;
 use crate::handshake::Contact;
 use crate::invite::Invite;
 use crate::keys::{
-    AnnouncerChanged, AnnouncerId, Heard, KeysError, Mark, NoiseKeys, NoisePublicKey, Pin, Pins, StateFolder,
+    AnnouncerChanged, AnnouncerId, Heard, KeysError, NoiseKeys, NoisePublicKey, Pin, Pins, StateFolder,
     StationKeys, introduce_locally,
 };
 use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
@@ -51,7 +53,7 @@ pub struct Membership {
     own: StateFolder,
     keys: StationKeys,
     pins: Pins,
-    heard: Heard,
+    diary: Diary,
     invite: Option<Invite>,
     address: String,
     name: String,
@@ -84,7 +86,7 @@ impl Membership {
             folder: folder.clone(),
             keys: StationKeys::load_or_create(&own)?,
             pins: Pins::open(&own)?,
-            heard: Heard::open(&own)?,
+            diary: Diary::new(Heard::open(&own)?),
             invite,
             address: format!("{host}:{port}"),
             name: name.to_owned(),
@@ -181,41 +183,21 @@ impl Membership {
     /// What a clip is admitted by; `None` before the announcer's welcome.
     pub fn admission(&self) -> Option<Admission<'_>> {
         let announcer = self.pin()?.announcer;
-        let heard = self.heard.mark(&announcer);
+        let heard = self.diary.mark(&announcer);
         Some(Admission { announcer, zones: &self.zones, time: self.time?, heard })
     }
 
-    /// Writes down that a clip is begun, or was played to its end. On the disk before it returns.
-    ///
-    /// # Errors
-    /// Those of the state folder.
-    pub fn advance(&mut self, mark: Mark) -> Result<(), KeysError> {
+    /// Has it written down what becomes of a clip of the announcer. To be called on a tokio runtime.
+    pub(crate) fn note(&mut self, note: Note, events: &Events) -> Noting {
         match self.pin().map(|pin| pin.announcer) {
-            Some(announcer) => self.heard.advance(&announcer, mark),
-            None => Ok(()),
+            Some(announcer) => self.diary.note(announcer, note, events),
+            None => Noting::nowhere(),
         }
     }
 
-    /// Writes down that a clip that was begun sounds. On the disk before it returns.
-    ///
-    /// # Errors
-    /// Those of the state folder.
-    pub fn note_sounding(&mut self, clip: ClipId) -> Result<(), KeysError> {
-        match self.pin().map(|pin| pin.announcer) {
-            Some(announcer) => self.heard.sounds(&announcer, clip),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes down that a clip was played to its end, and how. On the disk before it returns.
-    ///
-    /// # Errors
-    /// Those of the state folder.
-    pub fn finish(&mut self, receipt: Receipt) -> Result<(), KeysError> {
-        match self.pin().map(|pin| pin.announcer) {
-            Some(announcer) => self.heard.finish(&announcer, receipt),
-            None => Ok(()),
-        }
+    /// Another process of this station has gone past a clip of this one.
+    pub(crate) fn was_overtaken(&mut self) {
+        self.diary.catch_up();
     }
 
     /// The announcer that is pinned.
@@ -225,12 +207,14 @@ impl Membership {
 
     /// The receipt of the clip heard last of the announcer, also by an earlier run of this station.
     pub fn last_receipt(&self) -> Option<Receipt> {
-        self.heard.receipt(&self.pin()?.announcer)
+        let announcer = self.pin()?.announcer;
+        self.diary.on_disk(|heard| heard.receipt(&announcer))
     }
 
     /// The clip of the announcer that sounded here last and was cut off before its end, also in an earlier run.
     pub fn last_cut_off(&self) -> Option<ClipId> {
-        self.heard.cut_off(&self.pin()?.announcer)
+        let announcer = self.pin()?.announcer;
+        self.diary.on_disk(|heard| heard.cut_off(&announcer))
     }
 
     /// Whether a loudspeaker of that name has worked here before, so that its name is no typing mistake.

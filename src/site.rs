@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::invite::{Invite, InviteBook, InviteId, InviteSecret};
 use crate::keys::identity::{begin_epoch, next_epoch};
 use crate::keys::{
-    Admitted, AnnouncerKeys, Changes, Claimed, KeysError, KnownStations, NoiseKeys, NoisePublicKey,
+    Admitted, AnnouncerKeys, Changes, Claimed, Draft, KeysError, KnownStations, NoiseKeys, NoisePublicKey,
     StateFolder, Station,
 };
 use crate::link::{Gate, Peer};
@@ -116,27 +116,55 @@ impl Site {
         }
     }
 
-    /// Lets a station in under its name: a known one, or one that came with an invite.
+    /// Whether a station is known under its name with its zones, so that letting it in costs no write.
+    pub fn welcomes_back(&self, peer: &Peer, name: &str, zones: &[String]) -> bool {
+        let now = self.now_unix_s();
+        self.known().welcomes_back(&peer.key, name, zones, now).unwrap_or(false)
+    }
+
+    /// Lets a station in under its name: a known one, or one that came with an invite. Blocks while the disk hangs, and
+    /// nobody else meanwhile.
     ///
     /// # Errors
     /// [`KeysError::NoSuchStation`] for one that was removed meanwhile, and those of
     /// [`KnownStations::admit`].
     pub fn admit(&self, peer: &Peer, name: &str, zones: &[String]) -> Result<Admitted, KeysError> {
-        let (mut known, now) = (self.known(), self.now_unix_s());
-        let Some(invite) = peer.invite else {
-            return match known.knows(&peer.key)? {
-                true => known.admit(&peer.key, name, zones, now),
-                false => Err(KeysError::NoSuchStation(name.to_owned())),
-            };
-        };
-        let admitted = known.admit(&peer.key, name, zones, now)?;
+        let now = self.now_unix_s();
+        let admitted = self.write(|known| {
+            if peer.invite.is_none() && !known.knows(&peer.key)? {
+                return Err(KeysError::NoSuchStation(name.to_owned()));
+            }
+            known.draft_admission(&peer.key, name, zones, now)
+        })?;
         // The invite may have been retired since the handshake, so that the station is shut out. Asked
         // after the station was written down, as whoever shuts it out retires first and removes then.
-        if admitted == Admitted::Joined && self.book.accept(invite, now)?.is_none() {
-            known.remove(name)?;
+        if admitted == Admitted::Joined
+            && let Some(invite) = peer.invite
+            && self.book.accept(invite, now)?.is_none()
+        {
+            self.write(|known| known.draft_removal(name))?;
             return Err(KeysError::NoSuchStation(name.to_owned()));
         }
         Ok(admitted)
+    }
+
+    /// Whether a station that was let in has been shut out since, as [`Self::changes`] found it last.
+    pub fn has_shut_out(&self, peer: &Peer, name: &str) -> bool {
+        self.known().station(&peer.key).is_none_or(|station| station.name != name)
+    }
+
+    /// Writes with nothing locked but the folder, which comes before the list.
+    fn write<T>(
+        &self,
+        draft: impl FnOnce(&mut KnownStations) -> Result<(T, Option<Draft>), KeysError>,
+    ) -> Result<T, KeysError> {
+        let locked = self.folder.lock()?;
+        let (made, draft) = draft(&mut self.known())?;
+        if let Some(draft) = draft {
+            draft.write(&locked)?;
+            self.known().adopt(draft)?;
+        }
+        Ok(made)
     }
 
     /// The stations that have joined.
@@ -157,17 +185,14 @@ impl Site {
         self.known().refresh()
     }
 
-    /// Writes down that these stations are here, by name.
+    /// Writes down that these stations are here, by name. Blocks while the disk hangs, and nobody else meanwhile.
     ///
     /// # Errors
     /// Those of writing the state folder.
-    pub fn save_seen<'a>(&self, here: impl Iterator<Item = &'a str>) -> Result<(), KeysError> {
+    pub fn save_seen(&self, here: &[String]) -> Result<(), KeysError> {
         let now = self.now_unix_s();
-        let mut known = self.known();
-        for name in here {
-            known.saw(name, now);
-        }
-        known.save_seen()
+        here.iter().for_each(|name| self.known().saw(name, now));
+        self.write(KnownStations::draft_seen)
     }
 
     fn now_unix_s(&self) -> u64 {

@@ -3,6 +3,7 @@
 
 mod announcement;
 mod ending;
+mod faults;
 mod instant;
 mod leaving;
 mod pace;
@@ -266,15 +267,7 @@ impl Stations {
         if let Some(clip) = hello.begun {
             self.was_cut_off(clip, &name);
         }
-        let away =
-            |announcement: &Announcement| matches!(announcement.progress(&name), Some(Progress::Away { .. }));
-        let back: Vec<ClipId> =
-            self.announcements.iter().filter(|(_, it)| away(it)).map(|(id, _)| *id).collect();
-        for id in back {
-            self.is_back(id, &name, now);
-        }
-        self.settle(now);
-        self.serve(&name, now);
+        self.take_up_what_waited(&name, now);
         Ok(())
     }
 
@@ -301,7 +294,7 @@ impl Stations {
                 true
             }
             FromStation::Health { fault } => {
-                self.has_fault(&name, fault);
+                self.has_fault(&name, fault, now);
                 true
             }
             FromStation::Hello { .. } | FromStation::Ping { .. } | FromStation::AskTime { .. } => false,
@@ -320,13 +313,12 @@ impl Stations {
         let mut unreachable = Vec::new();
         for (name, station) in &self.roster {
             if announcement.delivery.is_for(&station.zones) {
-                match &station.presence {
-                    Presence::Lost { reason, .. } => {
-                        let trouble = format!("not connected: {reason}");
+                match station.trouble() {
+                    Some(trouble) => {
                         announcement.add(name.clone(), Progress::Away { held_until: now }, Some(trouble));
                         unreachable.push(name.clone());
                     }
-                    _ => announcement.add(name.clone(), Progress::Owed, None),
+                    None => announcement.add(name.clone(), Progress::Owed, None),
                 }
             }
         }
@@ -343,27 +335,12 @@ impl Stations {
         self.settle(now);
     }
 
-    /// Writes down whether a station's loudspeaker works.
-    fn has_fault(&mut self, name: &str, fault: Option<String>) {
-        let Some(station) = self.roster.get_mut(name) else { return };
-        station.mended_at = None;
-        if station.fault == fault {
-            return;
-        }
-        station.fault = fault.clone();
-        let station = name.to_owned();
-        self.tell(match fault {
-            Some(reason) => Event::StationFaulty { station, reason },
-            None => Event::StationHealthy { station },
-        });
-    }
-
     /// Looks at every deadline; to be called by [`Self::next_tick`].
     pub fn tick(&mut self, now: Instant) {
         let is_mended = |station: &Station| station.mended_at.is_some_and(|at| now >= at);
         let mended = self.roster.iter().filter(|(_, station)| is_mended(station));
         for name in mended.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            self.has_fault(&name, None);
+            self.has_fault(&name, None, now);
         }
         while self.between.front().is_some_and(|(since, _)| now >= *since + REJOIN_GRACE) {
             let Some((since, name)) = self.between.pop_front() else { break };
@@ -426,10 +403,13 @@ impl Stations {
         }
     }
 
-    /// Gives a free station the earliest clip it is owed.
+    /// Gives a station that is free, and whose loudspeaker works, the earliest clip it is owed.
     fn serve(&mut self, name: &str, now: Instant) {
-        let Some(Station { presence: Presence::Here { connection, served: served @ false }, .. }) =
-            self.roster.get_mut(name)
+        let Some(Station {
+            presence: Presence::Here { connection, served: served @ false },
+            fault: None,
+            ..
+        }) = self.roster.get_mut(name)
         else {
             return;
         };

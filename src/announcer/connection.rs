@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::PollSemaphore;
 
 use super::door::Place;
+use crate::batches::on_a_thread;
+use crate::keys::{Admitted, KeysError};
 use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Peer, Receiver, Sender};
 use crate::site::Site;
 use crate::stations::{ConnectionId, Delivery, Hello, Order};
@@ -38,7 +40,8 @@ pub(super) enum Report {
     Joined {
         connection: ConnectionId,
         hello: Hello,
-        peer: Option<Peer>,
+        /// Who it is, and whether it may be on the list under its name; none in open mode.
+        admission: Option<Admission>,
         orders: mpsc::Sender<Order>,
         answer: oneshot::Sender<Result<(), String>>,
     },
@@ -48,6 +51,13 @@ pub(super) enum Report {
     Left { connection: ConnectionId, reason: String },
     /// A peer never got as far as a hello.
     Stranger { address: SocketAddr, error: LinkError },
+}
+
+/// What the site says of a station.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub peer: Peer,
+    pub admitted: Result<Admitted, KeysError>,
 }
 
 /// The announcer's clock, as its stations read it.
@@ -139,9 +149,13 @@ async fn converse<C: Connection>(
         None => return Ok("it closed the connection"),
     };
     drop(place);
+    let admission = match host.site.clone().zip(peer) {
+        Some((site, peer)) => Some(admit(site, peer, &hello).await),
+        None => None,
+    };
     let (orders, mut mailbox) = mpsc::channel(MAX_WAITING_ORDERS);
     let (answer, verdict) = oneshot::channel();
-    let joined = Report::Joined { connection, hello, peer, orders, answer };
+    let joined = Report::Joined { connection, hello, admission, orders, answer };
     let (Ok(()), Ok(verdict)) = (desk.send(joined).await, verdict.await) else {
         return Ok("the announcer leaves");
     };
@@ -214,6 +228,15 @@ async fn converse<C: Connection>(
             },
         }
     }
+}
+
+/// Has a station let in. One that is new is written down first, which may take as long as the disk likes.
+async fn admit(site: Arc<Site>, peer: Peer, hello: &Hello) -> Admission {
+    if site.welcomes_back(&peer, &hello.name, &hello.zones) {
+        return Admission { peer, admitted: Ok(Admitted::Back) };
+    }
+    let (name, zones) = (hello.name.clone(), hello.zones.clone());
+    Admission { peer, admitted: on_a_thread(move || site.admit(&peer, &name, &zones)).await }
 }
 
 async fn send_blocks<C: Connection>(

@@ -1,5 +1,7 @@
 //! The desk: one task that owns the roster and the microphone, where everything comes together.
 
+mod list;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{AnnouncerClock, Report};
@@ -18,20 +21,17 @@ use super::{AnnouncerError, Config, DEFAULT_LENGTH, LEAVE_DEADLINE, Summary};
 use crate::clip;
 use crate::devices::HealthWatch;
 use crate::event::{Command, Event, Events};
-use crate::keys::{Admitted, Changes};
-use crate::link::{LinkError, Peer};
+use crate::link::LinkError;
 use crate::microphone::Microphone;
 use crate::outbox::{Kept, Outbox};
 use crate::site::Site;
-use crate::stations::{Action, ConnectionId, Hello, Order, Restored, Stations};
-use crate::wire::{self, ClipId, WireError};
+use crate::stations::{Action, ConnectionId, Order, Restored, Stations};
+use crate::wire::{ClipId, WireError};
 
 /// A clip lives at least this long, so that it reaches those who are here.
 const MIN_LIFE: Duration = Duration::from_secs(10);
 /// How often the announcer looks whether a station was removed.
 const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
-/// How often it writes down who is here.
-const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
 /// How far ahead of this run's clock a kept clip may be dated: the clock's steps, and no more.
 const DATE_SLACK: Duration = Duration::from_secs(2);
 /// The most addresses of strangers remembered, so that each is logged once.
@@ -63,6 +63,8 @@ pub(super) struct Desk {
     are_zones_stale: bool,
     leaving: bool,
     seen_saved: Instant,
+    /// Who is here is being written down.
+    saving: Option<JoinHandle<()>>,
     /// Clips on the disk; none in open mode.
     outbox: Option<Arc<Outbox>>,
     /// Clips that are not there.
@@ -120,6 +122,7 @@ impl Desk {
             steering: Steering::default(),
             leaving: false,
             seen_saved: clock.base,
+            saving: None,
             outbox: outbox.map(Arc::new),
             unstored: HashSet::new(),
             announced: 0,
@@ -226,6 +229,10 @@ impl Desk {
         if let Some(archive) = &self.config.archive {
             archive.close(LEAVE_DEADLINE).await;
         }
+        if let Some(saving) = self.saving.take() {
+            // A disk that hangs is no reason to stay.
+            let _ = timeout(LEAVE_DEADLINE, saving).await;
+        }
     }
 
     fn tell_microphone(&self) {
@@ -256,9 +263,9 @@ impl Desk {
     fn report(&mut self, report: Report) {
         let now = Instant::now();
         match report {
-            Report::Joined { connection, hello, peer, orders, answer } => {
+            Report::Joined { connection, hello, admission, orders, answer } => {
                 let name = hello.name.clone();
-                let verdict = match self.admit(&hello, peer, now) {
+                let verdict = match self.admit(&name, admission, now) {
                     Ok(()) => self.stations.join(connection, hello, now),
                     Err(reason) => Err(reason),
                 };
@@ -280,55 +287,6 @@ impl Desk {
                 self.stations.left(connection, &reason, now);
             }
             Report::Stranger { address, error } => self.stranger(address.ip(), &error),
-        }
-    }
-
-    /// Whether a station may be on the roster under its name.
-    fn admit(&mut self, hello: &Hello, peer: Option<Peer>, now: Instant) -> Result<(), String> {
-        let Some((site, peer)) = self.config.site.as_ref().zip(peer) else { return Ok(()) };
-        let admitted = site.admit(&peer, &hello.name, &hello.zones);
-        // Whoever was shut out goes before anybody takes the name.
-        self.follow_list();
-        match admitted {
-            Ok(Admitted::Renamed { from }) => {
-                self.stations.remove(&from, "it goes by another name now", now);
-                Ok(())
-            }
-            Ok(Admitted::Joined | Admitted::Back) => Ok(()),
-            Err(error) => Err(wire::reason(crate::error_chain(&error))),
-        }
-    }
-
-    /// Looks whether the list of stations was changed, and from time to time writes down who is here.
-    fn keep_site(&mut self) {
-        self.follow_list();
-        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
-            self.seen_saved = Instant::now();
-            self.save_seen();
-        }
-    }
-
-    /// Does what another process has written into the list of stations.
-    fn follow_list(&mut self) {
-        let Some(site) = self.config.site.clone() else { return };
-        match site.changes() {
-            Ok(Changes { removed, volumes }) => {
-                self.are_zones_stale |= !removed.is_empty();
-                for station in removed {
-                    self.stations.remove(&station.name, "it was removed", Instant::now());
-                }
-                for station in volumes {
-                    self.stations.set_volume(&station.name, station.volume);
-                }
-            }
-            Err(error) => tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error)),
-        }
-    }
-
-    fn save_seen(&self) {
-        let Some(site) = &self.config.site else { return };
-        if let Err(error) = site.save_seen(self.stations.present_names()) {
-            tracing::warn!("cannot write down who is here: {}", crate::error_chain(&error));
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::batches::on_a_thread;
 use crate::clip::{self, Clip, ClipError, MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Event, Events};
@@ -276,12 +277,6 @@ async fn review(
             }
         }
     }
-}
-
-/// Work that takes a while, off the threads that serve connections.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// Waits for a recording to be made; for ever when there is none.

@@ -1,5 +1,7 @@
 //! How many connections the system lets this process have.
 
+use super::memory;
+
 /// The most connections that have not yet proven who they are.
 const MAX_STRANGERS: usize = 1_024;
 /// File descriptors for everything that is no connection, …
@@ -8,6 +10,12 @@ const OWN_FILES: usize = 64;
 const OWN_ONE_IN: usize = 2;
 /// … and this part for strangers: the rest is for stations.
 const STRANGERS_ONE_IN: usize = 4;
+
+/// Memory for everything that is no connection: the longest clip as it is made and sent, its samples, and what the disk
+/// has yet to take; where there is little, a part of it.
+const OWN_BYTES: u64 = 96 << 20;
+/// Memory for each connection: what a thousand stations were measured to take each, and a little more.
+const CONNECTION_BYTES: u64 = 20 << 10;
 
 /// How many connections there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,29 +27,50 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Raises this process's limit of open files to what so many stations need. Also gives a warning
-    /// where the system does not allow it; there is room for fewer then.
-    pub fn make(max_stations: usize) -> (Self, Option<String>) {
+    /// Raises this process's limit of open files to what so many stations need. Also gives a warning where the system
+    /// does not allow it, or has not the memory; there is room for fewer then. Memory that is used up would end the
+    /// announcer, so that stations are refused before.
+    pub fn make(max_stations: usize) -> (Self, Vec<String>) {
         let wanted = max_stations.saturating_add(MAX_STRANGERS + OWN_FILES);
-        let limit = match rlimit::increase_nofile_limit(wanted as u64) {
+        let mut warnings = Vec::new();
+        let files = match rlimit::increase_nofile_limit(wanted as u64) {
             Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
             Err(error) => {
-                return (
-                    Self::within(wanted, max_stations),
-                    Some(format!("cannot tell how many files may be open: {error}")),
-                );
+                warnings.push(format!("cannot tell how many files may be open: {error}"));
+                wanted
             }
         };
-        let room = Self::within(limit, max_stations);
-        tracing::info!("{limit} files may be open: room for {} stations", room.stations);
-        let warning = (room.stations < max_stations).then(|| {
-            format!(
-                "the system allows {limit} open files, which is room for {} stations, not for {max_stations}: raise \
+        let by_files = Self::within(files, max_stations);
+        let memory = memory::available_bytes();
+        let room = Self::within(files.min(Self::connections_in(memory)), max_stations);
+        tracing::info!(
+            "{files} files may be open, and {} MiB of memory are free: room for {} stations",
+            memory >> 20,
+            room.stations
+        );
+        if by_files.stations < max_stations {
+            warnings.push(format!(
+                "the system allows {files} open files, which is room for {} stations, not for {max_stations}: raise \
                  the hard limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit) to {wanted}",
-                room.stations
-            )
-        });
-        (room, warning)
+                by_files.stations
+            ));
+        }
+        if room.stations < by_files.stations {
+            warnings.push(format!(
+                "{} MiB of memory are free, which is room for {} stations, not for {}: free some, or raise the limit \
+                 (`ulimit -v`, MemoryMax= in a systemd unit)",
+                memory >> 20,
+                room.stations,
+                by_files.stations
+            ));
+        }
+        (room, warnings)
+    }
+
+    /// How many connections so much memory is enough for.
+    fn connections_in(bytes: u64) -> usize {
+        let own = OWN_BYTES.min(bytes / OWN_ONE_IN as u64);
+        usize::try_from((bytes - own) / CONNECTION_BYTES).unwrap_or(usize::MAX)
     }
 
     fn within(limit: usize, max_stations: usize) -> Self {
@@ -62,5 +91,13 @@ mod tests {
         assert_eq!(Room::within(1_024, 10_000), Room { stations: 704, strangers: 256 });
         assert_eq!(Room::within(40, 10_000), Room { stations: 10, strangers: 10 });
         assert_eq!(Room::within(0, 10_000), Room { stations: 0, strangers: 0 });
+    }
+
+    #[test]
+    fn memory_for_a_clip_comes_first() {
+        assert_eq!(Room::connections_in(0), 0);
+        assert_eq!(Room::connections_in((96 << 20) + 11_088 * (20 << 10)), 11_088);
+        assert_eq!(Room::connections_in(40 << 20), 1_024);
+        assert!(Room::connections_in(u64::MAX) > 1 << 40);
     }
 }

@@ -8,7 +8,7 @@ pub struct HealthWatch(watch::Receiver<Option<String>>);
 
 impl HealthWatch {
     /// A watch, and what tells it.
-    pub(crate) fn channel(fault: Option<String>) -> (watch::Sender<Option<String>>, Self) {
+    pub fn channel(fault: Option<String>) -> (watch::Sender<Option<String>>, Self) {
         let (sender, receiver) = watch::channel(fault);
         (sender, Self(receiver))
     }

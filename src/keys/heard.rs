@@ -67,6 +67,11 @@ impl Heard {
         self.marks.get(announcer).copied()
     }
 
+    /// The last clip heard of each announcer.
+    pub fn marks(&self) -> &BTreeMap<AnnouncerId, Mark> {
+        &self.marks
+    }
+
     /// The receipt of the last clip heard of an announcer, if it was played to its end.
     pub fn receipt(&self, announcer: &AnnouncerId) -> Option<Receipt> {
         self.receipts.get(announcer).copied()

@@ -182,8 +182,7 @@ impl KnownStations {
     /// cost no write.
     ///
     /// # Errors
-    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::BadName`],
-    /// [`KeysError::TooManyStations`], and those of reading and writing.
+    /// Those of [`Self::draft_admission`], and those of writing.
     pub fn admit(
         &mut self,
         key: &NoisePublicKey,
@@ -191,27 +190,55 @@ impl KnownStations {
         zones: &[String],
         now_unix_s: u64,
     ) -> Result<Admitted, KeysError> {
+        if self.welcomes_back(key, name, zones, now_unix_s)? {
+            return Ok(Admitted::Back);
+        }
+        self.write(|known| known.draft_admission(key, name, zones, now_unix_s))
+    }
+
+    /// Whether a key is known under that name with those zones; it is here then.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn welcomes_back(
+        &mut self,
+        key: &NoisePublicKey,
+        name: &str,
+        zones: &[String],
+        now_unix_s: u64,
+    ) -> Result<bool, KeysError> {
+        self.reload()?;
+        let is_as_known = |station: &Station| station.name == name && station.zones == zones;
+        let is_back = self.station(key).is_some_and(is_as_known);
+        if is_back {
+            self.saw(name, now_unix_s);
+        }
+        Ok(is_back)
+    }
+
+    /// The same as [`Self::admit`], but for the writing. The folder must be locked.
+    ///
+    /// # Errors
+    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::BadName`],
+    /// [`KeysError::TooManyStations`], and those of reading.
+    pub fn draft_admission(
+        &mut self,
+        key: &NoisePublicKey,
+        name: &str,
+        zones: &[String],
+        now_unix_s: u64,
+    ) -> Result<(Admitted, Option<Draft>), KeysError> {
         if !crate::wire::is_name(name) {
             return Err(KeysError::BadName);
         }
-        self.reload()?;
-        let is_as_known = |station: &Station| station.name == name && station.zones == zones;
-        if self.roster.by_key.get(key).is_some_and(is_as_known) {
-            self.saw(name, now_unix_s);
-            return Ok(Admitted::Back);
+        if self.welcomes_back(key, name, zones, now_unix_s)? {
+            return Ok((Admitted::Back, None));
         }
-        let folder = self.folder.clone();
-        let locked = folder.lock()?;
-        self.reload()?;
         if let Some(holder) = self.roster.keys.get(name).filter(|holder| *holder != key) {
             return Err(KeysError::NameTaken { name: name.into(), holder: holder.fingerprint() });
         }
-        let was = self.roster.by_key.get(key).cloned();
-        let admitted = match &was {
-            Some(was) if was.name == name && was.zones == zones => {
-                self.saw(name, now_unix_s);
-                return Ok(Admitted::Back);
-            }
+        let was = self.station(key);
+        let admitted = match was {
             Some(was) if was.name == name => Admitted::Back,
             Some(was) => Admitted::Renamed { from: was.name.clone() },
             None if self.roster.by_key.len() >= MAX_STATIONS => return Err(KeysError::TooManyStations),
@@ -221,16 +248,11 @@ impl KnownStations {
             name: name.into(),
             key: *key,
             zones: zones.to_vec(),
-            joined_unix_s: was.as_ref().map_or(now_unix_s, |was| was.joined_unix_s),
+            joined_unix_s: was.map_or(now_unix_s, |was| was.joined_unix_s),
             last_seen_unix_s: now_unix_s,
-            volume: was.as_ref().and_then(|was| was.volume),
+            volume: was.and_then(|was| was.volume),
         };
-        self.roster.insert(station);
-        self.write(&locked).inspect_err(|_| {
-            self.roster.forget(key);
-            was.into_iter().for_each(|was| self.roster.insert(was));
-        })?;
-        Ok(admitted)
+        Ok((admitted, Some(self.draft(Change::Insert(station))?)))
     }
 
     /// Notes that a station is here, in memory only: [`KnownStations::save_seen`] writes it.
@@ -251,27 +273,38 @@ impl KnownStations {
         if self.seen.is_empty() {
             return Ok(());
         }
-        let folder = self.folder.clone();
-        let locked = folder.lock()?;
+        self.write(Self::draft_seen)
+    }
+
+    /// The same, but for the writing. The folder must be locked.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn draft_seen(&mut self) -> Result<((), Option<Draft>), KeysError> {
         self.reload()?;
-        self.write(&locked)
+        Ok(((), if self.seen.is_empty() { None } else { Some(self.draft(Change::None)?) }))
     }
 
     /// Shuts a station out: its key is unknown from now on, and its name is free. A current invite
     /// would still let it back in; [`crate::invite::shut_out`] retires that as well.
     ///
     /// # Errors
-    /// [`KeysError::NoSuchStation`], and those of reading and writing.
+    /// Those of [`Self::draft_removal`], and those of writing.
     pub fn remove(&mut self, name: &str) -> Result<Station, KeysError> {
-        let folder = self.folder.clone();
-        let locked = folder.lock()?;
+        self.write(|known| known.draft_removal(name))
+    }
+
+    /// The same, but for the writing. The folder must be locked.
+    ///
+    /// # Errors
+    /// [`KeysError::NoSuchStation`], and those of reading.
+    pub fn draft_removal(&mut self, name: &str) -> Result<(Station, Option<Draft>), KeysError> {
         self.reload()?;
-        let removed = self.roster.keys.get(name).copied().and_then(|key| self.roster.forget(&key));
-        let Some(removed) = removed else {
+        let Some(removed) = self.named(name).cloned() else {
             return Err(KeysError::NoSuchStation(name.into()));
         };
-        self.write(&locked).inspect_err(|_| self.roster.insert(removed.clone()))?;
-        Ok(removed)
+        let draft = self.draft(Change::Forget(removed.key))?;
+        Ok((removed, Some(draft)))
     }
 
     /// Writes down how loud a station is to play; `None` leaves that to the station.
@@ -279,16 +312,43 @@ impl KnownStations {
     /// # Errors
     /// [`KeysError::NoSuchStation`], and those of reading and writing.
     pub fn set_volume(&mut self, name: &str, volume: Option<Volume>) -> Result<(), KeysError> {
+        self.write(|known| {
+            known.reload()?;
+            let Some(station) = known.named(name) else {
+                return Err(KeysError::NoSuchStation(name.into()));
+            };
+            let station = Station { volume, ..station.clone() };
+            Ok(((), Some(known.draft(Change::Insert(station))?)))
+        })
+    }
+
+    fn write<T>(
+        &mut self,
+        draft: impl FnOnce(&mut Self) -> Result<(T, Option<Draft>), KeysError>,
+    ) -> Result<T, KeysError> {
         let folder = self.folder.clone();
         let locked = folder.lock()?;
-        self.reload()?;
-        let Some(mut station) = self.named(name).cloned() else {
-            return Err(KeysError::NoSuchStation(name.into()));
-        };
-        let was = station.clone();
-        station.volume = volume;
-        self.roster.insert(station);
-        self.write(&locked).inspect_err(|_| self.roster.insert(was))
+        let (made, draft) = draft(self)?;
+        if let Some(draft) = draft {
+            draft.write(&locked)?;
+            self.adopt(draft)?;
+        }
+        Ok(made)
+    }
+
+    /// Takes over what was written, before the folder is unlocked.
+    ///
+    /// # Errors
+    /// Those of looking at the file.
+    pub fn adopt(&mut self, draft: Draft) -> Result<(), KeysError> {
+        self.read = self.folder.stamp(FILE)?;
+        self.seen.retain(|key, seen| draft.seen.get(key) != Some(seen));
+        match draft.change {
+            Change::None => {}
+            Change::Insert(station) => self.roster.insert(station),
+            Change::Forget(key) => drop(self.roster.forget(&key)),
+        }
+        Ok(())
     }
 
     fn apply_seen(&mut self) {
@@ -334,7 +394,15 @@ impl KnownStations {
         Ok(roster)
     }
 
-    fn write(&mut self, locked: &Locked<'_>) -> Result<(), KeysError> {
+    fn draft(&self, change: Change) -> Result<Draft, KeysError> {
+        let (new, gone) = match &change {
+            Change::None => (None, None),
+            Change::Insert(station) => (Some(station), Some(station.key)),
+            Change::Forget(key) => (None, Some(*key)),
+        };
+        let stay = self.roster.by_key.values().filter(|station| Some(station.key) != gone);
+        let mut all: Vec<_> = stay.chain(new).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
         let row = |station: &Station| Row {
             name: station.name.clone(),
             noise_key: station.key.to_hex(),
@@ -343,11 +411,34 @@ impl KnownStations {
             last_seen_unix: station.last_seen_unix_s,
             volume_db: station.volume.map(Volume::db),
         };
-        let table = Table { stations: self.all().into_iter().map(row).collect() };
+        let table = Table { stations: all.into_iter().map(row).collect() };
         let text = toml::to_string(&table).map_err(|source| KeysError::Encode { file: FILE, source })?;
-        locked.write(FILE, text.as_bytes())?;
-        self.read = self.folder.stamp(FILE)?;
-        self.seen.clear();
-        Ok(())
+        Ok(Draft { change, text, seen: self.seen.clone() })
+    }
+}
+
+#[derive(Debug)]
+enum Change {
+    None,
+    Insert(Station),
+    Forget(NoisePublicKey),
+}
+
+/// The next content of the file. Writing it may take as long as the disk likes, so that it is done with nothing locked
+/// but the folder.
+#[derive(Debug)]
+pub struct Draft {
+    change: Change,
+    text: String,
+    seen: HashMap<NoisePublicKey, u64>,
+}
+
+impl Draft {
+    /// Puts it on the disk; [`KnownStations::adopt`] goes after it.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write(&self, locked: &Locked<'_>) -> Result<(), KeysError> {
+        locked.write(FILE, self.text.as_bytes())
     }
 }

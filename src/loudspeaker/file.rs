@@ -2,33 +2,63 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::{LoudspeakerError, PlayReport};
 use crate::clip::{Clip, ClipError};
+use crate::devices::{DevicesError, HealthWatch};
 
 /// The folder.
 #[derive(Debug)]
 pub(super) struct FolderLoudspeaker {
     folder: PathBuf,
     name: String,
+    health: HealthWatch,
 }
 
 impl FolderLoudspeaker {
     /// Makes the folder if need be, and tries to write in it.
-    pub(super) fn open(folder: &Path) -> Result<Self, LoudspeakerError> {
+    pub(super) fn open(folder: &Path, health: HealthWatch) -> Result<Self, LoudspeakerError> {
         let failed = |source| LoudspeakerError::Folder { folder: folder.into(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let probe = Temporary(folder.join(format!(".bullhorn-{}.part", std::process::id())));
         std::fs::File::create(&probe.0).map_err(failed)?;
-        Ok(Self { folder: folder.into(), name: format!("file:{}", folder.display()) })
+        Ok(Self { folder: folder.into(), name: format!("file:{}", folder.display()), health })
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
+    pub(super) fn health(&self) -> HealthWatch {
+        self.health.clone()
+    }
+
     pub(super) async fn play(
         &mut self,
+        clip: &Clip,
+        gain: f32,
+        label: &str,
+        at: tokio::time::Instant,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        let (mut health, device) = (self.health.clone(), self.name.clone());
+        let lost = async {
+            while health.fault().is_none() {
+                health.changed().await;
+            }
+            LoudspeakerError::Device(Arc::new(DevicesError::Silent { device, waited: Duration::ZERO }))
+        };
+        tokio::select! {
+            biased;
+            error = lost => Err(error),
+            report = self.write(clip, gain, label, at, on_start) => report,
+        }
+    }
+
+    async fn write(
+        &self,
         clip: &Clip,
         gain: f32,
         label: &str,
@@ -45,15 +75,16 @@ impl FolderLoudspeaker {
         let stem = stem(label);
         let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
         let (wav, path) = (clip.wav().clone(), part.0.clone());
-        let written = tokio::task::spawn_blocking(move || {
+        let write = move || {
             let mut file = std::fs::File::create(path)?;
             file.write_all(&wav)?;
             file.sync_all()
-        });
+        };
         let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
-        written.await.map_err(std::io::Error::other).and_then(|written| written).map_err(failed)?;
+        on_a_thread(write).await.map_err(failed)?;
         tokio::time::sleep_until(begun + length).await;
-        std::fs::rename(&part.0, self.folder.join(format!("{stem}.wav"))).map_err(failed)?;
+        let (from, to) = (part.0.clone(), self.folder.join(format!("{stem}.wav")));
+        on_a_thread(move || std::fs::rename(from, to)).await.map_err(failed)?;
         Ok(PlayReport {
             frames: clip.format().frames().into(),
             start_error_us: begun.saturating_duration_since(at).as_micros() as i64,
@@ -61,6 +92,11 @@ impl FolderLoudspeaker {
             underruns: 0,
         })
     }
+}
+
+/// A disk that hangs holds up nobody else.
+async fn on_a_thread(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::io::Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other).and_then(|done| done)
 }
 
 /// The clip as it sounds at a gain; at 1 the clip itself.
@@ -93,8 +129,6 @@ fn stem(label: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::Instant;
 
     use super::*;
@@ -113,7 +147,7 @@ mod tests {
     async fn the_clip_is_there_to_the_bit_when_it_has_sounded() {
         let folder = tempfile::tempdir().expect("a folder");
         let clip = clip();
-        let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
+        let mut loudspeaker = FolderLoudspeaker::open(folder.path(), HealthWatch::sound()).expect("open");
         let at = Instant::now() + Duration::from_secs(1);
         let mut begun = None;
         let report = loudspeaker
@@ -132,7 +166,7 @@ mod tests {
     async fn a_clip_cut_short_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let clip = clip();
-        let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
+        let mut loudspeaker = FolderLoudspeaker::open(folder.path(), HealthWatch::sound()).expect("open");
         let play = loudspeaker.play(&clip, 1.0, "hall-1", Instant::now(), || ());
         assert!(tokio::time::timeout(Duration::from_secs(1), play).await.is_err());
         assert!(files(folder.path()).is_empty());
@@ -141,7 +175,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_played_quietly_is_written_quietly() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut loudspeaker = FolderLoudspeaker::open(folder.path()).expect("open");
+        let mut loudspeaker = FolderLoudspeaker::open(folder.path(), HealthWatch::sound()).expect("open");
         let report = loudspeaker.play(&clip(), 0.5, "hall-1", Instant::now(), || ()).await.expect("played");
         assert_eq!(report.frames, 16_000);
         let written = crate::sound_file::read(&folder.path().join("hall-1.wav")).expect("read");
@@ -161,7 +195,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, "").expect("written");
-        let error = FolderLoudspeaker::open(&file.join("sub")).expect_err("no folder");
+        let error = FolderLoudspeaker::open(&file.join("sub"), HealthWatch::sound()).expect_err("no folder");
         assert!(error.to_string().contains("file/sub"), "{error}");
     }
 }

@@ -103,8 +103,12 @@ impl Stations {
         if !matches!(announcement.progress(name), Some(Progress::Verified | Progress::Told { .. })) {
             return false;
         }
-        let outcome = announcement.unheard(name);
-        self.end(clip, name, outcome, reason);
+        let (outcome, is_fresh) = (announcement.unheard(name), now < announcement.expires);
+        if self.keeps && is_fresh && self.is_faulty(name) {
+            self.hold(clip, name, now);
+        } else {
+            self.end(clip, name, outcome, reason);
+        }
         self.order(name, Order::Note(clip));
         self.settle(now);
         true
@@ -171,7 +175,7 @@ impl Stations {
         }
     }
 
-    /// A station is back without a receipt of a clip that it is due.
+    /// A station is back, or well again, without a receipt of a clip that it is due.
     pub(super) fn is_back(&mut self, id: ClipId, name: &str, now: Instant) {
         let keeps = self.keeps;
         let Some(announcement) = self.announcements.get_mut(&id) else { return };
@@ -179,7 +183,7 @@ impl Stations {
         let Some(recipient) = announcement.recipients.get_mut(name) else { return };
         let was_told = std::mem::take(&mut recipient.unresolved);
         if !was_told || (keeps && !expired) {
-            return self.owe(id, name);
+            return if self.is_faulty(name) { self.hold(id, name, now) } else { self.owe(id, name) };
         }
         let outcome = announcement.unheard(name);
         let reason = "it was told to play, and came back without a receipt".to_owned();

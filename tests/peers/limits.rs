@@ -139,6 +139,82 @@ async fn where_few_files_may_be_open_the_announcer_says_so_and_takes_fewer_stati
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_memory_is_short_stations_are_refused_before_it_is_gone() {
+    // What the program takes before the first station depends on the machine, but not on chance.
+    let alone = Office::open("export MALLOC_ARENA_MAX=1;", "").await;
+    let id = alone.child.id().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
+    let own_kib: usize = line.split_whitespace().next().unwrap().parse().unwrap();
+    drop(alone);
+    let mut office =
+        Office::open(&format!("export MALLOC_ARENA_MAX=1; ulimit -v {} &&", own_kib + 24 * 1_024), "").await;
+    let is_it = |event: &Value| {
+        event["event"] == "warning" && event["message"].as_str().unwrap().contains("of memory are free")
+    };
+    let warning = match office.early.iter().find(|event| is_it(event)) {
+        Some(warning) => warning.clone(),
+        None => loop {
+            let warning = office.until("warning").await;
+            if is_it(&warning) {
+                break warning;
+            }
+        },
+    };
+    let words = warning["message"].as_str().unwrap();
+    let room = words.split("room for ").nth(1).and_then(|words| words.split(' ').next()).unwrap();
+    let room: usize = room.parse().unwrap();
+    assert!((50..5_000).contains(&room), "{words}");
+    let mut here = Vec::new();
+    for index in 0..room {
+        here.push(tokio::spawn(attend(join(&office, index).await.unwrap())));
+    }
+    // Hundreds more: some are told why they are refused, and some say nothing for as long as they are let.
+    for index in room..room + 100 {
+        let refusal = join(&office, index).await.err().unwrap();
+        assert_eq!(refusal, format!("{room} stations are here already, which is the limit"));
+    }
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(RawStation::dial(office.address).await);
+    }
+    office
+        .input
+        .write_all(
+            b"
+",
+        )
+        .await
+        .unwrap();
+    let done = office.until("done").await;
+    assert_eq!((&done["played"], &done["expected"]), (&room.into(), &room.into()), "{done}");
+    drop(silent);
+    for station in here {
+        station.await.unwrap();
+    }
+    // They have left, and there is room again.
+    let deadline = Instant::now() + PATIENCE;
+    while join(&office, room).await.is_err() {
+        assert!(Instant::now() < deadline, "a place that is left stays taken");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(office.child.try_wait().unwrap().is_none(), "it lives");
+}
+
+/// A station that hears one page, and leaves.
+async fn attend(mut station: RawStation) {
+    let (header, _) = station.whole_clip().await;
+    station.say(&FromStation::Verified { clip: header.id, lead_us: 0 }).await;
+    let Heard::Message(FromAnnouncer::PlayAt { clip, .. }) = station.next().await else {
+        panic!("no instant")
+    };
+    let receipt =
+        Receipt { clip, frames: 800, start_error_us: 0, max_error_us: 0, underruns: 0, uncertainty_us: 0 };
+    station.say(&FromStation::Played(receipt)).await;
+    assert!(matches!(station.next().await, Heard::Message(FromAnnouncer::Noted { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_file_descriptor_left_strangers_are_told_to_come_again() {
     // Room for itself and a few connections: the system refuses before the announcer does.
     let office = Office::open("ulimit -n 20 &&", "").await;

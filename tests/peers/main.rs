@@ -12,6 +12,7 @@ mod faults;
 mod fuzz_corpus;
 mod hostile;
 mod limits;
+mod limits_table;
 mod protocol;
 mod sync;
 mod wire;

@@ -8,6 +8,7 @@ mod cli;
 mod clock_jumps;
 mod console;
 mod disk;
+mod disk_hangs;
 mod files;
 mod keep;
 mod keyboard;

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bullhorn::announcer;
 use bullhorn::archive::{Archive, Retention};
 use bullhorn::clip::{Clip, hex};
+use bullhorn::devices::HealthWatch;
 use bullhorn::event::{Command, Event, Events};
 use bullhorn::invite::Invite;
 use bullhorn::keys::StateFolder;
-use bullhorn::loudspeaker::{Loudspeaker, Output};
+use bullhorn::loudspeaker::Loudspeaker;
 use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone};
 use bullhorn::prepare::Preparation;
@@ -20,10 +21,11 @@ use bullhorn::site::Site;
 use bullhorn::speaker;
 use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::volume::Volume;
+use bullhorn::wire::ClipId;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::gate::Gate;
 use crate::network::{Machine, Net, Uplink, Weather, address_of};
 use crate::oracle::{Entry, Fact, Setting};
+use crate::papers::Papers;
 
 /// Ends what a run says in the moment of its crash.
 const CRASHED: &str = "the simulation crashes this machine here";
@@ -38,6 +41,8 @@ const CRASHED: &str = "the simulation crashes this machine here";
 const WALL_MS: u64 = 1_795_000_000_000;
 const RATE_HZ: u32 = 8_000;
 const PORT: u16 = 7766;
+/// Everything, for ever.
+const RETENTION: Retention = Retention { age: Duration::from_secs(86_400 * 365 * 100), bytes: u64::MAX };
 
 /// What a seed chose for all of a simulation.
 #[derive(Debug, Clone)]
@@ -47,6 +52,8 @@ pub struct Plan {
     pub keep: Duration,
     pub clip_ms: u64,
     pub archives: bool,
+    /// Of each station.
+    pub zones: Vec<Vec<String>>,
     pub fair: Weather,
 }
 
@@ -85,7 +92,8 @@ impl Disks {
         let new = self.folder(machine);
         fs::rename(&old, &new).unwrap();
         if let Some(events) = self.events[machine].take() {
-            events.tell(Event::Warning { message: CRASHED.into() });
+            let noted = last_note(&new.join("state"), machine).unwrap_or_default();
+            events.tell(Event::Warning { message: format!("{CRASHED}{noted}") });
         }
         if self.dice.bool() {
             self.tear(&new);
@@ -114,6 +122,19 @@ impl Disks {
     }
 }
 
+/// What a station has written down last: a clip, and whether it sounded or was finished; nothing if it only began.
+fn last_note(state: &Path, machine: Machine) -> Option<String> {
+    let heard = fs::read_to_string(state.join(format!("station-{}", name(machine))).join("heard")).ok()?;
+    let mut words = heard.lines().nth(1)?.split(' ').skip(1);
+    let [epoch, sequence] = std::array::from_fn(|_| words.next().unwrap().parse().unwrap());
+    let clip = ClipId { epoch, sequence };
+    match (words.next()?, words.next()) {
+        ("finished", _) => Some(format!("{clip} finished")),
+        (_, Some("sounded")) => Some(format!("{clip} sounded")),
+        _ => None,
+    }
+}
+
 enum Running {
     Off,
     On { task: JoinHandle<()>, shutdown: CancellationToken, commands: Option<mpsc::Sender<Command>> },
@@ -127,6 +148,8 @@ pub struct Building {
     pub jumped_ms: i64,
     start: Instant,
     disks: Arc<Mutex<Disks>>,
+    /// Each machine's loudspeaker, which outlives its programs.
+    devices: Vec<(watch::Sender<Option<String>>, HealthWatch)>,
     running: Vec<Running>,
     invite: Option<Invite>,
     root: TempDir,
@@ -162,6 +185,7 @@ impl Building {
         fs::write(root.path().join("spoken.wav"), spoken.wav()).unwrap();
         Self {
             running: (0..machines).map(|_| Running::Off).collect(),
+            devices: (0..machines).map(|_| HealthWatch::channel(None)).collect(),
             plan,
             net,
             book: Arc::default(),
@@ -177,6 +201,7 @@ impl Building {
     pub fn setting(&self) -> Setting {
         Setting {
             stations: (1..=self.plan.stations).map(name).collect(),
+            zones: self.plan.zones.clone(),
             life_ms: self.plan.keep.as_millis().max(10_000) as u64,
         }
     }
@@ -217,15 +242,17 @@ impl Building {
             book: self.book.clone(),
             root: self.root.path().into(),
             ear: self.root.path().join(format!("heard-{machine}")),
+            noted_before: last_note(&home.join("state"), machine).unwrap_or_default(),
+            from: self.book.lock().unwrap().entries.len(),
+            addressed: vec![],
         };
         collector.note(if machine == 0 { Some(Fact::Starts { wall_ms }) } else { None }, "starts");
         tokio::spawn(collector.run(heard));
         let folder = StateFolder::open(Some(&home.join("state"))).unwrap();
-        let retention = Retention { age: Duration::from_secs(86_400 * 365 * 100), bytes: u64::MAX };
         let archive = self
             .plan
             .archives
-            .then(|| Archive::open(&home.join("archive"), retention, events.clone()).unwrap());
+            .then(|| Archive::open(&home.join("archive"), RETENTION, events.clone()).unwrap());
         let shutdown = CancellationToken::new();
         self.running[machine] = match machine {
             0 => {
@@ -285,14 +312,15 @@ impl Building {
     ) -> JoinHandle<()> {
         let host = address_of(0).to_string();
         let invite = self.invite.clone();
-        let membership = Membership::open(folder, (&host, PORT), &name(machine), &[], invite).unwrap();
-        let output = Output::File(self.root.path().join(format!("heard-{machine}")));
-        let loudspeaker = Loudspeaker::open(&output).unwrap();
+        let zones = self.plan.zones[machine - 1].clone();
+        let membership = Membership::open(folder, (&host, PORT), &name(machine), &zones, invite).unwrap();
+        let (ear, device) = (self.root.path().join(format!("heard-{machine}")), &self.devices[machine].1);
+        let loudspeaker = Loudspeaker::open_folder(&ear, device.clone()).unwrap();
         let config = speaker::Config {
             host,
             port: PORT,
             name: name(machine),
-            zones: vec![],
+            zones,
             membership: Some(membership),
             delay_us: 0,
             volume: Volume::default(),
@@ -304,12 +332,29 @@ impl Building {
         })
     }
 
-    /// Asks the announcer for a page. False if there is none that would take it.
-    pub fn announce(&self) -> bool {
-        match &self.running[0] {
-            Running::On { commands: Some(commands), .. } => commands.try_send(Command::Announce).is_ok(),
-            _ => false,
+    /// Asks the announcer for a page to a zone, or to all; nothing if there is no announcer that would take it.
+    pub fn announce(&self, zone: Option<&str>) {
+        if let Running::On { commands: Some(commands), .. } = &self.running[0] {
+            let _ = commands.try_send(Command::Address(zone.map(str::to_owned)));
+            let _ = commands.try_send(Command::Announce);
         }
+    }
+
+    /// A station's loudspeaker breaks, or works again.
+    pub fn set_device(&self, machine: Machine, fault: Option<&str>) {
+        self.devices[machine].0.send_replace(fault.map(str::to_owned));
+    }
+
+    /// What every machine has archived, in the end; nothing where none does.
+    pub fn archives(&self) -> Vec<Papers> {
+        let machines = self.machines().filter(|_| self.plan.archives);
+        let read = |machine| {
+            let folder = self.disks.lock().unwrap().folder(machine).join("archive");
+            // The next start mends what a crash in the last moment left.
+            drop(Archive::open(&folder, RETENTION, Events::channel().0).unwrap());
+            Papers::read(&folder)
+        };
+        machines.map(read).collect()
     }
 
     /// Asks a program to leave.
@@ -363,6 +408,11 @@ struct Collector {
     book: Arc<Mutex<Book>>,
     root: PathBuf,
     ear: PathBuf,
+    /// What was written down before this run, and the entries of the book.
+    noted_before: String,
+    from: usize,
+    /// The zones that the announcer speaks to.
+    addressed: Vec<String>,
 }
 
 impl Collector {
@@ -374,16 +424,18 @@ impl Collector {
         book.entries.extend(fact.map(|fact| Entry { at_ms, machine: self.machine, fact }));
     }
 
-    async fn run(self, mut events: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match &event {
-                Event::Warning { message } if message == CRASHED => {
+                Event::Warning { message } if message.starts_with(CRASHED) => {
+                    self.had_no_time_to_say(&message[CRASHED.len()..]);
                     return self.note(Some(Fact::Crashes), "crashes");
                 }
                 Event::Level { .. } | Event::Progress { .. } => continue,
+                Event::Zones { addressed, .. } => self.addressed.clone_from(addressed),
                 _ => (),
             }
-            let fact = if self.machine == 0 { said(&event) } else { self.sounded(&event) };
+            let fact = if self.machine == 0 { self.said(&event) } else { self.sounded(&event) };
             self.note(fact, &format!("{event:?}"));
         }
         self.note(None, "has left");
@@ -393,25 +445,60 @@ impl Collector {
         match event {
             Event::Playing { clip, .. } => Some(Fact::Begins { clip: clip.clone() }),
             Event::Played { clip, station, .. } => {
-                let path = self.ear.join(format!("{station}-{clip}.wav"));
-                let sha256 = fs::read(&path).ok().map(|wav| hex(&Sha256::digest(wav)));
-                // What sounds next is another file.
-                let _ = fs::remove_file(path);
-                Some(Fact::Sounded { clip: clip.clone(), sha256 })
+                Some(Fact::Sounded { clip: clip.clone(), sha256: self.hear(station, clip) })
             }
             _ => None,
         }
     }
-}
 
-/// What an event of the announcer says.
-fn said(event: &Event) -> Option<Fact> {
-    Some(match event.clone() {
-        Event::Recorded { clip, sha256, .. } => Fact::Recorded { clip, sha256 },
-        Event::Sending { clip, stations } => Fact::Sending { clip, stations },
-        Event::Played { clip, station, outcome, again, .. } => Fact::Ended { clip, station, outcome, again },
-        Event::Failed { clip, station, outcome, .. } => Fact::Ended { clip, station, outcome, again: false },
-        Event::Done { clip, played, expected, .. } => Fact::Verdict { clip, played, expected },
-        _ => return None,
-    })
+    /// What is written down of a clip, and could not be said any more.
+    fn had_no_time_to_say(&self, noted: &str) {
+        let Some((clip, how_far)) = noted.split_once(' ').filter(|_| noted != self.noted_before) else {
+            return;
+        };
+        let is_said = |fact: &Fact| match (fact, how_far) {
+            (Fact::Begins { clip: said }, "sounded") => said == clip,
+            (Fact::Sounded { clip: said, .. }, "finished") => said == clip,
+            _ => false,
+        };
+        let is_ours = |entry: &Entry| entry.machine == self.machine && is_said(&entry.fact);
+        if self.book.lock().unwrap().entries[self.from..].iter().any(is_ours) {
+            return;
+        }
+        let clip = clip.to_owned();
+        match how_far {
+            "sounded" => self.note(Some(Fact::Begins { clip }), "had begun"),
+            _ => {
+                let sha256 = self.hear(&name(self.machine), &clip);
+                self.note(Some(Fact::Sounded { clip, sha256 }), "had come to the end");
+            }
+        }
+    }
+
+    /// The hash of what a station played, once.
+    fn hear(&self, station: &str, clip: &str) -> Option<String> {
+        let path = self.ear.join(format!("{station}-{clip}.wav"));
+        let sha256 = fs::read(&path).ok().map(|wav| hex(&Sha256::digest(wav)));
+        // What sounds next is another file.
+        let _ = fs::remove_file(path);
+        sha256
+    }
+
+    /// What an event of the announcer says.
+    fn said(&self, event: &Event) -> Option<Fact> {
+        Some(match event.clone() {
+            Event::Recorded { clip, sha256, .. } => {
+                Fact::Recorded { clip, sha256, zones: self.addressed.clone() }
+            }
+            Event::Sending { clip, stations } => Fact::Sending { clip, stations },
+            Event::Played { clip, station, outcome, again, .. } => {
+                Fact::Ended { clip, station, outcome, again }
+            }
+            Event::Failed { clip, station, outcome, .. } => {
+                Fact::Ended { clip, station, outcome, again: false }
+            }
+            Event::Done { clip, played, expected, .. } => Fact::Verdict { clip, played, expected },
+            _ => return None,
+        })
+    }
 }

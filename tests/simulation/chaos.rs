@@ -10,11 +10,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::building::{Book, Building, Plan};
 use crate::gate::Gate;
 use crate::network::{Fuse, Machine, Weather};
-use crate::oracle::{self, Fact};
+use crate::oracle::{self, Fact, Setting};
+use crate::papers;
 
 /// How long all machines have to find each other at the start, and to bring everything to an end.
 const JOINING: Duration = Duration::from_secs(5);
 const ENDING: Duration = Duration::from_secs(90);
+/// Stations are in any of them, or in none.
+const ZONES: [&str; 2] = ["east", "west"];
 const YEAR_MS: i64 = 365 * 86_400_000;
 const JUMPS_MS: [i64; 8] =
     [-10 * YEAR_MS, -86_400_000, -30_000, -1_000, 1_000, 30_000, 86_400_000, 10 * YEAR_MS];
@@ -61,6 +64,9 @@ impl Tally {
             "station crashes",
             "restarts",
             "clock jumps",
+            "broken loudspeakers",
+            "pages to a zone",
+            "archived outcomes",
         ] {
             assert!(self.0.contains_key(what), "no {what} in {seeds} seeds: {self}");
         }
@@ -78,6 +84,7 @@ enum Act {
     Announce,
     Fault,
     Calm(Machine),
+    Mend(Machine),
     Start(Machine),
     SeeOff(Machine),
 }
@@ -157,6 +164,9 @@ async fn simulate(seed: u64, disk: Arc<Gate>) -> Outcome {
         keep: Duration::from_secs([0, 12, 12, 20, 20, 30, 30, 30][dice.usize(0..8)]),
         clip_ms: dice.u64(300..1_800),
         archives: dice.bool(),
+        zones: (0..4)
+            .map(|_| ZONES.iter().filter(|_| dice.bool()).map(|&zone| zone.into()).collect())
+            .collect(),
         fair: Weather {
             is_open: true,
             delay: Duration::from_micros(dice.u64(200..8_000)),
@@ -165,13 +175,20 @@ async fn simulate(seed: u64, disk: Arc<Gate>) -> Outcome {
         },
     };
     let until = Instant::now() + JOINING + Duration::from_secs(dice.u64(8..20));
+    let plan = Plan { zones: plan.zones[..plan.stations].to_vec(), ..plan };
     let building = Building::new(plan, disk);
     building.say(format!("{:?}", building.plan));
     let mut chaos =
         Chaos { building, dice, agenda: BTreeMap::new(), acts: 0, until, tally: Tally::default() };
     let mut wrong = chaos.unfold().await;
     let entries = std::mem::take(&mut chaos.building.book.lock().unwrap().entries);
+    let archives = chaos.building.archives();
     wrong.extend(oracle::judge(&chaos.building.setting(), &entries));
+    wrong.extend(papers::judge(&archives, &entries));
+    archives
+        .first()
+        .iter()
+        .for_each(|it| it.outcomes.iter().for_each(|_| chaos.tally.count("archived outcomes")));
     for entry in &entries {
         match &entry.fact {
             Fact::Ended { outcome, again, .. } => {
@@ -180,7 +197,12 @@ async fn simulate(seed: u64, disk: Arc<Gate>) -> Outcome {
                     chaos.tally.count("again");
                 }
             }
-            Fact::Recorded { .. } => chaos.tally.count("clips"),
+            Fact::Recorded { zones, .. } => {
+                chaos.tally.count("clips");
+                if !zones.is_empty() {
+                    chaos.tally.count("pages to a zone");
+                }
+            }
             Fact::Crashes if entry.machine == 0 => chaos.tally.count("announcer crashes"),
             Fact::Crashes => chaos.tally.count("station crashes"),
             _ => (),
@@ -222,6 +244,7 @@ impl Chaos {
         self.building.say("all is well again".into());
         for machine in self.building.machines() {
             self.calm(machine);
+            self.building.set_device(machine, None);
         }
         let until = Instant::now() + ENDING;
         loop {
@@ -235,8 +258,9 @@ impl Chaos {
                 }
                 () = sleep(Duration::from_secs(1)) => (),
             }
-            let stations: BTreeSet<String> = self.building.setting().stations.into_iter().collect();
-            if is_over(&self.building.book.lock().unwrap(), &stations) || Instant::now() >= until {
+            if is_over(&self.building.book.lock().unwrap(), &self.building.setting())
+                || Instant::now() >= until
+            {
                 break;
             }
         }
@@ -295,7 +319,8 @@ impl Chaos {
                     return;
                 }
                 for _ in 0..[1, 1, 1, 1, 3][self.dice.usize(0..5)] {
-                    self.building.announce();
+                    let zone = [None, None, Some(ZONES[0]), Some(ZONES[1])][self.dice.usize(0..4)];
+                    self.building.announce(zone);
                 }
                 let after = self.short() + Duration::from_millis(500);
                 self.plan(after, Act::Announce);
@@ -309,6 +334,10 @@ impl Chaos {
                 self.plan(after, Act::Fault);
             }
             Act::Calm(machine) => self.calm(machine),
+            Act::Mend(machine) => {
+                self.building.say(format!("the loudspeaker of {machine} works"));
+                self.building.set_device(machine, None);
+            }
             Act::Start(machine) => self.building.start(machine),
             Act::SeeOff(machine) => {
                 if self.building.has_left(machine) {
@@ -339,7 +368,8 @@ impl Chaos {
                 let all: Vec<Machine> = (1..=self.building.plan.stations).collect();
                 self.cut(&all, true, true);
             }
-            40..55 => self.slow(station),
+            40..48 => self.slow(station),
+            48..55 => self.break_device(station),
             55..62 => self.crash(station),
             62..74 => self.lay_fuse(station),
             74..79 => self.crash(0),
@@ -391,6 +421,14 @@ impl Chaos {
         self.plan(lasting, Act::Calm(machine));
     }
 
+    fn break_device(&mut self, machine: Machine) {
+        self.tally.count("broken loudspeakers");
+        let lasting = self.outage();
+        self.building.say(format!("the loudspeaker of {machine} breaks, for {lasting:?}"));
+        self.building.set_device(machine, Some("unplugged"));
+        self.plan(lasting, Act::Mend(machine));
+    }
+
     fn crash(&mut self, machine: Machine) {
         if self.building.is_on(machine) {
             let power = self.dice.bool();
@@ -419,12 +457,15 @@ impl Chaos {
     }
 }
 
-/// Whether every clip has an outcome for every station.
-fn is_over(book: &Book, stations: &BTreeSet<String>) -> bool {
+/// Whether every clip has an outcome for every station that it is for.
+fn is_over(book: &Book, setting: &Setting) -> bool {
     let mut open: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for entry in &book.entries {
         match &entry.fact {
-            Fact::Recorded { clip, .. } | Fact::Sending { clip, .. } => {
+            Fact::Recorded { clip, zones, .. } => {
+                open.entry(clip).or_insert_with(|| setting.meant(zones));
+            }
+            Fact::Sending { clip, stations } => {
                 open.entry(clip).or_insert_with(|| stations.iter().map(String::as_str).collect());
             }
             Fact::Ended { clip, station, .. } => {

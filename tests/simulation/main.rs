@@ -7,6 +7,7 @@ mod chaos;
 mod gate;
 mod network;
 mod oracle;
+mod papers;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -20,7 +20,7 @@ pub enum Fact {
     /// The run ends without a warning.
     Crashes,
     /// The announcer has accepted a clip.
-    Recorded { clip: String, sha256: String },
+    Recorded { clip: String, sha256: String, zones: Vec<String> },
     /// The announcer names the stations that it is for.
     Sending { clip: String, stations: Vec<String> },
     /// The announcer's last word on a station.
@@ -46,8 +46,25 @@ pub struct Entry {
 pub struct Setting {
     /// Names of the stations, which are machines 1, 2, …
     pub stations: Vec<String>,
+    /// The zones of each.
+    pub zones: Vec<Vec<String>>,
     /// How long a clip lives.
     pub life_ms: u64,
+}
+
+impl Setting {
+    /// Whom a clip for these zones is for.
+    pub fn meant(&self, zones: &[String]) -> BTreeSet<&str> {
+        let is_meant = |of: &[String]| zones.is_empty() || zones.iter().any(|zone| of.contains(zone));
+        let both = self.stations.iter().zip(&self.zones);
+        both.filter(|(_, of)| is_meant(of)).map(|(station, _)| station.as_str()).collect()
+    }
+
+    /// The same for a clip of which only the stations are known that the announcer named: if a zone has just these.
+    fn meant_by(&self, named: &BTreeSet<&str>) -> Option<BTreeSet<&str>> {
+        let zones = self.zones.iter().flatten().map(|zone| vec![zone.clone()]);
+        zones.chain([vec![]]).map(|zones| self.meant(&zones)).find(|meant| meant == named)
+    }
 }
 
 #[derive(Default)]
@@ -123,6 +140,10 @@ fn judge_clip(
         Fact::Recorded { sha256, .. } => Some(sha256.as_str()),
         _ => None,
     });
+    let zones = about.iter().find_map(|it| match &it.fact {
+        Fact::Recorded { zones, .. } => Some(zones),
+        _ => None,
+    });
     let asked: BTreeSet<&str> = about
         .iter()
         .filter_map(|it| match &it.fact {
@@ -132,9 +153,20 @@ fn judge_clip(
         .flatten()
         .map(String::as_str)
         .collect();
-    let meant: BTreeSet<&str> = setting.stations.iter().map(String::as_str).collect();
+    let meant = match zones {
+        Some(zones) => setting.meant(zones),
+        // The announcer crashed before it could say so.
+        None => setting.meant_by(&asked).unwrap_or_default(),
+    };
     if asked != meant {
         wrong.push(format!("{clip} is for {asked:?}, not for {meant:?}"));
+    }
+    for entry in about {
+        if let Fact::Verdict { expected, .. } = &entry.fact
+            && *expected != meant.len()
+        {
+            wrong.push(format!("{clip}: the verdict is on {expected} stations, and it is for {meant:?}"));
+        }
     }
     let verdicts: Vec<u64> =
         about.iter().filter(|it| matches!(it.fact, Fact::Verdict { .. })).map(|it| it.at_ms).collect();
@@ -153,6 +185,17 @@ fn judge_clip(
                 }
                 _ => (),
             }
+        }
+        if !meant.contains(station.as_str()) {
+            let is_of_it =
+                |it: &&&Entry| matches!(&it.fact, Fact::Ended { station: of, .. } if of == station);
+            if !played.begun_ms.is_empty()
+                || !played.ends_ms.is_empty()
+                || about.iter().any(|it| is_of_it(&it))
+            {
+                wrong.push(format!("{name}: it is for {meant:?}"));
+            }
+            continue;
         }
         judge_playing(&name, &played, made_ms, setting.life_ms, runs, wrong);
         let ended = about.iter().filter_map(|it| match &it.fact {
@@ -274,7 +317,8 @@ mod tests {
     const CLIP: &str = "6b011df0-1";
 
     fn setting() -> Setting {
-        Setting { stations: vec!["a".into(), "b".into()], life_ms: 20_000 }
+        let zones = vec![vec!["east".into()], vec!["east".into(), "west".into()], vec!["west".into()]];
+        Setting { stations: vec!["a".into(), "b".into(), "c".into()], zones, life_ms: 20_000 }
     }
 
     fn at(at_ms: u64, machine: Machine, fact: Fact) -> Entry {
@@ -293,11 +337,15 @@ mod tests {
         at(at_ms, machine, Fact::Sounded { clip: CLIP.into(), sha256: Some("aa".into()) })
     }
 
-    /// One clip, played at a, and missed at b.
+    /// One clip to the east, played at a, and missed at b.
     fn good() -> Vec<Entry> {
         vec![
             at(0, 0, Fact::Starts { wall_ms: 1_000_000 }),
-            at(1_000, 0, Fact::Recorded { clip: CLIP.into(), sha256: "aa".into() }),
+            at(
+                1_000,
+                0,
+                Fact::Recorded { clip: CLIP.into(), sha256: "aa".into(), zones: vec!["east".into()] },
+            ),
             at(1_000, 0, Fact::Sending { clip: CLIP.into(), stations: vec!["a".into(), "b".into()] }),
             begins(2_000, 1),
             sounded(3_000, 1),
@@ -323,6 +371,20 @@ mod tests {
     #[test]
     fn a_good_history_is_good() {
         assert_eq!(found(|_| ()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whoever_is_not_meant_must_not_have_it() {
+        finds("it is for", |it| it.push(begins(2_000, 3)));
+        finds("it is for", |it| it.push(ended(3_000, "c", Outcome::Missed, false)));
+        finds("not for", |it| {
+            it[2] = at(1_000, 0, Fact::Sending { clip: CLIP.into(), stations: vec!["a".into()] })
+        });
+        finds("the verdict is on 3 stations", |it| {
+            it[6] = at(9_000, 0, Fact::Verdict { clip: CLIP.into(), played: 1, expected: 3 })
+        });
+        let unsaid = |it: &mut Vec<Entry>| it.retain(|it| !matches!(it.fact, Fact::Recorded { .. }));
+        assert_eq!(found(unsaid), Vec::<String>::new());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A file system of one's own that can be filled and made read-only: a tmpfs in a mount namespace that goes with it.
+//! A file system of one's own, in a mount namespace that goes with it: a tmpfs that can be filled and made read-only, or
+//! a disk that can be made to hang.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,10 +31,24 @@ impl SmallDisk {
             true => (&["-m"], &["-m"]),
             false => (&["-r", "-m"], &["-U", "-m", "--preserve-credentials"]),
         };
+        let mount = format!("mount -t tmpfs -o size={kib}k,mode=700 tmpfs '{}'", place.path().display());
+        Self::mount(place, &mount, unshare, nsenter)
+    }
+
+    /// Makes one that can hang, as an SD card or a network file system does. Needs root and a loop device.
+    pub fn that_hangs() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().display();
+        // The image goes with the folder, which the mounted file system hides.
         let mount = format!(
-            "mount -t tmpfs -o size={kib}k,mode=700 tmpfs '{}' && echo mounted && exec sleep 1000000",
-            place.path().display()
+            "truncate -s 24M '{path}/image' && mkfs.ext4 -q -F '{path}/image' && \
+             mount -o loop '{path}/image' '{path}' && chmod 700 '{path}'"
         );
+        Self::mount(place, &mount, &["-m"], &["-m"])
+    }
+
+    fn mount(place: TempDir, mount: &str, unshare: &[&str], nsenter: &[&str]) -> Self {
+        let mount = format!("{mount} && echo mounted && exec sleep 1000000");
         let mut keeper = Command::new("unshare")
             .args(unshare)
             .args(["--propagation", "private", "sh", "-c", &mount])
@@ -76,6 +91,24 @@ impl SmallDisk {
         command
     }
 
+    /// Has whatever is written wait until the value is dropped.
+    pub fn hang(&self) -> Hanging {
+        let path = self.place.path().display();
+        let freeze = format!("fsfreeze -f '{path}' && echo frozen; read -r _; fsfreeze -u '{path}'");
+        let mut keeper = Command::new(&self.enter[0])
+            .args(&self.enter[1..])
+            .args(["sh", "-c", &freeze])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(keeper.stdout.take().unwrap()), &mut line)
+            .unwrap();
+        assert_eq!(line, "frozen\n");
+        Hanging { keeper }
+    }
+
     fn run(&self, words: &[&str]) {
         let status = Command::new(&self.enter[0]).args(&self.enter[1..]).args(words).status().unwrap();
         assert!(status.success(), "{words:?}");
@@ -105,6 +138,20 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         drop(self.keeper.kill());
+        drop(self.keeper.wait());
+    }
+}
+
+/// A disk that hangs.
+#[derive(Debug)]
+pub struct Hanging {
+    keeper: Child,
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // The shell reads its end, and has the disk go on.
+        drop(self.keeper.stdin.take());
         drop(self.keeper.wait());
     }
 }

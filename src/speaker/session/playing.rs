@@ -6,14 +6,19 @@ use tokio::time::Instant;
 
 use super::{Session, SessionError, Turn};
 use crate::clip::Clip;
+use crate::diary::{DISK_PATIENCE, Note, Noted, Noting};
 use crate::event::{self, Event, Outcome};
-use crate::keys::{KeysError, Mark};
+use crate::keys::KeysError;
 use crate::link::Connection;
-use crate::loudspeaker::Loudspeaker;
+use crate::loudspeaker::{Loudspeaker, LoudspeakerError};
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
 
 /// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
 const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the disk has at least, before the first sample, to take that a clip is begun. It has until the instant.
+const BEGUN_PATIENCE: Duration = Duration::from_millis(50);
+/// How long it has to take that a clip sounds, before that is told.
+const SOUNDS_PATIENCE: Duration = Duration::from_millis(50);
 /// The furthest instant: an earlier page of the greatest length, and a transfer.
 const MAX_AHEAD: Duration = Duration::from_secs(300);
 
@@ -34,9 +39,7 @@ impl<C: Connection> Session<'_, C> {
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
-        if let Err(error) = self.note_begun(id) {
-            return self.fail(id, Outcome::Missed, &crate::error_chain(&error)).await;
-        }
+        let (mut begun, asked) = (self.note(Note::Begun(id)), Instant::now());
         let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
             FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
             _ => return Err(SessionError::OutOfTurn),
@@ -59,15 +62,22 @@ impl<C: Connection> Session<'_, C> {
         }
         let label = format!("{}-{id}", self.config.name);
         let (mut link_error, mut shut_down, mut announced) = (None, false, false);
-        let shutdown = self.shutdown;
+        let (shutdown, mut sounds) = (self.shutdown, None);
         let result = {
             let (started, mut has_started) = tokio::sync::oneshot::channel();
             // Some pages may come to have a floor: whoever is in danger must hear them.
             let gain = self.memory.volume.unwrap_or(self.config.volume).gain(None);
-            let play = loudspeaker.play(clip, gain, &label, at, || {
-                // Nobody may wait for it any more.
-                let _ = started.send(());
-            });
+            let play = async {
+                let until = at.checked_sub(lead).unwrap_or(asked).max(asked + BEGUN_PATIENCE);
+                if begun.by(until).await == Noted::Overtaken {
+                    return Ok(None);
+                }
+                let on_start = || {
+                    // Nobody may wait for it any more.
+                    let _ = started.send(());
+                };
+                loudspeaker.play(clip, gain, &label, at, on_start).await.map(Some)
+            };
             tokio::pin!(play);
             loop {
                 tokio::select! {
@@ -75,11 +85,12 @@ impl<C: Connection> Session<'_, C> {
                     biased;
                     Ok(()) = &mut has_started, if !announced => {
                         announced = true;
-                        self.note_sounding(id);
-                        self.tell(|clip, station| Event::Playing { clip, station }, id);
-                        if link_error.is_none() {
-                            link_error = self.send(FromStation::Playing { clip: id }).await.err();
-                        }
+                        self.memory.begun = Some(id);
+                        sounds = Some((self.note(Note::Sounds(id)), Instant::now() + SOUNDS_PATIENCE));
+                    }
+                    () = taken(&mut sounds) => {
+                        sounds = None;
+                        link_error = self.tell_playing(id, link_error).await;
                     }
                     result = &mut play => break Some(result),
                     turn = self.turn(), if link_error.is_none() => match self.act(turn).await {
@@ -99,13 +110,24 @@ impl<C: Connection> Session<'_, C> {
                 }
             }
         };
+        if sounds.is_some() {
+            link_error = self.tell_playing(id, link_error).await;
+        }
         let cut_short = if announced { Outcome::Interrupted } else { Outcome::Missed };
         if shut_down {
             self.fail(id, cut_short, "the station is shut down by its user").await?;
             return Err(SessionError::Shutdown);
         }
         match result {
-            Some(Ok(report)) => {
+            Some(Ok(None)) => {
+                if let Some(member) = &mut self.memory.membership {
+                    member.was_overtaken();
+                }
+                let reason = crate::error_chain(&KeysError::HeardLater);
+                link_error.map_or(Ok(()), Err)?;
+                self.fail(id, cut_short, &reason).await
+            }
+            Some(Ok(Some(report))) => {
                 let receipt = Receipt {
                     clip: id,
                     frames: report.frames,
@@ -114,7 +136,9 @@ impl<C: Connection> Session<'_, C> {
                     underruns: report.underruns,
                     uncertainty_us,
                 };
-                self.note_finished(receipt);
+                self.memory.remember(receipt);
+                let finished = self.note(Note::Finished(receipt));
+                let link_error = self.written(finished, link_error).await;
                 self.tell_and_archive(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
@@ -135,10 +159,25 @@ impl<C: Connection> Session<'_, C> {
             }
             Some(Err(error)) => match link_error {
                 Some(link_error) => Err(link_error),
+                None if matches!(error, LoudspeakerError::Device(_)) => self.fault(id, &error).await,
                 None => self.fail(id, cut_short, &crate::error_chain(&error)).await,
             },
             None => Ok(()),
         }
+    }
+
+    /// The loudspeaker is lost: no outcome yet, as the announcer sends the clip again when it works, if it is fresh.
+    async fn fault(&mut self, id: ClipId, error: &LoudspeakerError) -> Result<(), SessionError> {
+        let reason = crate::error_chain(error);
+        let message = format!("{id} was not played to its end, and is when there is time left: {reason}");
+        self.events.tell(Event::Warning { message });
+        // Told also if it is well again by now, which is told on the next connection.
+        let fault = Some(wire::reason(self.memory.health.fault().unwrap_or_else(|| reason.clone())));
+        if self.memory.told_fault != fault {
+            self.memory.told_fault.clone_from(&fault);
+            self.send(FromStation::Health { fault }).await?;
+        }
+        self.send(FromStation::Failed { clip: id, reason: wire::reason(&reason) }).await
     }
 
     async fn fail(&mut self, id: ClipId, outcome: Outcome, reason: &str) -> Result<(), SessionError> {
@@ -153,42 +192,50 @@ impl<C: Connection> Session<'_, C> {
         admission.is_some_and(|it| it.time.latest_unix_ms(late) >= header.expires_unix_ms)
     }
 
-    /// Writes down that a clip is about to be played, so that no later run takes an earlier one.
-    ///
-    /// # Errors
-    /// [`KeysError::HeardLater`]: another process of this station has gone past the clip.
-    fn note_begun(&mut self, id: ClipId) -> Result<(), KeysError> {
-        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
-        match self.memory.membership.as_mut().map(|member| member.advance(mark)) {
-            Some(Err(error @ KeysError::HeardLater)) => Err(error),
-            noted => {
-                self.warn_unwritten(noted);
-                Ok(())
+    async fn tell_playing(&mut self, id: ClipId, link_error: Option<SessionError>) -> Option<SessionError> {
+        self.tell(|clip, station| Event::Playing { clip, station }, id);
+        match link_error {
+            None => self.send(FromStation::Playing { clip: id }).await.err(),
+            error => error,
+        }
+    }
+
+    fn note(&mut self, note: Note) -> Noting {
+        let events = self.events;
+        self.memory.membership.as_mut().map_or_else(Noting::nowhere, |member| member.note(note, events))
+    }
+
+    /// Waits for the disk, which has a while, and answers the announcer meanwhile, if it is there. Gives what became of
+    /// the link.
+    async fn written(
+        &mut self,
+        mut noting: Noting,
+        mut link_error: Option<SessionError>,
+    ) -> Option<SessionError> {
+        let noted = noting.by(Instant::now() + DISK_PATIENCE);
+        tokio::pin!(noted);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut noted => return link_error,
+                turn = self.turn(), if link_error.is_none() => match self.act(turn).await {
+                    Ok(None) => (),
+                    // The receipt goes first.
+                    Ok(Some(Turn::Shutdown)) => return None,
+                    Ok(Some(_)) => link_error = Some(SessionError::OutOfTurn),
+                    Err(error) => link_error = Some(error),
+                }
             }
         }
     }
+}
 
-    /// Writes down that a clip sounds, so that the announcer learns of it should it be cut off.
-    fn note_sounding(&mut self, id: ClipId) {
-        self.memory.begun = Some(id);
-        let noted = self.memory.membership.as_mut().map(|member| member.note_sounding(id));
-        self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
-    }
-
-    /// Writes down that a clip was played to its end, so that no later run plays it again, and so that the
-    /// receipt outlives this run.
-    fn note_finished(&mut self, receipt: Receipt) {
-        self.memory.remember(receipt);
-        // It was played; that another process went on meanwhile changes nothing about that.
-        let noted = self.memory.membership.as_mut().map(|member| member.finish(receipt));
-        self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
-    }
-
-    /// A disk that cannot be written does not silence the station: this run remembers by itself, and it is told.
-    fn warn_unwritten(&self, noted: Option<Result<(), KeysError>>) {
-        if let Some(Err(error)) = noted {
-            let message = format!("cannot write down what was heard: {}", crate::error_chain(&error));
-            self.events.tell(Event::Warning { message });
+/// Waits for the disk to take that a clip sounds; for ever where none does.
+async fn taken(sounds: &mut Option<(Noting, Instant)>) {
+    match sounds {
+        Some((noting, until)) => {
+            noting.by(*until).await;
         }
+        None => std::future::pending().await,
     }
 }

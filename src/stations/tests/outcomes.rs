@@ -450,3 +450,89 @@ fn a_fault_that_is_not_repeated_is_mended() {
     assert_eq!(health(&office), [("a".into(), false), ("a".into(), true)]);
     assert_eq!(office.stations.next_tick(office.now), None);
 }
+
+fn is_broken(office: &mut Office, name: &str) {
+    office.says(name, FromStation::Health { fault: Some("unplugged".into()) });
+}
+
+fn is_well(office: &mut Office, name: &str) {
+    office.says(name, FromStation::Health { fault: None });
+}
+
+#[test]
+fn what_a_fault_breaks_off_is_played_again_when_the_loudspeaker_works_and_marked() {
+    let mut office = Office::with(&["a", "b"]);
+    let id = office.announce(1);
+    office.verifies("a", id);
+    office.verifies("b", id);
+    office.says("a", FromStation::Playing { clip: id });
+    is_broken(&mut office, "a");
+    office.says("a", FromStation::Failed { clip: id, reason: "the loudspeaker cannot play".into() });
+    assert!(matches!(office.orders.last(), Some((_, Order::Note(noted), _)) if *noted == id));
+    office.leave("a");
+    office.join("a").unwrap();
+    is_broken(&mut office, "a");
+    office.pass(LENGTH);
+    office.plays("b", id);
+    let (played, expected, missing) = office.verdict(id);
+    assert_eq!((played, expected), (1, 2), "the verdict waits for no loudspeaker");
+    assert_eq!(missing, [("a".to_owned(), "its loudspeaker does not work: unplugged".to_owned())]);
+    office.pass(Duration::from_secs(10));
+    assert_eq!(office.all_deliveries(id), 2, "it is not given what it cannot play");
+    is_well(&mut office, "a");
+    assert_eq!(office.all_deliveries(id), 3);
+    office.verifies("a", id);
+    office.pass(LENGTH);
+    office.plays("a", id);
+    office.pass(KEEP);
+    assert_eq!(office.outcomes("a", id), [(Outcome::PlayedLate, true)]);
+    assert_eq!(office.outcomes("b", id), [(Outcome::Played, false)]);
+}
+
+#[test]
+fn a_clip_waits_for_a_loudspeaker_that_does_not_work_until_it_expires() {
+    let mut office = Office::with(&["a", "b"]);
+    is_broken(&mut office, "a");
+    is_broken(&mut office, "b");
+    let id = office.announce(1);
+    assert_eq!((office.verdict(id).0, office.all_deliveries(id)), (0, 0));
+    office.pass(Duration::from_secs(1));
+    is_well(&mut office, "a");
+    office.verifies("a", id);
+    office.pass(LENGTH);
+    office.plays("a", id);
+    office.pass(KEEP);
+    assert_eq!(office.outcomes("a", id), [(Outcome::PlayedLate, false)]);
+    assert_eq!(office.outcomes("b", id), [(Outcome::Missed, false)]);
+}
+
+#[test]
+fn what_a_fault_breaks_off_for_good_was_interrupted() {
+    let mut office = Office::with(&["a"]);
+    let id = office.announce(1);
+    office.verifies("a", id);
+    office.says("a", FromStation::Playing { clip: id });
+    is_broken(&mut office, "a");
+    office.says("a", FromStation::Failed { clip: id, reason: "the loudspeaker cannot play".into() });
+    office.pass(KEEP);
+    assert_eq!(office.outcomes("a", id), [(Outcome::Interrupted, false)]);
+}
+
+#[test]
+fn several_clips_wait_for_a_loudspeaker_in_their_order() {
+    let mut office = Office::with(&["a"]);
+    let first = office.announce(1);
+    office.verifies("a", first);
+    let second = office.announce(2);
+    is_broken(&mut office, "a");
+    office.says("a", FromStation::Failed { clip: first, reason: "the loudspeaker cannot play".into() });
+    is_well(&mut office, "a");
+    for id in [first, second] {
+        office.leave("a");
+        office.join("a").unwrap();
+        office.verifies("a", id);
+        office.pass(LENGTH);
+        office.plays("a", id);
+        assert_eq!(office.outcomes("a", id).len(), 1);
+    }
+}

@@ -1,0 +1,82 @@
+//! The list of the stations that have joined, which other processes change as well. Nothing is written here on the
+//! desk's own task.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::connection::Admission;
+use super::Desk;
+use crate::keys::{Admitted, Changes, KeysError};
+use crate::wire;
+
+/// How often the announcer writes down who is here.
+const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Desk {
+    /// Whether a station may be on the roster under its name.
+    pub(super) fn admit(
+        &mut self,
+        name: &str,
+        admission: Option<Admission>,
+        now: Instant,
+    ) -> Result<(), String> {
+        let Some((site, Admission { peer, admitted })) = self.config.site.clone().zip(admission) else {
+            return Ok(());
+        };
+        // Whoever was shut out goes before anybody takes the name.
+        self.follow_list();
+        let admitted = match admitted {
+            Ok(_) if site.has_shut_out(&peer, name) => Err(KeysError::NoSuchStation(name.to_owned())),
+            admitted => admitted,
+        };
+        match admitted {
+            Ok(Admitted::Renamed { from }) => {
+                self.stations.remove(&from, "it goes by another name now", now);
+                Ok(())
+            }
+            Ok(Admitted::Joined | Admitted::Back) => Ok(()),
+            Err(error) => Err(wire::reason(crate::error_chain(&error))),
+        }
+    }
+
+    /// Looks whether the list of stations was changed, and from time to time writes down who is here.
+    pub(super) fn keep_site(&mut self) {
+        self.follow_list();
+        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
+            self.seen_saved = Instant::now();
+            self.save_seen();
+        }
+    }
+
+    /// Does what another process has written into the list of stations.
+    fn follow_list(&mut self) {
+        let Some(site) = self.config.site.clone() else { return };
+        match site.changes() {
+            Ok(Changes { removed, volumes }) => {
+                self.are_zones_stale |= !removed.is_empty();
+                for station in removed {
+                    self.stations.remove(&station.name, "it was removed", Instant::now());
+                }
+                for station in volumes {
+                    self.stations.set_volume(&station.name, station.volume);
+                }
+            }
+            Err(error) => tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error)),
+        }
+    }
+
+    /// Has it written down who is here, unless that is still being done.
+    pub(super) fn save_seen(&mut self) {
+        let Some(site) = self.config.site.clone() else { return };
+        if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+            return;
+        }
+        let here: Vec<String> = self.stations.present_names().map(str::to_owned).collect();
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = site.save_seen(&here) {
+                tracing::warn!("cannot write down who is here: {}", crate::error_chain(&error));
+            }
+        }));
+    }
+}

@@ -1,0 +1,81 @@
+//! Loudspeakers that do not work. A clip waits for one as it does for a station that is away, and is played again
+//! from its start if it broke off.
+
+use tokio::time::Instant;
+
+use super::announcement::Progress;
+use super::{Presence, Station, Stations};
+use crate::event::Event;
+use crate::wire::ClipId;
+
+impl Station {
+    /// Why nothing can be played there now.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match (&self.presence, &self.fault) {
+            (Presence::Lost { reason, .. }, _) => Some(format!("not connected: {reason}")),
+            (_, Some(fault)) => Some(format!("its loudspeaker does not work: {fault}")),
+            (_, None) => None,
+        }
+    }
+}
+
+impl Stations {
+    /// Writes down whether a station's loudspeaker works, and has its clips wait, or go out.
+    pub(super) fn has_fault(&mut self, name: &str, fault: Option<String>, now: Instant) {
+        let Some(station) = self.roster.get_mut(name) else { return };
+        station.mended_at = None;
+        if station.fault == fault {
+            return;
+        }
+        station.fault = fault.clone();
+        let is_lost = matches!(station.presence, Presence::Lost { .. });
+        let station = name.to_owned();
+        match fault {
+            Some(reason) => {
+                self.tell(Event::StationFaulty { station, reason });
+                for id in self.clips_where(|progress| *progress == Progress::Owed, name) {
+                    self.hold(id, name, now);
+                    if !self.keeps {
+                        self.miss(id, name);
+                    }
+                }
+            }
+            None => {
+                self.tell(Event::StationHealthy { station });
+                if !is_lost {
+                    self.take_up_what_waited(name, now);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Owes a station again what has waited for it, and gives it the first.
+    pub(super) fn take_up_what_waited(&mut self, name: &str, now: Instant) {
+        for id in self.clips_where(|progress| matches!(progress, Progress::Away { .. }), name) {
+            self.is_back(id, name, now);
+        }
+        self.settle(now);
+        self.serve(name, now);
+    }
+
+    /// Has a clip wait for a station that cannot play it now; the verdict does not.
+    pub(super) fn hold(&mut self, id: ClipId, name: &str, now: Instant) {
+        let trouble = self.roster.get(name).and_then(Station::trouble);
+        let Some(announcement) = self.announcements.get_mut(&id) else { return };
+        if let Some(trouble) = trouble {
+            announcement.trouble(name, &trouble);
+        }
+        announcement.set(name, Progress::Away { held_until: now });
+    }
+
+    /// Whether a station is here with a loudspeaker that does not work.
+    pub(super) fn is_faulty(&self, name: &str) -> bool {
+        self.roster.get(name).is_some_and(|station| station.fault.is_some())
+    }
+
+    fn clips_where(&self, test: impl Fn(&Progress) -> bool, name: &str) -> Vec<ClipId> {
+        let is_one = |it: &super::Announcement| it.progress(name).is_some_and(&test);
+        self.announcements.iter().filter(|(_, it)| is_one(it)).map(|(id, _)| *id).collect()
+    }
+}
