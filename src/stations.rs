@@ -8,7 +8,9 @@ mod leaving;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod urgency;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +83,8 @@ pub enum Order {
     Volume(Option<Volume>),
     /// Say that the outcome is written down, and close.
     Note(ClipId),
+    /// Say that something more urgent comes, and close.
+    Yield,
     /// Close at once.
     Drop,
 }
@@ -285,7 +289,8 @@ impl Stations {
             FromStation::Verified { clip, lead_us } => {
                 self.verified(&name, clip, Duration::from_micros(lead_us.into()), now)
             }
-            FromStation::Playing { clip } => self.playing(&name, clip),
+            FromStation::Playing { clip } => self.playing(&name, clip, now),
+            FromStation::Queued { clip } => self.queued(&name, clip, now),
             FromStation::Played(receipt) => {
                 let told = matches!(self.progress(receipt.clip, &name), Some(Progress::Told { .. }));
                 if told {
@@ -337,6 +342,7 @@ impl Stations {
         if !self.keeps {
             unreachable.iter().for_each(|name| self.miss(id, name));
         }
+        self.clear_the_way(id, now);
         for name in &stations {
             self.serve(name, now);
         }
@@ -426,17 +432,18 @@ impl Stations {
         }
     }
 
-    /// Gives a free station the earliest clip it is owed.
+    /// Gives a free station the most urgent clip that it is owed, the earliest of those.
     fn serve(&mut self, name: &str, now: Instant) {
         let Some(Station { presence: Presence::Here { connection, served: served @ false }, .. }) =
             self.roster.get_mut(name)
         else {
             return;
         };
-        let owed = self.announcements.values_mut().find(|announcement| {
+        let owed = self.announcements.iter_mut().filter(|(_, announcement)| {
             now < announcement.expires && announcement.progress(name) == Some(&Progress::Owed)
         });
-        let Some(announcement) = owed else { return };
+        let first = owed.max_by_key(|(id, announcement)| (announcement.delivery.priority, Reverse(**id)));
+        let Some((_, announcement)) = first else { return };
         *served = true;
         let delivery = announcement.delivery.clone();
         let until =

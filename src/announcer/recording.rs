@@ -16,6 +16,7 @@ use crate::loudspeaker::Loudspeaker;
 use crate::microphone::{Level, Microphone, MicrophoneError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::prepare::{Preparation, PrepareError};
+use crate::priority::Priority;
 use crate::sample::Sound;
 use crate::site::Site;
 use crate::sound_file::{self, SoundFileError};
@@ -67,6 +68,7 @@ pub(super) struct Outcome {
 /// What a clip is to be made of, beside its sound.
 pub(super) struct Recipe {
     pub id: ClipId,
+    pub priority: Priority,
     pub zones: Vec<String>,
     pub life: Duration,
     pub start: Instant,
@@ -121,6 +123,7 @@ impl Recipe {
             expires_unix_ms: (created + self.life).as_millis() as u64,
             format: clip.format(),
             sha256: *clip.sha256(),
+            priority: self.priority,
             zones: self.zones,
         };
         let encoded = header.encode();
@@ -152,6 +155,7 @@ pub(super) fn delivery(
         pace: Pace::default(),
         length: header.format.length(),
         sound_frames: header.format.frames().into(),
+        priority: header.priority,
         zones: header.zones.clone(),
     })
 }

@@ -16,5 +16,6 @@ mod leaving;
 mod membership;
 mod operating;
 mod oracle;
+mod several;
 mod speaking;
 mod supervision;

@@ -261,6 +261,7 @@ impl Building {
             monitor: None,
             max_stations: 64,
             zones: vec![],
+            priority: Default::default(),
             keep: self.plan.keep,
             wait: STRAGGLER_WAIT,
             once: None,
@@ -289,18 +290,16 @@ impl Building {
         let output = Output::File(self.root.path().join(format!("heard-{machine}")));
         let loudspeaker = Loudspeaker::open(&output).unwrap();
         let config = speaker::Config {
-            host,
-            port: PORT,
+            announcers: vec![speaker::Announcer { host, port: PORT, membership: Some(membership) }],
             name: name(machine),
             zones: vec![],
-            membership: Some(membership),
             delay_us: 0,
             volume: Volume::default(),
             archive,
         };
         let uplink = Uplink { net: self.net.clone(), machine };
         tokio::spawn(async move {
-            speaker::run_on(uplink, config, loudspeaker, events, shutdown).await.unwrap();
+            speaker::run_on(vec![uplink], config, loudspeaker, events, shutdown).await.unwrap();
         })
     }
 

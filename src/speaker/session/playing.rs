@@ -4,37 +4,34 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Session, SessionError, Turn};
+use super::turns::{Ending, Turns};
+use super::{Session, SessionError};
 use crate::clip::Clip;
 use crate::event::{self, Event, Outcome};
 use crate::keys::{KeysError, Mark};
 use crate::link::Connection;
-use crate::loudspeaker::Loudspeaker;
+use crate::priority::Priority;
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
 
 /// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
 const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest that a clip may live; see `announce --keep`.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 /// The furthest instant: an earlier page of the greatest length, and a transfer.
 const MAX_AHEAD: Duration = Duration::from_secs(300);
 
 impl<C: Connection> Session<'_, C> {
     /// Says that the clip is here, waits for the instant, plays, and reports.
-    pub(super) async fn play(
-        &mut self,
-        header: &ClipHeader,
-        clip: &Clip,
-        loudspeaker: &mut Loudspeaker,
-    ) -> Result<(), SessionError> {
+    pub(super) async fn play(&mut self, header: &ClipHeader, clip: &Clip) -> Result<(), SessionError> {
         let id = header.id;
-        let again = self.memory.begun == Some(id);
         let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
         let early = Duration::from_micros(self.config.delay_us.min(0).unsigned_abs());
-        let lead = loudspeaker.lead() + way + early;
+        let lead = self.arbiter.lead() + way + early;
         let lead_us = u32::try_from(lead.as_micros()).unwrap_or(u32::MAX);
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
-        if let Err(error) = self.note_begun(id) {
+        if let Err(error) = self.note_begun(header) {
             return self.fail(id, Outcome::Missed, &crate::error_chain(&error)).await;
         }
         let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
@@ -57,55 +54,22 @@ impl<C: Connection> Session<'_, C> {
         if self.is_expired(header, at) {
             return self.fail(id, Outcome::Missed, "it expires before it could be played").await;
         }
-        let label = format!("{}-{id}", self.config.name);
-        let (mut link_error, mut shut_down, mut announced) = (None, false, false);
-        let shutdown = self.shutdown;
-        let result = {
-            let (started, mut has_started) = tokio::sync::oneshot::channel();
-            // Some pages may come to have a floor: whoever is in danger must hear them.
-            let gain = self.memory.volume.unwrap_or(self.config.volume).gain(None);
-            let play = loudspeaker.play(clip, gain, &label, at, || {
-                // Nobody may wait for it any more.
-                let _ = started.send(());
-            });
-            tokio::pin!(play);
-            loop {
-                tokio::select! {
-                    // That it began is told before that it ended.
-                    biased;
-                    Ok(()) = &mut has_started, if !announced => {
-                        announced = true;
-                        self.note_sounding(id);
-                        self.tell(|clip, station| Event::Playing { clip, station }, id);
-                        if link_error.is_none() {
-                            link_error = self.send(FromStation::Playing { clip: id }).await.err();
-                        }
-                    }
-                    result = &mut play => break Some(result),
-                    turn = self.turn(), if link_error.is_none() => match self.act(turn).await {
-                        // A page that has begun is played to its end, whatever becomes of the link.
-                        Ok(None) => (),
-                        Ok(Some(Turn::Shutdown)) | Err(SessionError::Shutdown) => {
-                            shut_down = true;
-                            break None;
-                        }
-                        Ok(Some(_)) => link_error = Some(SessionError::OutOfTurn),
-                        Err(error) => link_error = Some(error),
-                    },
-                    () = shutdown.cancelled(), if link_error.is_some() => {
-                        shut_down = true;
-                        break None;
-                    }
-                }
+        let mut turns = Turns { again: self.memory.begun.contains(&id), ..Turns::default() };
+        let ending = self.take_turns(header, clip, (at, self.expiry(header)), &mut turns).await;
+        let Turns { begun, again, link_error, .. } = turns;
+        let cut_short = if begun || again { Outcome::Interrupted } else { Outcome::Missed };
+        let failure = match ending {
+            Ending::Yielded => {
+                self.tell(|clip, station| Event::Queued { clip, station, interrupted: begun }, id);
+                return Err(SessionError::Yielded);
             }
-        };
-        let cut_short = if announced { Outcome::Interrupted } else { Outcome::Missed };
-        if shut_down {
-            self.fail(id, cut_short, "the station is shut down by its user").await?;
-            return Err(SessionError::Shutdown);
-        }
-        match result {
-            Some(Ok(report)) => {
+            Ending::Shutdown => {
+                self.fail(id, cut_short, "the station is shut down by its user").await?;
+                return Err(SessionError::Shutdown);
+            }
+            Ending::Expired => "other pages went first until it expired".to_owned(),
+            Ending::Failed(error) => crate::error_chain(&error),
+            Ending::Played(report) => {
                 let receipt = Receipt {
                     clip: id,
                     frames: report.frames,
@@ -114,7 +78,7 @@ impl<C: Connection> Session<'_, C> {
                     underruns: report.underruns,
                     uncertainty_us,
                 };
-                self.note_finished(receipt);
+                self.note_finished(header.priority, receipt);
                 self.tell_and_archive(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
@@ -128,16 +92,15 @@ impl<C: Connection> Session<'_, C> {
                     uncertainty_us,
                     off_us: event::worst_off_us(receipt.start_error_us, receipt.max_error_us),
                 });
-                match link_error {
+                return match link_error {
                     Some(error) => Err(error),
                     None => self.send(FromStation::Played(receipt)).await,
-                }
+                };
             }
-            Some(Err(error)) => match link_error {
-                Some(link_error) => Err(link_error),
-                None => self.fail(id, cut_short, &crate::error_chain(&error)).await,
-            },
-            None => Ok(()),
+        };
+        match link_error {
+            Some(link_error) => Err(link_error),
+            None => self.fail(id, cut_short, &failure).await,
         }
     }
 
@@ -146,9 +109,18 @@ impl<C: Connection> Session<'_, C> {
         self.send(FromStation::Failed { clip: id, reason: wire::reason(reason) }).await
     }
 
+    /// When a clip is too old. On an open link that is not known, only that it is no later than this.
+    fn expiry(&self, header: &ClipHeader) -> Instant {
+        let now = Instant::now();
+        let admission = self.memory.membership.as_ref().and_then(|member| member.admission(header.priority));
+        let since_unix_ms = admission.map_or(header.created_unix_ms, |it| it.time.latest_unix_ms(now));
+        let left = Duration::from_millis(header.expires_unix_ms.saturating_sub(since_unix_ms));
+        now + left.min(LONGEST_LIFE)
+    }
+
     /// Whether a clip is too old by the time it would begin, by the announcer's clock.
-    fn is_expired(&self, header: &ClipHeader, at: Instant) -> bool {
-        let admission = self.memory.membership.as_ref().and_then(|member| member.admission());
+    pub(super) fn is_expired(&self, header: &ClipHeader, at: Instant) -> bool {
+        let admission = self.memory.membership.as_ref().and_then(|member| member.admission(header.priority));
         let late = Instant::now().max(at);
         admission.is_some_and(|it| it.time.latest_unix_ms(late) >= header.expires_unix_ms)
     }
@@ -157,9 +129,10 @@ impl<C: Connection> Session<'_, C> {
     ///
     /// # Errors
     /// [`KeysError::HeardLater`]: another process of this station has gone past the clip.
-    fn note_begun(&mut self, id: ClipId) -> Result<(), KeysError> {
-        let mark = Mark { epoch: id.epoch, sequence: id.sequence, finished: false };
-        match self.memory.membership.as_mut().map(|member| member.advance(mark)) {
+    fn note_begun(&mut self, header: &ClipHeader) -> Result<(), KeysError> {
+        let ClipId { epoch, sequence } = header.id;
+        let mark = Mark { epoch, sequence, finished: false };
+        match self.memory.membership.as_mut().map(|member| member.advance(header.priority, mark)) {
             Some(Err(error @ KeysError::HeardLater)) => Err(error),
             noted => {
                 self.warn_unwritten(noted);
@@ -169,18 +142,19 @@ impl<C: Connection> Session<'_, C> {
     }
 
     /// Writes down that a clip sounds, so that the announcer learns of it should it be cut off.
-    fn note_sounding(&mut self, id: ClipId) {
-        self.memory.begun = Some(id);
-        let noted = self.memory.membership.as_mut().map(|member| member.note_sounding(id));
+    pub(super) fn note_sounding(&mut self, header: &ClipHeader) {
+        self.memory.note_begun(header.id);
+        let noted =
+            self.memory.membership.as_mut().map(|member| member.note_sounding(header.priority, header.id));
         self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
     }
 
     /// Writes down that a clip was played to its end, so that no later run plays it again, and so that the
     /// receipt outlives this run.
-    fn note_finished(&mut self, receipt: Receipt) {
+    fn note_finished(&mut self, priority: Priority, receipt: Receipt) {
         self.memory.remember(receipt);
         // It was played; that another process went on meanwhile changes nothing about that.
-        let noted = self.memory.membership.as_mut().map(|member| member.finish(receipt));
+        let noted = self.memory.membership.as_mut().map(|member| member.finish(priority, receipt));
         self.warn_unwritten(noted.filter(|noted| !matches!(noted, Err(KeysError::HeardLater))));
     }
 
