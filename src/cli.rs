@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, in words, and its conversion to the roles' types.
 
+mod site;
 mod speaking;
 mod values;
 
@@ -12,12 +13,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::announcer::{DEFAULT_LENGTH, DEFAULT_MAX_STATIONS};
 use crate::archive::Retention;
 use crate::clip::{MAX_RATE_HZ, MIN_RATE_HZ};
-use crate::invite::parse_validity;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
 use crate::priority::Priority;
-use crate::volume::{Volume, VolumeError};
+use crate::volume::Volume;
 
+pub use self::site::{InviteOptions, StationsAction, StationsOptions, VolumeOrOwn};
 pub use self::speaking::{Before, HOLD_LENGTH, Speaking};
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
 use self::values::{clip_length, delay_us, keep, legal_name, listen_address, max_stations, wait};
@@ -227,7 +228,7 @@ pub struct Speaker {
     pub delay: i64,
 
     /// How loud to play, in dB: −60 to 0, which is as loud as it was sent. What `bullhorn stations volume` says at
-    /// the announcer goes before
+    /// the announcer goes before, and an emergency is never below −12
     #[arg(long, value_name = "DB", default_value = "0", allow_negative_numbers = true)]
     pub volume: Volume,
 
@@ -303,69 +304,6 @@ pub struct State {
     /// The folder for keys and what must outlive a reboot [default: ~/.local/state/bullhorn]
     #[arg(long = "state", value_name = "DIR", global = true)]
     pub folder: Option<PathBuf>,
-}
-
-/// Print the line that lets a station join.
-#[derive(Debug, Args)]
-pub struct InviteOptions {
-    /// Make a new invite; the one before is worth nothing from then on
-    #[arg(long)]
-    pub new: bool,
-
-    /// How long a new invite is good for, such as 30m, 12h or 7d [default: 24h]
-    #[arg(long, value_name = "TIME", requires = "new", value_parser = parse_validity)]
-    pub valid: Option<Duration>,
-
-    /// Where keys are kept.
-    #[command(flatten)]
-    pub state: State,
-}
-
-/// List the stations that have joined.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  bullhorn stations
-  bullhorn stations volume hall-1 -6       6 dB quieter than it was sent
-  bullhorn stations remove hall-1")]
-pub struct StationsOptions {
-    /// What to do instead of listing them
-    #[command(subcommand)]
-    pub action: Option<StationsAction>,
-
-    /// Where keys are kept.
-    #[command(flatten)]
-    pub state: State,
-}
-
-/// What can be done to a station.
-#[derive(Debug, Subcommand)]
-pub enum StationsAction {
-    /// Shut a station out at once and for good; it comes back only with a new invite
-    Remove {
-        /// The station's name
-        name: String,
-    },
-    /// Say how loud a station plays, from its next announcement on
-    Volume {
-        /// The station's name
-        name: String,
-
-        /// In dB: −60 to 0, which is as loud as it was sent; `own` leaves it to the station
-        #[arg(value_name = "DB|own", allow_negative_numbers = true, value_parser = volume_or_own)]
-        volume: VolumeOrOwn,
-    },
-}
-
-/// A volume that the announcer's list says, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VolumeOrOwn(pub Option<Volume>);
-
-fn volume_or_own(text: &str) -> Result<VolumeOrOwn, VolumeError> {
-    match text {
-        "own" => Ok(VolumeOrOwn(None)),
-        text => text.parse().map(|volume| VolumeOrOwn(Some(volume))),
-    }
 }
 
 /// The most announcers of one station.

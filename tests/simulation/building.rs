@@ -355,6 +355,20 @@ pub fn name(machine: Machine) -> String {
     format!("hall-{machine}")
 }
 
+/// Without the random bits of each clip's epoch, which differ from run to run: they are the last 8 of 16 hex digits.
+fn without_chance(words: &str) -> String {
+    let mut parts = words.split('-');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = plain.bytes().rev().take_while(u8::is_ascii_hexdigit).count();
+        if digits == 16 {
+            plain.truncate(plain.len() - 8);
+        }
+        plain = plain + "-" + part;
+    }
+    plain
+}
+
 /// Writes down what one run of a program says.
 struct Collector {
     machine: Machine,
@@ -368,7 +382,7 @@ impl Collector {
     fn note(&self, fact: Option<Fact>, words: &str) {
         let at_ms = self.start.elapsed().as_millis() as u64;
         let mut book = self.book.lock().unwrap();
-        let words = words.replace(&*self.root.to_string_lossy(), "");
+        let words = without_chance(&words.replace(&*self.root.to_string_lossy(), ""));
         book.lines.push(format!("{at_ms:>7} {} {words}", self.machine));
         book.entries.extend(fact.map(|fact| Entry { at_ms, machine: self.machine, fact }));
     }

@@ -1,6 +1,7 @@
 //! A station of several announcers: none acts for another, and none mixes with another.
 
 use bullhorn::keys::AnnouncerKeys;
+use bullhorn::link::Frame;
 use bullhorn::priority::Priority;
 use bullhorn::seal;
 use bullhorn::wire::{ClipHeader, ClipId, FromAnnouncer, FromStation};
@@ -77,6 +78,14 @@ async fn none_replays_anothers_clips_or_uses_up_its_sequence() {
     for run in 0..2 {
         let first = scene.header((7, 1 + 10 * run), Priority::Normal);
         scene.plays(0, &first).await;
+        if run == 0 {
+            // Nor is one told what was played for another.
+            let mut link = scene.desks[1].accept().await.unwrap();
+            let Ok(Some(Frame::Message(FromStation::Hello { last, begun, .. }))) = link.0.next().await else {
+                panic!("no Hello")
+            };
+            assert_eq!((last, begun), (None, None));
+        }
         // A genuine clip of the first, heard or not, on the second's connection.
         for id in [(7, 1 + 10 * run), (7, 2 + 10 * run)] {
             let header = scene.header(id, Priority::Emergency).encode();
