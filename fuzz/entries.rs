@@ -14,6 +14,7 @@ use bullhorn::invite::{Invite, parse_validity};
 use bullhorn::keys::identity::begin_epoch;
 use bullhorn::keys::{AnnouncerKeys, Heard, KnownStations, NoiseKeys, Pins, StateFolder, StationKeys};
 use bullhorn::outbox::Outbox;
+use bullhorn::priority::Priority;
 use bullhorn::seal::{self, Admission, AnnouncerTime, Claim, TimeNonce, TimeStatement};
 use bullhorn::wire::{
     self, ClipHeader, FRAME_HEADER_BYTES, FrameHeader, FromAnnouncer, FromStation, Message, PREFACE_BYTES,
@@ -211,8 +212,8 @@ pub fn heard(bytes: &[u8]) {
         let (_home, folder) = folder_with(&[("heard", &content)]);
         let Ok(mut heard) = Heard::open(&folder) else { continue };
         let mark = bullhorn::keys::Mark { epoch: 5, sequence: 5, finished: true };
-        if heard.advance(&announcer, mark).is_ok() {
-            assert_eq!(Heard::open(&folder).unwrap().mark(&announcer), Some(mark));
+        if heard.advance(&announcer, Priority::Emergency, mark).is_ok() {
+            assert_eq!(Heard::open(&folder).unwrap().mark(&announcer, Priority::Emergency), Some(mark));
         }
     }
 }

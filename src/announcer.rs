@@ -23,6 +23,7 @@ use crate::event::{Command, Event, Events};
 use crate::loudspeaker::Loudspeaker;
 use crate::microphone::Microphone;
 use crate::prepare::Preparation;
+use crate::priority::Priority;
 use crate::site::Site;
 use crate::stations::ConnectionId;
 use connection::{AnnouncerClock, Host};
@@ -75,6 +76,8 @@ pub struct Config {
     pub max_stations: usize,
     /// The zones announcements are for, until [`Command::Address`]; none means all stations.
     pub zones: Vec<String>,
+    /// How urgent announcements are, save those after [`Command::Emergency`].
+    pub priority: Priority,
     /// How long a clip is kept for stations that are away; zero for not at all.
     pub keep: Duration,
     /// How long the others are waited for once half of the stations have the clip.

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, in words, and its conversion to the roles' types.
 
+mod site;
 mod speaking;
 mod values;
 
@@ -12,11 +13,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::announcer::{DEFAULT_LENGTH, DEFAULT_MAX_STATIONS};
 use crate::archive::Retention;
 use crate::clip::{MAX_RATE_HZ, MIN_RATE_HZ};
-use crate::invite::parse_validity;
 use crate::loudspeaker::Output;
 use crate::microphone::Input;
-use crate::volume::{Volume, VolumeError};
+use crate::priority::Priority;
+use crate::volume::Volume;
 
+pub use self::site::{InviteOptions, StationsAction, StationsOptions, VolumeOrOwn};
 pub use self::speaking::{Before, HOLD_LENGTH, Speaking};
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
 use self::values::{clip_length, delay_us, keep, legal_name, listen_address, max_stations, wait};
@@ -68,7 +70,8 @@ pub enum Role {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves;
-a digit speaks to one zone from then on, 0 to all; with --sounds, f opens the list.
+a digit speaks to one zone from then on, 0 to all; e makes the next announcement an
+emergency; with --sounds, f opens the list.
 Without a terminal: every line on standard input announces once; at its end
 bullhorn waits for the last verdict and leaves.
 
@@ -79,6 +82,7 @@ Examples:
   bullhorn announce                        press Enter, speak for 5 seconds
   bullhorn announce --seconds 12           record 12 seconds
   bullhorn announce --zone gym             only stations with --zone gym
+  bullhorn announce --priority emergency   interrupt what is playing
   bullhorn announce --file bell.wav --once --wait-for 3
                                            play bell.wav in 3 hallways and leave
   bullhorn announce --chime two-tone --repeat 1
@@ -99,6 +103,11 @@ pub struct Announce {
     /// Announce only to stations of this zone; may be given several times [default: every station]
     #[arg(long = "zone", value_name = "ZONE", value_parser = name)]
     pub zones: Vec<String>,
+
+    /// How urgent it is: a more urgent page goes first where several announcers are to be heard, and an emergency
+    /// interrupts
+    #[arg(long, value_name = "PRIORITY", default_value = "normal", value_enum)]
+    pub priority: Priority,
 
     /// Samples a second to send, 8000 to 48000: fewer reach many stations sooner on a slow network
     /// [default: the microphone's own]
@@ -188,15 +197,17 @@ itself after a power cut or a network fault. Stop it with Ctrl-C.
 
 Examples:
   bullhorn speaker office-pc               the announcer is office-pc
+  bullhorn speaker desk-a desk-b           it has two, which have both been joined
   bullhorn speaker 192.168.1.20:7766 --name hall-2 --zone gym
   bullhorn speaker office-pc --delay -20   its amplifier takes 20 ms
   bullhorn speaker office-pc --volume -6   6 dB quieter than it was sent
   bullhorn speaker office-pc --output file:recordings
                                            keep WAV files instead of playing")]
 pub struct Speaker {
-    /// The announcer's computer: a name or an address, with :PORT if it is not 7766
-    #[arg(value_name = "HOST[:PORT]")]
-    pub announcer: Target,
+    /// The announcer's computer: a name or an address, with :PORT if it is not 7766; up to 16 of them. Their pages
+    /// never sound at once: the more urgent goes first, otherwise they are played in order
+    #[arg(value_name = "HOST[:PORT]", required = true, num_args = 1..=MAX_ANNOUNCERS)]
+    pub announcers: Vec<Target>,
 
     /// What this station is called in the announcer's list [default: this computer's name]
     #[arg(long, value_parser = name)]
@@ -217,7 +228,7 @@ pub struct Speaker {
     pub delay: i64,
 
     /// How loud to play, in dB: −60 to 0, which is as loud as it was sent. What `bullhorn stations volume` says at
-    /// the announcer goes before
+    /// the announcer goes before, and an emergency is never below −12
     #[arg(long, value_name = "DB", default_value = "0", allow_negative_numbers = true)]
     pub volume: Volume,
 
@@ -233,7 +244,7 @@ pub struct Speaker {
     #[command(flatten)]
     pub retention: RetentionOptions,
 
-    /// What `bullhorn invite` prints at the announcer; needed once
+    /// What `bullhorn invite` prints at the announcer; needed once for each, for the one that is new here
     #[arg(long, value_name = "INVITE", conflicts_with = "open")]
     pub invite: Option<String>,
 
@@ -295,70 +306,20 @@ pub struct State {
     pub folder: Option<PathBuf>,
 }
 
-/// Print the line that lets a station join.
-#[derive(Debug, Args)]
-pub struct InviteOptions {
-    /// Make a new invite; the one before is worth nothing from then on
-    #[arg(long)]
-    pub new: bool,
-
-    /// How long a new invite is good for, such as 30m, 12h or 7d [default: 24h]
-    #[arg(long, value_name = "TIME", requires = "new", value_parser = parse_validity)]
-    pub valid: Option<Duration>,
-
-    /// Where keys are kept.
-    #[command(flatten)]
-    pub state: State,
-}
-
-/// List the stations that have joined.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  bullhorn stations
-  bullhorn stations volume hall-1 -6       6 dB quieter than it was sent
-  bullhorn stations remove hall-1")]
-pub struct StationsOptions {
-    /// What to do instead of listing them
-    #[command(subcommand)]
-    pub action: Option<StationsAction>,
-
-    /// Where keys are kept.
-    #[command(flatten)]
-    pub state: State,
-}
-
-/// What can be done to a station.
-#[derive(Debug, Subcommand)]
-pub enum StationsAction {
-    /// Shut a station out at once and for good; it comes back only with a new invite
-    Remove {
-        /// The station's name
-        name: String,
-    },
-    /// Say how loud a station plays, from its next announcement on
-    Volume {
-        /// The station's name
-        name: String,
-
-        /// In dB: −60 to 0, which is as loud as it was sent; `own` leaves it to the station
-        #[arg(value_name = "DB|own", allow_negative_numbers = true, value_parser = volume_or_own)]
-        volume: VolumeOrOwn,
-    },
-}
-
-/// A volume that the announcer's list says, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VolumeOrOwn(pub Option<Volume>);
-
-fn volume_or_own(text: &str) -> Result<VolumeOrOwn, VolumeError> {
-    match text {
-        "own" => Ok(VolumeOrOwn(None)),
-        text => text.parse().map(|volume| VolumeOrOwn(Some(volume))),
-    }
-}
+/// The most announcers of one station.
+pub const MAX_ANNOUNCERS: usize = 16;
 
 impl Speaker {
+    /// That no announcer is named twice.
+    ///
+    /// # Errors
+    /// [`ArgumentError::Twice`].
+    pub fn check_announcers(&self) -> Result<(), ArgumentError> {
+        let twice = |(at, target): (usize, &Target)| self.announcers[..at].contains(target);
+        let named = self.announcers.iter().enumerate().find(|it| twice(*it));
+        named.map_or(Ok(()), |(_, target)| Err(ArgumentError::Twice(target.to_string())))
+    }
+
     /// The name given, or else this computer's, made legal where it is not.
     pub fn station_name(&self) -> String {
         match &self.name {
@@ -510,5 +471,26 @@ mod tests {
         assert_eq!(speaker.events, Some(EventFormat::Json));
         assert!(matches!(speaker.output, Some(Output::File(_))));
         assert!(refusal("bullhorn speaker").contains("HOST"));
+    }
+
+    #[test]
+    fn a_station_has_one_announcer_or_several_each_named_once() {
+        let announcers = |line: &str| match parse(&format!("bullhorn speaker {line}")) {
+            Ok(Role::Speaker(speaker)) => speaker,
+            other => panic!("{other:?}"),
+        };
+        let two = announcers("desk-a desk-b:7767 --name hall-1");
+        assert_eq!(
+            two.announcers.iter().map(Target::to_string).collect::<Vec<_>>(),
+            ["desk-a:7766", "desk-b:7767"]
+        );
+        assert_eq!(two.check_announcers(), Ok(()));
+        let twice = announcers("desk-a desk-b desk-a:7766").check_announcers().unwrap_err();
+        assert!(twice.to_string().contains("desk-a:7766 is named twice"), "{twice}");
+        let many = vec!["a"; MAX_ANNOUNCERS + 1].join(" ");
+        refusal(&format!("bullhorn speaker {many}"));
+        assert_eq!(announce("").priority, Priority::Normal);
+        assert_eq!(announce("--priority emergency").priority, Priority::Emergency);
+        assert!(refusal("bullhorn announce --priority urgent").contains("low, normal, high, emergency"));
     }
 }

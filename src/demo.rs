@@ -17,6 +17,7 @@ use crate::loudspeaker::{Loudspeaker, LoudspeakerError, Output};
 use crate::membership::{Membership, MembershipError};
 use crate::microphone::{Input, Microphone, MicrophoneError};
 use crate::prepare::{DEFAULT_LEVEL_LUFS, Preparation};
+use crate::priority::Priority;
 use crate::site::Site;
 use crate::speaker::{self, SpeakerError};
 use crate::stations::STRAGGLER_WAIT;
@@ -135,17 +136,19 @@ impl Demo {
         let mut stations = tokio::task::JoinSet::new();
         for (name, loudspeaker) in STATIONS.into_iter().zip(self.loudspeakers) {
             let config = speaker::Config {
-                host: address.ip().to_string(),
-                port: address.port(),
+                announcers: vec![speaker::Announcer {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                    membership: Some(Membership::open(
+                        &state,
+                        (&address.ip().to_string(), address.port()),
+                        name,
+                        &[],
+                        None,
+                    )?),
+                }],
                 name: name.to_owned(),
                 zones: Vec::new(),
-                membership: Some(Membership::open(
-                    &state,
-                    (&address.ip().to_string(), address.port()),
-                    name,
-                    &[],
-                    None,
-                )?),
                 delay_us: 0,
                 volume: Volume::FULL,
                 archive: None,
@@ -161,6 +164,7 @@ impl Demo {
             max_stations: announcer::DEFAULT_MAX_STATIONS,
             length: None,
             zones: Vec::new(),
+            priority: Priority::default(),
             keep: Duration::from_secs(60),
             wait: STRAGGLER_WAIT,
             once: once.then_some(STATIONS.len()),

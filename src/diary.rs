@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::event::{Event, Events, WeakEvents};
-use crate::keys::{AnnouncerId, Heard, KeysError, Mark};
+use crate::keys::{Heard, KeysError, Mark, Voice};
 use crate::wire::{ClipId, Receipt};
 
 /// How long the disk has for a note before it is told that it hangs.
 pub const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The most notes that wait: those of one clip.
+/// The most notes that wait of one announcer's priority: those of one clip.
 const MAX_WAITING_NOTES: usize = 3;
 
 /// What is written down of a clip, in this order.
@@ -66,7 +66,7 @@ impl Noting {
 /// The diary of a station.
 #[derive(Debug)]
 pub struct Diary {
-    marks: BTreeMap<AnnouncerId, Mark>,
+    marks: BTreeMap<Voice, Mark>,
     pages: Arc<Pages>,
 }
 
@@ -86,7 +86,7 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Entry {
-    announcer: AnnouncerId,
+    voice: Voice,
     note: Note,
     done: oneshot::Sender<Result<(), KeysError>>,
 }
@@ -99,9 +99,9 @@ impl Diary {
         Self { marks, pages: Arc::new(pages) }
     }
 
-    /// The last clip heard of an announcer, whether that is on the disk or not.
-    pub fn mark(&self, announcer: &AnnouncerId) -> Option<Mark> {
-        self.marks.get(announcer).copied()
+    /// The last clip of that priority heard of an announcer, whether that is on the disk or not.
+    pub fn mark(&self, voice: &Voice) -> Option<Mark> {
+        self.marks.get(voice).copied()
     }
 
     /// What the disk holds of an announcer. Waits while it is being written.
@@ -111,14 +111,14 @@ impl Diary {
 
     /// Has a note written. A disk that cannot do it, or takes longer than [`DISK_PATIENCE`], is told once until it takes
     /// notes again. To be called on a tokio runtime.
-    pub fn note(&mut self, announcer: AnnouncerId, note: Note, events: &Events) -> Noting {
+    pub fn note(&mut self, voice: Voice, note: Note, events: &Events) -> Noting {
         if let Some(mark) = note.mark()
-            && self.mark(&announcer).is_none_or(|was| was.admits(mark.epoch, mark.sequence))
+            && self.mark(&voice).is_none_or(|was| was.admits(mark.epoch, mark.sequence))
         {
-            self.marks.insert(announcer, mark);
+            self.marks.insert(voice, mark);
         }
         let (done, written) = oneshot::channel();
-        self.pages.enter(Entry { announcer, note, done });
+        self.pages.enter(Entry { voice, note, done });
         let (tell, noted) = oneshot::channel();
         tokio::spawn(self.pages.clone().follow(written, tell, events.weak()));
         Noting(Some(noted))
@@ -142,13 +142,14 @@ impl Note {
         Some(Mark { epoch, sequence, finished })
     }
 
-    fn write(self, heard: &mut Heard, announcer: &AnnouncerId) -> Result<(), KeysError> {
+    fn write(self, heard: &mut Heard, (announcer, priority): &Voice) -> Result<(), KeysError> {
+        let priority = *priority;
         match self {
             Self::Begun(ClipId { epoch, sequence }) => {
-                heard.advance(announcer, Mark { epoch, sequence, finished: false })
+                heard.advance(announcer, priority, Mark { epoch, sequence, finished: false })
             }
-            Self::Sounds(clip) => heard.sounds(announcer, clip),
-            Self::Finished(receipt) => heard.finish(announcer, receipt),
+            Self::Sounds(clip) => heard.sounds(announcer, priority, clip),
+            Self::Finished(receipt) => heard.finish(announcer, priority, receipt),
         }
     }
 }
@@ -157,10 +158,12 @@ impl Pages {
     /// Puts an entry in line. What waits of earlier clips is not needed any more.
     fn enter(self: &Arc<Self>, entry: Entry) {
         let mut waiting = lock(&self.waiting);
-        if matches!(entry.note, Note::Begun(_)) {
-            waiting.entries.clear();
-        }
-        waiting.entries.truncate(MAX_WAITING_NOTES - 1);
+        let (is_new, mut kept) = (matches!(entry.note, Note::Begun(_)), 0);
+        waiting.entries.retain(|waits| {
+            let keeps = waits.voice != entry.voice || (!is_new && kept < MAX_WAITING_NOTES - 1);
+            kept += usize::from(waits.voice == entry.voice);
+            keeps
+        });
         waiting.entries.push_back(entry);
         if !std::mem::replace(&mut waiting.is_written, true) {
             let pages = self.clone();
@@ -171,8 +174,8 @@ impl Pages {
     /// Writes until nothing waits.
     fn write(&self) {
         loop {
-            let Some(Entry { announcer, note, done }) = self.next() else { return };
-            let written = note.write(&mut lock(&self.heard), &announcer);
+            let Some(Entry { voice, note, done }) = self.next() else { return };
+            let written = note.write(&mut lock(&self.heard), &voice);
             // Nobody may wait for it any more.
             let _ = done.send(written);
         }
@@ -240,10 +243,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::keys::StateFolder;
+    use crate::keys::{AnnouncerId, StateFolder};
+    use crate::priority::Priority;
 
     fn announcer() -> AnnouncerId {
         AnnouncerId::from_bytes([7; 32])
+    }
+
+    fn voice() -> Voice {
+        (announcer(), Priority::Normal)
     }
 
     fn clip(sequence: u64) -> ClipId {
@@ -276,21 +284,21 @@ mod tests {
         let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
         let (events, mut heard) = Events::channel();
         let mut diary = Diary::new(Heard::open(&folder).unwrap());
-        let mut begun = diary.note(announcer(), Note::Begun(clip(1)), &events);
+        let mut begun = diary.note(voice(), Note::Begun(clip(1)), &events);
         let mark = Mark { epoch: 1, sequence: 1, finished: false };
-        assert_eq!(diary.mark(&announcer()), Some(mark));
+        assert_eq!(diary.mark(&voice()), Some(mark));
         assert_eq!(begun.by(soon()).await, Noted::Done);
-        assert_eq!(Heard::open(&folder).unwrap().mark(&announcer()), Some(mark));
-        diary.note(announcer(), Note::Sounds(clip(1)), &events).by(soon()).await;
+        assert_eq!(Heard::open(&folder).unwrap().mark(&announcer(), Priority::Normal), Some(mark));
+        diary.note(voice(), Note::Sounds(clip(1)), &events).by(soon()).await;
         assert_eq!(Heard::open(&folder).unwrap().cut_off(&announcer()), Some(clip(1)));
-        diary.note(announcer(), Note::Finished(receipt(1)), &events).by(soon()).await;
+        diary.note(voice(), Note::Finished(receipt(1)), &events).by(soon()).await;
         assert_eq!(Heard::open(&folder).unwrap().receipt(&announcer()), Some(receipt(1)));
         // Another process of the same station is further.
-        Heard::open(&folder).unwrap().finish(&announcer(), receipt(9)).unwrap();
-        let mut begun = diary.note(announcer(), Note::Begun(clip(2)), &events);
+        Heard::open(&folder).unwrap().finish(&announcer(), Priority::Normal, receipt(9)).unwrap();
+        let mut begun = diary.note(voice(), Note::Begun(clip(2)), &events);
         assert_eq!(begun.by(soon()).await, Noted::Overtaken);
         diary.catch_up();
-        assert_eq!(diary.mark(&announcer()).unwrap().sequence, 9);
+        assert_eq!(diary.mark(&voice()).unwrap().sequence, 9);
         assert_eq!(told(&mut heard), 0);
     }
 
@@ -302,13 +310,13 @@ mod tests {
         let mut diary = Diary::new(Heard::open(&folder).unwrap());
         // Whoever holds the lock of the folder keeps everybody from writing, as a disk that hangs does.
         let hangs = folder.lock().unwrap();
-        let mut begun = diary.note(announcer(), Note::Begun(clip(1)), &events);
+        let mut begun = diary.note(voice(), Note::Begun(clip(1)), &events);
         assert_eq!(begun.by(Instant::now()).await, Noted::NotYet);
         for sequence in 2..100 {
-            diary.note(announcer(), Note::Begun(clip(sequence)), &events);
-            diary.note(announcer(), Note::Sounds(clip(sequence)), &events);
+            diary.note(voice(), Note::Begun(clip(sequence)), &events);
+            diary.note(voice(), Note::Sounds(clip(sequence)), &events);
         }
-        let mut last = diary.note(announcer(), Note::Finished(receipt(99)), &events);
+        let mut last = diary.note(voice(), Note::Finished(receipt(99)), &events);
         let Some(Event::Warning { message }) = heard.recv().await else { panic!("nothing is told") };
         assert!(message.contains("longer than 1000 ms"), "{message}");
         assert!(lock(&diary.pages.waiting).entries.len() <= MAX_WAITING_NOTES);

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::priority::Priority;
+
 /// One fact from either role. `docs/events.md` gives every field and its unit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -100,6 +102,13 @@ pub enum Event {
         gain_db: f32,
         /// The microphone's name, or `file:PATH`.
         input: String,
+        /// How urgent it is.
+        priority: Priority,
+    },
+    /// How urgent the next announcement is; said when the operator changes it, and when it was made.
+    Priority {
+        /// From now on.
+        priority: Priority,
     },
     /// Which zones there are, and which of them is spoken to; said when either changes.
     Zones {
@@ -159,6 +168,15 @@ pub enum Event {
         clip: String,
         /// The station's name.
         station: String,
+    },
+    /// Another page goes first at a station: the clip is played there, from its start, when that is done.
+    Queued {
+        /// The clip's id.
+        clip: String,
+        /// The station's name.
+        station: String,
+        /// It had begun, and was cut off.
+        interrupted: bool,
     },
     /// A station played the clip to its last sample.
     Played {
@@ -325,6 +343,8 @@ pub enum Command {
     Send,
     /// Drop the recording that runs, or the clip that was heard first.
     Cancel,
+    /// Make the next announcement an emergency, or take that back.
+    Emergency,
     /// Speak to one zone from now on; `None` for every station.
     Address(Option<String>),
     /// Wait for the last verdict and end.

@@ -16,7 +16,7 @@ pub mod pins;
 pub(crate) mod checked;
 
 pub use folder::{Claimed, StateFolder};
-pub use heard::{Heard, Mark};
+pub use heard::{Heard, Mark, Voice};
 pub use identity::{AnnouncerId, AnnouncerKeys, Fingerprint, NoiseKeys, NoisePublicKey, StationKeys};
 pub use known::{Admitted, Changes, Draft, KnownStations, MAX_STATIONS, Station};
 pub use pins::{AnnouncerChanged, Pin, Pins};

@@ -37,6 +37,7 @@ pub mod membership;
 pub mod microphone;
 pub mod outbox;
 pub mod prepare;
+pub mod priority;
 pub mod report;
 pub mod sample;
 pub mod seal;

@@ -87,8 +87,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to be told when standard error is closed.
             let _ = writeln!(io::stderr(), "bullhorn: {}", bullhorn::error_chain(error.as_ref()));
-            let is_usage =
-                error.is::<InviteError>() || error.is::<PrepareError>() || error.is::<NeedsTerminal>();
+            let is_usage = error.is::<InviteError>()
+                || error.is::<PrepareError>()
+                || error.is::<NeedsTerminal>()
+                || error.is::<cli::ArgumentError>();
             if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -162,6 +164,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         monitor,
         max_stations: options.max_stations,
         zones: options.zones,
+        priority: options.priority,
         keep: options.keep,
         wait: options.wait,
         once,
@@ -208,26 +211,30 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     let guard = runtime.enter();
     let name = options.station_name();
     let invite = options.invite.as_deref().map(str::parse::<Invite>).transpose()?;
-    let cli::Target { host, port } = options.announcer;
-    let membership = match options.open {
-        true => None,
+    options.check_announcers()?;
+    let targets: Vec<_> = options.announcers.iter().map(|it| (it.host.as_str(), it.port)).collect();
+    let memberships: Vec<Option<Membership>> = match options.open {
+        true => targets.iter().map(|_| None).collect(),
         false => {
             let folder = StateFolder::open(options.state.folder.as_deref())?;
-            Some(Membership::open(&folder, (&host, port), &name, &options.zones, invite)?)
+            let all = Membership::open_all(&folder, &targets, &name, &options.zones, invite)?;
+            all.into_iter().map(Some).collect()
         }
     };
-    let is_open = membership.is_none();
-    let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership.as_ref())?;
+    // All of them have the station's own folder.
+    let membership = memberships.first().and_then(Option::as_ref);
+    let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership)?;
+    let announcer = |(cli::Target { host, port }, membership)| speaker::Announcer { host, port, membership };
+    let announcers = options.announcers.into_iter().zip(memberships).map(announcer).collect();
     let (events, shown) = Events::channel();
     let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
     let archive = options.keep_clips.as_deref().map(keep).transpose()?;
     let (delay_us, volume) = (options.delay, options.volume);
-    let config =
-        speaker::Config { name, host, port, zones: options.zones, membership, delay_us, volume, archive };
+    let config = speaker::Config { announcers, name, zones: options.zones, delay_us, volume, archive };
     let mode = Mode::choose(options.events.is_some(), false);
     let ended = runtime.block_on(async {
         let shutdown = on_signals()?;
-        if is_open {
+        if options.open {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
         let console = tokio::spawn(console::run(shown, None, mode.into()));

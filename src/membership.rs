@@ -13,6 +13,7 @@ use crate::keys::{
     AnnouncerChanged, AnnouncerId, Heard, KeysError, NoiseKeys, NoisePublicKey, Pin, Pins, StateFolder,
     StationKeys, introduce_locally,
 };
+use crate::priority::Priority;
 use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
 use crate::wire::{AnnouncerKey, ClipId, Receipt, Statement, WireError};
 
@@ -29,6 +30,29 @@ pub enum MembershipError {
     NotJoined {
         /// As dialled.
         address: String,
+    },
+    /// One invite, and several that it could be of.
+    #[error(
+        "an invite is of one announcer, and {0} are all new here: join them one after the other, each with its own \
+         invite (`bullhorn speaker HOST --invite bh1…`), and then start with all of them and without an invite"
+    )]
+    WhichInvited(String),
+    /// One invite, and nobody that it is of.
+    #[error(
+        "{0} have all been joined, and the invite is of another announcer: leave it out, or join the one that it is \
+         of by itself (`bullhorn speaker HOST --invite bh1…`)"
+    )]
+    NoneInvited(String),
+    /// Two addresses of one announcer.
+    #[error(
+        "{address} and {other} are one announcer: name it once. If they are two, join {address} with an invite of \
+         its own"
+    )]
+    SameAnnouncer {
+        /// As dialled.
+        address: String,
+        /// Where it is served already.
+        other: String,
     },
     /// The state folder cannot be used.
     #[error(transparent)]
@@ -56,6 +80,8 @@ pub struct Membership {
     diary: Diary,
     invite: Option<Invite>,
     address: String,
+    /// Where this station serves other announcers.
+    others: Vec<String>,
     name: String,
     zones: Vec<String>,
     /// Whether the announcer is on this machine.
@@ -79,16 +105,15 @@ impl Membership {
         invite: Option<Invite>,
     ) -> Result<Self, MembershipError> {
         let own = folder.within(name)?;
-        let is_local = (host, port)
-            .to_socket_addrs()
-            .is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback()));
+        let is_local = is_local((host, port));
         let membership = Self {
             folder: folder.clone(),
             keys: StationKeys::load_or_create(&own)?,
             pins: Pins::open(&own)?,
             diary: Diary::new(Heard::open(&own)?),
             invite,
-            address: format!("{host}:{port}"),
+            address: address_of((host, port)),
+            others: Vec::new(),
             name: name.to_owned(),
             zones: zones.to_vec(),
             is_local,
@@ -100,6 +125,45 @@ impl Membership {
             return Err(MembershipError::NotJoined { address: membership.address });
         }
         Ok(membership)
+    }
+
+    /// The same for several announcers, each by its host and port. The invite is for the one that it is of, or else
+    /// for the one that is new here.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] for each; [`MembershipError::WhichInvited`], [`MembershipError::NoneInvited`],
+    /// [`MembershipError::SameAnnouncer`].
+    pub fn open_all(
+        folder: &StateFolder,
+        announcers: &[(&str, u16)],
+        name: &str,
+        zones: &[String],
+        invite: Option<Invite>,
+    ) -> Result<Vec<Self>, MembershipError> {
+        let pins = Pins::open(&folder.within(name)?)?;
+        let mut invites = vec![None; announcers.len()];
+        if let Some(invite) = invite {
+            let invited = invited(announcers, &pins, &invite)?;
+            invites[invited] = Some(invite);
+        }
+        let addresses: Vec<String> = announcers.iter().map(|announcer| address_of(*announcer)).collect();
+        for (at, address) in addresses.iter().enumerate() {
+            let earlier = addresses[..at].iter();
+            let mut same = earlier.filter(|it| *it == address || is_same(pins.get(it), pins.get(address)));
+            if let Some(other) = same.next() {
+                return Err(MembershipError::SameAnnouncer {
+                    address: address.clone(),
+                    other: other.clone(),
+                });
+            }
+        }
+        let open = |(announcer, invite): (&(&str, u16), Option<Invite>)| {
+            let mut membership = Self::open(folder, *announcer, name, zones, invite)?;
+            membership.others.clone_from(&addresses);
+            membership.others.retain(|other| *other != membership.address);
+            Ok(membership)
+        };
+        announcers.iter().zip(invites).map(open).collect()
     }
 
     /// A number that stands for that key.
@@ -121,7 +185,7 @@ impl Membership {
                 false => None,
             };
             let pin = pin.ok_or_else(|| MembershipError::NotJoined { address: self.address.clone() })?;
-            self.pins.pin(&self.address, pin)?;
+            self.pin_new(pin)?;
         }
         let by_turns = std::mem::replace(&mut self.invite_next, true);
         let contact = match (self.pins.get(&self.address), &self.invite) {
@@ -158,7 +222,7 @@ impl Membership {
         self.time = Some(read_time(&found.announcer, nonce, statement, asked)?);
         // Only news is written: a station whose disk fails later goes on.
         if self.pin() != Some(&found) {
-            self.pins.pin(&self.address, found)?;
+            self.pin_new(found)?;
         }
         self.invite = None;
         Ok(())
@@ -180,17 +244,17 @@ impl Membership {
         Ok(())
     }
 
-    /// What a clip is admitted by; `None` before the announcer's welcome.
-    pub fn admission(&self) -> Option<Admission<'_>> {
+    /// What a clip of that priority is admitted by; `None` before the announcer's welcome.
+    pub fn admission(&self, priority: Priority) -> Option<Admission<'_>> {
         let announcer = self.pin()?.announcer;
-        let heard = self.diary.mark(&announcer);
+        let heard = self.diary.mark(&(announcer, priority));
         Some(Admission { announcer, zones: &self.zones, time: self.time?, heard })
     }
 
-    /// Has it written down what becomes of a clip of the announcer. To be called on a tokio runtime.
-    pub(crate) fn note(&mut self, note: Note, events: &Events) -> Noting {
+    /// Has it written down what becomes of a clip of that priority of the announcer. To be called on a tokio runtime.
+    pub(crate) fn note(&mut self, priority: Priority, note: Note, events: &Events) -> Noting {
         match self.pin().map(|pin| pin.announcer) {
-            Some(announcer) => self.diary.note(announcer, note, events),
+            Some(announcer) => self.diary.note((announcer, priority), note, events),
             None => Noting::nowhere(),
         }
     }
@@ -233,6 +297,50 @@ impl Membership {
     fn pin(&self) -> Option<&Pin> {
         self.pins.get(&self.address)
     }
+
+    /// Pins the announcer, unless this station serves it at another address.
+    fn pin_new(&mut self, pin: Pin) -> Result<(), MembershipError> {
+        let pins = Pins::open(&self.own)?;
+        if let Some(other) = self.others.iter().find(|other| is_same(pins.get(other), Some(&pin))) {
+            let address = self.address.clone();
+            return Err(MembershipError::SameAnnouncer { address, other: other.clone() });
+        }
+        Ok(self.pins.pin(&self.address, pin)?)
+    }
+}
+
+fn address_of((host, port): (&str, u16)) -> String {
+    format!("{host}:{port}")
+}
+
+fn is_local(announcer: (&str, u16)) -> bool {
+    let mut addresses = announcer.to_socket_addrs().into_iter().flatten().peekable();
+    addresses.peek().is_some() && addresses.all(|address| address.ip().is_loopback())
+}
+
+fn is_same(one: Option<&Pin>, other: Option<&Pin>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one.announcer == other.announcer)
+}
+
+/// Which of these announcers an invite is of.
+fn invited(announcers: &[(&str, u16)], pins: &Pins, invite: &Invite) -> Result<usize, MembershipError> {
+    let pin = |at: usize| pins.get(&address_of(announcers[at]));
+    let all = 0..announcers.len();
+    if let Some(known) = all.clone().find(|at| pin(*at).is_some_and(|pin| pin.noise == invite.announcer())) {
+        return Ok(known);
+    }
+    let new: Vec<usize> = all.clone().filter(|at| announcers.len() == 1 || pin(*at).is_none()).collect();
+    // One on this machine needs no invite.
+    let away = new.iter().copied().filter(|at| !is_local(announcers[*at]));
+    let names = |which: &[usize]| {
+        let names: Vec<String> = which.iter().map(|at| address_of(announcers[*at])).collect();
+        names.join(" and ")
+    };
+    match (new.as_slice(), away.collect::<Vec<_>>().as_slice()) {
+        ([one], _) | (_, [one]) => Ok(*one),
+        ([], _) => Err(MembershipError::NoneInvited(names(&all.collect::<Vec<_>>()))),
+        _ => Err(MembershipError::WhichInvited(names(&new))),
+    }
 }
 
 fn read_time(
@@ -244,4 +352,79 @@ fn read_time(
     let signature = statement.signature.as_slice().try_into().map_err(|_| WireError::Field("signature"))?;
     let statement = TimeStatement { unix_ms: statement.unix_ms, signature };
     Ok(AnnouncerTime::from_statement(announcer, nonce, &statement, asked, Instant::now())?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::invite::{DEFAULT_VALIDITY, InviteBook};
+    use crate::keys::AnnouncerKeys;
+
+    /// Addresses of nobody: documentation's own network, and this machine.
+    const DESKS: [(&str, u16); 3] = [("192.0.2.1", 7766), ("192.0.2.2", 7766), ("127.0.0.1", 7766)];
+
+    struct Home {
+        _home: tempfile::TempDir,
+        station: StateFolder,
+        announcer: AnnouncerKeys,
+        invite: Invite,
+    }
+
+    fn home() -> Home {
+        let home = tempfile::tempdir().unwrap();
+        let folder = |name: &str| StateFolder::open(Some(&home.path().join(name))).unwrap();
+        let (station, office) = (folder("station"), folder("office"));
+        let announcer = AnnouncerKeys::load_or_create(&office).unwrap();
+        let invite = InviteBook::new(&office).issue(&announcer, DEFAULT_VALIDITY, 0).unwrap();
+        Home { _home: home, station, announcer, invite }
+    }
+
+    impl Home {
+        fn pin(&self, desk: usize, keys: &AnnouncerKeys) {
+            let mut pins = Pins::open(&self.station.within("hall-1").unwrap()).unwrap();
+            let pin = Pin { noise: keys.noise().public(), announcer: keys.id() };
+            pins.pin(&address_of(DESKS[desk]), pin).unwrap();
+        }
+
+        /// Which of the desks got the invite, or why none.
+        fn open(&self, desks: &[usize], with_invite: bool) -> Result<Vec<bool>, MembershipError> {
+            let desks: Vec<_> = desks.iter().map(|at| DESKS[*at]).collect();
+            let invite = with_invite.then(|| self.invite.clone());
+            let all = Membership::open_all(&self.station, &desks, "hall-1", &[], invite)?;
+            Ok(all.iter().map(|membership| membership.invite.is_some()).collect())
+        }
+    }
+
+    #[test]
+    fn an_invite_goes_to_the_announcer_that_it_is_of_or_the_one_that_is_new() {
+        let home = home();
+        assert_eq!(home.open(&[0], true).unwrap(), [true]);
+        let said = home.open(&[0, 1], true).unwrap_err().to_string();
+        assert!(said.contains("192.0.2.1:7766 and 192.0.2.2:7766 are all new here"), "{said}");
+        assert!(said.contains("one after the other"), "{said}");
+        assert!(matches!(home.open(&[0, 1], false), Err(MembershipError::NotJoined { .. })));
+        assert_eq!(home.open(&[0, 2], true).unwrap(), [true, false], "this machine's own needs none");
+        home.pin(0, &AnnouncerKeys::generate().unwrap());
+        assert_eq!(home.open(&[0, 1], true).unwrap(), [false, true]);
+        assert_eq!(home.open(&[0, 2], true).unwrap(), [false, true]);
+        assert_eq!(home.open(&[0], true).unwrap(), [true], "one alone is joined anew");
+        home.pin(1, &AnnouncerKeys::generate().unwrap());
+        let said = home.open(&[0, 1], true).unwrap_err().to_string();
+        assert!(said.contains("have all been joined"), "{said}");
+        home.pin(0, &home.announcer);
+        assert_eq!(home.open(&[1, 0], true).unwrap(), [false, true], "it is of this one");
+        assert_eq!(home.open(&[0, 1], false).unwrap(), [false, false]);
+    }
+
+    #[test]
+    fn one_announcer_is_served_once() {
+        let home = home();
+        home.pin(0, &home.announcer);
+        home.pin(1, &home.announcer);
+        let said = home.open(&[0, 1], false).unwrap_err().to_string();
+        assert!(said.contains("192.0.2.2:7766 and 192.0.2.1:7766 are one announcer"), "{said}");
+        assert_eq!(home.open(&[1], false).unwrap(), [false]);
+        assert!(matches!(home.open(&[0, 0], false), Err(MembershipError::SameAnnouncer { .. })));
+    }
 }

@@ -88,6 +88,8 @@ impl Note {
             Event::Sending { clip, stations } => (clip, Self::Stations(stations.clone())),
             Event::Verified { clip, station } => (clip, Self::Has(station.clone())),
             Event::Playing { clip, station } => (clip, Self::Begun(station.clone())),
+            // It is played again from its start, as if it had been sent again.
+            Event::Queued { clip, station, interrupted: true } => (clip, Self::Has(station.clone())),
             Event::Played { clip, station, outcome, .. } | Event::Failed { clip, station, outcome, .. } => {
                 (clip, Self::Ended(station.clone(), *outcome))
             }

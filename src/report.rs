@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::devices::{Device, Direction};
 use crate::event::{Event, IN_STEP_US, Missing, OutOfStep, Outcome, is_in_step};
 use crate::keys::Station;
+use crate::priority::Priority;
 use crate::wire::is_unprintable;
 
 /// Stations of a kind that a verdict names before it only counts them.
@@ -53,10 +54,15 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Reviewing { length_ms, monitor, .. } => {
             format!("{} s to be heard on {monitor}: Enter sends it, Esc drops it", seconds(*length_ms))
         }
-        Event::Recorded { clip, length_ms, peak_db, loudness_lufs, .. } => {
+        Event::Recorded { clip, length_ms, peak_db, loudness_lufs, priority, .. } => {
             let loudness = loudness_lufs.map(|lufs| format!(", {lufs:.0} LUFS")).unwrap_or_default();
-            format!("recorded {clip}: {} s, loudest {peak_db:.0} dB{loudness}", seconds(*length_ms))
+            let priority = match priority {
+                Priority::Normal => String::new(),
+                other => format!(", priority {}", other.word()),
+            };
+            format!("recorded {clip}: {} s, loudest {peak_db:.0} dB{loudness}{priority}", seconds(*length_ms))
         }
+        Event::Priority { priority } => format!("the next announcement has priority {}", priority.word()),
         Event::Zones { .. } => return None,
         Event::Volume { station, volume_db: Some(db) } => format!("{station} plays at {db} dB from now on"),
         Event::Volume { station, volume_db: None } => {
@@ -71,6 +77,12 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Verified { clip, station } => format!("{station} has {clip}, intact"),
         Event::Rejected { clip, station, reason } => format!("{station} refused {clip}: {reason}"),
         Event::Playing { clip, station } => format!("{station} is playing {clip}"),
+        Event::Queued { clip, station, interrupted: false } => {
+            format!("{station} plays another page first, then {clip}")
+        }
+        Event::Queued { clip, station, interrupted: true } => {
+            format!("{station} broke off {clip} for an emergency, and plays it again afterwards")
+        }
         Event::Played { clip, station, again, off_us, uncertainty_us, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
             if *again {
@@ -276,11 +288,14 @@ mod tests {
                 loudness_lufs: Some(-16.0),
                 gain_db: 4.5,
                 input: "USB microphone".into(),
+                priority: Priority::Normal,
             },
+            Event::Priority { priority: Priority::Emergency },
             Event::Sending { clip: clip(), stations: vec![station(), "hall-2".into()] },
             Event::Verified { clip: clip(), station: station() },
             Event::Rejected { clip: clip(), station: station(), reason: "the SHA-256 does not match".into() },
             Event::Playing { clip: clip(), station: station() },
+            Event::Queued { clip: clip(), station: station(), interrupted: true },
             Event::Played {
                 clip: clip(),
                 station: station(),

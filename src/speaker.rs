@@ -1,11 +1,14 @@
 //! The speaker station: dial → verify → play → receipt → reconnect.
 
+mod arbiter;
 mod network;
 pub mod redial;
 mod session;
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +22,7 @@ use crate::link::{self, Connection, LinkError, StationLink};
 use crate::loudspeaker::Loudspeaker;
 use crate::membership::{Membership, MembershipError};
 use crate::volume::Volume;
+use arbiter::Arbiter;
 use network::Tcp;
 use redial::{DIAL_DEADLINE, Redial};
 use session::{Memory, Session};
@@ -33,7 +37,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// Why a station cannot go on. What can pass by itself is not among them.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeakerError {
-    /// The name of the announcer's machine is not known when the station starts.
+    /// The name of the only announcer's machine is not known when the station starts.
     #[error("cannot find the announcer's machine {host}: check the name, or give its IP address")]
     Resolve {
         /// The name that was given.
@@ -49,27 +53,47 @@ pub enum SpeakerError {
 /// Which station to be.
 #[derive(Debug)]
 pub struct Config {
-    /// The announcer's machine, by name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    /// Whose pages it plays. What is said of an announcer's address is by this.
+    pub announcers: Vec<Announcer>,
     /// The station's name; see [`crate::wire::is_name`].
     pub name: String,
     /// Its zones.
     pub zones: Vec<String>,
-    /// How it knows its announcer and is known by it; without it, it plays for anybody.
-    pub membership: Option<Membership>,
     /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
     pub delay_us: i64,
-    /// How loud it plays unless its announcer says otherwise.
+    /// How loud it plays unless an announcer says otherwise.
     pub volume: Volume,
     /// Where clips are kept.
     pub archive: Option<Archive>,
 }
 
+/// One of a station's announcers.
+#[derive(Debug)]
+pub struct Announcer {
+    /// Its machine, by name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the station knows it and is known by it; without it, it plays for anybody.
+    pub membership: Option<Membership>,
+}
+
+impl Announcer {
+    /// As dialled: `HOST:PORT`.
+    fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// Why no link came about.
 #[derive(Debug, thiserror::Error)]
 enum DialError {
+    #[error("cannot find the announcer's machine")]
+    Lookup(#[source] io::Error),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
@@ -106,96 +130,132 @@ pub async fn run(
     events: Events,
     shutdown: CancellationToken,
 ) -> Result<(), SpeakerError> {
-    run_on(Tcp::default(), config, loudspeaker, events, shutdown).await
+    let networks = config.announcers.iter().map(|_| Tcp::default()).collect();
+    run_on(networks, config, loudspeaker, events, shutdown).await
 }
 
-/// The same, over any network. Dropping the future ends all of it, as a crash would.
+/// The same, over any network: one for each announcer, in order. Dropping the future ends all of it, as a crash would.
 ///
 /// # Errors
 /// Those of [`run`].
 pub async fn run_on(
-    mut network: impl Network,
+    networks: Vec<impl Network>,
     mut config: Config,
-    mut loudspeaker: Loudspeaker,
+    loudspeaker: Loudspeaker,
     events: Events,
     shutdown: CancellationToken,
 ) -> Result<(), SpeakerError> {
-    let announcer = if config.host.contains(':') {
-        format!("[{}]:{}", config.host, config.port)
-    } else {
-        format!("{}:{}", config.host, config.port)
-    };
-    let found = network.find(&config.host, config.port).await;
-    found.map_err(|source| SpeakerError::Resolve { host: config.host.clone(), source })?;
     let (instance, health) = (getrandom::u64().map_err(SpeakerError::Random)?, loudspeaker.health());
+    let announcers = std::mem::take(&mut config.announcers);
+    let mut networks: Vec<_> = networks.into_iter().map(|network| (network, false)).collect();
+    // One of several may be away, and its name with it: it is looked for while the others are served.
+    if let ([(network, is_found)], [Announcer { host, port, .. }]) = (&mut networks[..], &announcers[..]) {
+        let found = network.find(host, *port).await;
+        found.map_err(|source| SpeakerError::Resolve { host: host.clone(), source })?;
+        *is_found = true;
+    }
     let watch = tell_health(config.name.clone(), health.clone(), events.clone());
-    let mut memory = Memory::new(instance, config.membership.take(), health);
+    let station = Station { config, arbiter: Arbiter::new(loudspeaker), events, shutdown };
+    let serve_one = |((network, is_found), mut announcer): (_, Announcer)| {
+        let memory = Memory::new(instance, announcer.membership.take(), health.clone());
+        Box::pin(station.serve(network, announcer, memory, is_found))
+    };
+    let served = networks.into_iter().zip(announcers).map(serve_one).collect();
     tokio::select! {
         biased;
-        () = serve(&mut network, &config, &announcer, &mut memory, &mut loudspeaker, &events, &shutdown) => (),
+        () = all(served) => (),
         never = watch => match never {},
     }
-    if let Some(archive) = &config.archive {
+    if let Some(archive) = &station.config.archive {
         archive.close(LEAVE_DEADLINE).await;
     }
     Ok(())
 }
 
-/// Dials and takes clips, again and again, until `shutdown` is cancelled.
-async fn serve(
-    network: &mut impl Network,
-    config: &Config,
-    announcer: &str,
-    memory: &mut Memory,
-    loudspeaker: &mut Loudspeaker,
-    events: &Events,
-    shutdown: &CancellationToken,
-) {
-    let mut redial = Redial::default();
-    let mut outage = true;
-    let mut told = false;
-    loop {
-        let mut welcomed = None;
-        let mut joined = |outage: &mut bool, told: &mut bool| {
-            welcomed = Some(Instant::now());
-            if std::mem::take(outage) {
-                events.tell(Event::Connected { announcer: announcer.to_owned() });
-            }
-            *told = false;
-        };
-        let end = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => End::Shutdown,
-            connected = dial(network, &mut memory.membership) => match connected {
-                Err(error) if error.is_refusal() => End::Refused(crate::error_chain(&error)),
-                Err(error) => End::Lost(crate::error_chain(&error)),
-                Ok(link) => {
-                    let session = Session::new(link, config, memory, events, shutdown);
-                    session.run(loudspeaker, || joined(&mut outage, &mut told)).await
+/// Until all of them are done.
+async fn all(mut futures: Vec<Pin<Box<impl Future<Output = ()>>>>) {
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// What a station has once, however many announcers it serves.
+struct Station {
+    config: Config,
+    arbiter: Arbiter,
+    events: Events,
+    shutdown: CancellationToken,
+}
+
+impl Station {
+    /// Dials an announcer and takes its clips, again and again, until the station is told to leave.
+    async fn serve(
+        &self,
+        mut network: impl Network,
+        announcer: Announcer,
+        mut memory: Memory,
+        mut is_found: bool,
+    ) {
+        let Self { config, arbiter, events, shutdown } = self;
+        let address = announcer.address();
+        let mut redial = Redial::default();
+        let mut outage = true;
+        let mut told = false;
+        loop {
+            let mut welcomed = None;
+            let mut joined = |outage: &mut bool, told: &mut bool| {
+                welcomed = Some(Instant::now());
+                if std::mem::take(outage) {
+                    events.tell(Event::Connected { announcer: address.clone() });
                 }
-            },
-        };
-        let refused = matches!(end, End::Refused(_));
-        match end {
-            End::Served => {
-                redial = Redial::default();
-                continue;
-            }
-            End::Shutdown => return,
-            End::Lost(reason) | End::Refused(reason) => {
-                outage = true;
-                if welcomed.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
+                *told = false;
+            };
+            let connect = async {
+                if !is_found {
+                    let look_up = timeout(DIAL_DEADLINE, network.find(&announcer.host, announcer.port)).await;
+                    look_up
+                        .map_err(|_| DialError::Lookup(io::ErrorKind::TimedOut.into()))?
+                        .map_err(DialError::Lookup)?;
+                    is_found = true;
+                }
+                dial(&mut network, &mut memory.membership).await
+            };
+            let end = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => End::Shutdown,
+                connected = connect => match connected {
+                    Err(error) if error.is_refusal() => End::Refused(crate::error_chain(&error)),
+                    Err(error) => End::Lost(crate::error_chain(&error)),
+                    Ok(link) => {
+                        let session = Session::new(link, (config, arbiter), &mut memory, events, shutdown);
+                        session.run(|| joined(&mut outage, &mut told)).await
+                    }
+                },
+            };
+            let refused = matches!(end, End::Refused(_));
+            match end {
+                End::Served => {
                     redial = Redial::default();
+                    continue;
                 }
-                if !std::mem::replace(&mut told, true) {
-                    events.tell(Event::Waiting { announcer: announcer.to_owned(), reason });
+                End::Shutdown => return,
+                End::Lost(reason) | End::Refused(reason) => {
+                    outage = true;
+                    if welcomed.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
+                        redial = Redial::default();
+                    }
+                    if !std::mem::replace(&mut told, true) {
+                        events.tell(Event::Waiting { announcer: address.clone(), reason });
+                    }
                 }
             }
-        }
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            () = sleep(redial.pause(refused, network.random(), Instant::now())) => (),
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = sleep(redial.pause(refused, network.random(), Instant::now())) => (),
+            }
         }
     }
 }

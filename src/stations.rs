@@ -9,7 +9,9 @@ mod leaving;
 mod pace;
 #[cfg(test)]
 mod tests;
+mod urgency;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +84,8 @@ pub enum Order {
     Volume(Option<Volume>),
     /// Say that the outcome is written down, and close.
     Note(ClipId),
+    /// Say that something more urgent comes, and close.
+    Yield,
     /// Close at once.
     Drop,
 }
@@ -278,7 +282,8 @@ impl Stations {
             FromStation::Verified { clip, lead_us } => {
                 self.verified(&name, clip, Duration::from_micros(lead_us.into()), now)
             }
-            FromStation::Playing { clip } => self.playing(&name, clip),
+            FromStation::Playing { clip } => self.playing(&name, clip, now),
+            FromStation::Queued { clip } => self.queued(&name, clip, now),
             FromStation::Played(receipt) => {
                 let told = matches!(self.progress(receipt.clip, &name), Some(Progress::Told { .. }));
                 if told {
@@ -329,6 +334,7 @@ impl Stations {
         if !self.keeps {
             unreachable.iter().for_each(|name| self.miss(id, name));
         }
+        self.clear_the_way(id, now);
         for name in &stations {
             self.serve(name, now);
         }
@@ -403,7 +409,8 @@ impl Stations {
         }
     }
 
-    /// Gives a station that is free, and whose loudspeaker works, the earliest clip it is owed.
+    /// Gives a station that is free, and whose loudspeaker works, the most urgent clip that it is owed, the earliest of
+    /// those.
     fn serve(&mut self, name: &str, now: Instant) {
         let Some(Station {
             presence: Presence::Here { connection, served: served @ false },
@@ -413,10 +420,11 @@ impl Stations {
         else {
             return;
         };
-        let owed = self.announcements.values_mut().find(|announcement| {
+        let owed = self.announcements.iter_mut().filter(|(_, announcement)| {
             now < announcement.expires && announcement.progress(name) == Some(&Progress::Owed)
         });
-        let Some(announcement) = owed else { return };
+        let first = owed.max_by_key(|(id, announcement)| (announcement.delivery.priority, Reverse(**id)));
+        let Some((_, announcement)) = first else { return };
         *served = true;
         let delivery = announcement.delivery.clone();
         let until =

@@ -21,6 +21,8 @@ pub struct VolumeError;
 impl Volume {
     /// As loud as it was sent.
     pub const FULL: Self = Self(0);
+    /// The least that an emergency is played at: −12 dB, half as loud to the ear as it was sent.
+    pub const EMERGENCY_FLOOR: Self = Self(-1_200);
 
     /// From dB; `None` outside [`MIN_DB`] to 0.
     pub fn from_db(db: f64) -> Option<Self> {

@@ -202,6 +202,7 @@ async fn session(
                 let _ = news.send(News::Noted);
                 return Ok(());
             }
+            Frame::Message(FromAnnouncer::Yield) => return Err("nothing here is urgent".into()),
             Frame::Message(
                 FromAnnouncer::Pong { .. } | FromAnnouncer::Time(_) | FromAnnouncer::Volume { .. },
             ) => (),

@@ -184,6 +184,11 @@ async fn converse<C: Connection>(
                     sender.close().await?;
                     return hung_up(receiver, "it closed the connection").await;
                 }
+                Some(Order::Yield) => {
+                    sender.send(&FromAnnouncer::Yield).await?;
+                    sender.close().await?;
+                    return hung_up(receiver, "it closed the connection").await;
+                }
                 Some(Order::Drop) | None => return Ok("the announcer closed the connection"),
             },
             turn = poll_fn(|context| transfers.poll_acquire(context)), if to_send.is_some() => {

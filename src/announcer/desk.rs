@@ -24,6 +24,7 @@ use crate::event::{Command, Event, Events};
 use crate::link::LinkError;
 use crate::microphone::Microphone;
 use crate::outbox::{Kept, Outbox};
+use crate::priority::Priority;
 use crate::site::Site;
 use crate::stations::{Action, ConnectionId, Order, Restored, Stations};
 use crate::wire::{ClipId, WireError};
@@ -57,6 +58,8 @@ pub(super) struct Desk {
     steering: Steering,
     /// The zones that are spoken to; none for every station.
     addressed: Vec<String>,
+    /// How urgent the next announcement is.
+    priority: Priority,
     /// The zones that were told last, and those spoken to.
     told_zones: (Vec<String>, Vec<String>),
     /// Whether they may be others by now.
@@ -106,6 +109,7 @@ impl Desk {
                 None => new_epoch(start_unix)?,
             },
             addressed: config.zones.clone(),
+            priority: config.priority,
             told_zones: (Vec::new(), Vec::new()),
             are_zones_stale: true,
             tools: Some(Tools { microphone, monitor: config.monitor.take() }),
@@ -185,6 +189,7 @@ impl Desk {
                     Some(Command::Finish) => self.steering.finish.cancel(),
                     Some(Command::Send) => self.steering.send.cancel(),
                     Some(Command::Cancel) => self.steering.cancel.cancel(),
+                    Some(Command::Emergency) => self.toggle_emergency(),
                     Some(Command::Address(zone)) => self.address(zone),
                     Some(Command::Leave) | None => self.leave(),
                 },
@@ -301,6 +306,18 @@ impl Desk {
         }
     }
 
+    /// Makes the next announcement an emergency, or takes that back. One that is being recorded stays what it is.
+    fn toggle_emergency(&mut self) {
+        let is_armed = self.priority != self.config.priority;
+        self.set_priority(if is_armed { self.config.priority } else { Priority::Emergency });
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        if std::mem::replace(&mut self.priority, priority) != priority {
+            self.events.tell(Event::Priority { priority });
+        }
+    }
+
     /// Speaks to a zone from now on, or to every station.
     fn address(&mut self, zone: Option<String>) {
         self.addressed = zone.into_iter().collect();
@@ -358,6 +375,7 @@ impl Desk {
         let (steering, events) = (self.steering.clone(), self.events.clone());
         let recipe = Recipe {
             id: ClipId { epoch: self.epoch, sequence: self.last_sequence + 1 },
+            priority: self.priority,
             zones: self.addressed.clone(),
             life: self.config.keep.max(MIN_LIFE),
             start: self.start,
@@ -374,6 +392,7 @@ impl Desk {
     fn recorded(&mut self, finished: Outcome) {
         let Outcome { tools, input, recorded } = finished;
         self.tools = Some(tools);
+        self.set_priority(self.config.priority);
         match recorded {
             None => self.events.tell(Event::Cancelled),
             Some(Ok(recorded)) => self.announce(recorded, input),
@@ -414,6 +433,7 @@ impl Desk {
             loudness_lufs: loudness_lufs.map(|lufs| lufs as f32),
             gain_db: gain_db as f32,
             input,
+            priority: header.priority,
         });
         if let Some(archive) = &self.config.archive {
             let announcer = self.config.site.as_ref().map(|site| site.announcer());

@@ -17,6 +17,7 @@ use crate::loudspeaker::Loudspeaker;
 use crate::microphone::{Level, Microphone, MicrophoneError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::prepare::{Preparation, PrepareError};
+use crate::priority::Priority;
 use crate::sample::Sound;
 use crate::site::Site;
 use crate::sound_file::{self, SoundFileError};
@@ -68,6 +69,7 @@ pub(super) struct Outcome {
 /// What a clip is to be made of, beside its sound.
 pub(super) struct Recipe {
     pub id: ClipId,
+    pub priority: Priority,
     pub zones: Vec<String>,
     pub life: Duration,
     pub start: Instant,
@@ -122,6 +124,7 @@ impl Recipe {
             expires_unix_ms: (created + self.life).as_millis() as u64,
             format: clip.format(),
             sha256: *clip.sha256(),
+            priority: self.priority,
             zones: self.zones,
         };
         let encoded = header.encode();
@@ -153,6 +156,7 @@ pub(super) fn delivery(
         pace: Pace::default(),
         length: header.format.length(),
         sound_frames: header.format.frames().into(),
+        priority: header.priority,
         zones: header.zones.clone(),
     })
 }

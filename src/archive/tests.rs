@@ -43,6 +43,7 @@ impl Rig {
             expires_unix_ms: created_unix_ms + 60_000,
             format: clip.format(),
             sha256: *clip.sha256(),
+            priority: Default::default(),
             zones: vec!["gym".into()],
         };
         let encoded = header.encode();

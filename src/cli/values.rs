@@ -66,6 +66,9 @@ pub enum ArgumentError {
     /// Not a port to dial.
     #[error("the port after the colon is a number from 1 to 65535")]
     Port,
+    /// An announcer that a station has already.
+    #[error("{0} is named twice: a station has each announcer once")]
+    Twice(String),
     /// Not a name.
     #[error(
         "a name has 1 to {} bytes, starts with neither . nor -, and holds no slash, \

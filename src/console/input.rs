@@ -93,6 +93,9 @@ impl Keyboard {
                 *lock(&self.shared.choice) = self.sounds.as_ref().map(Choice::among);
                 None
             }
+            KeyCode::Char('e' | 'E') if doing == Doing::Nothing && is_plain && !self.is_leaving => {
+                Some(Action::Tell(Command::Emergency))
+            }
             KeyCode::Char('0') if is_plain => Some(Action::Tell(Command::Address(None))),
             KeyCode::Char(digit @ '1'..='9') if is_plain => {
                 let zone = lock(&self.shared.zones).get(digit as usize - '1' as usize).cloned()?;

@@ -8,6 +8,7 @@ use ratatui::widgets::{Block, Borders, Row, Table};
 
 use super::sounds::Choice;
 use super::view::{Page, Recording, Space, Stage, State, View};
+use crate::priority::Priority;
 use crate::report::escaped;
 
 /// Rows beside the stations': title, activity, note, keys.
@@ -18,6 +19,8 @@ const HISTORY_ROWS: u16 = 2;
 const SMALL_ROWS: u16 = 7;
 /// The bottom of the level meter, in dB below full scale.
 const METER_DB: f32 = -60.0;
+/// The columns from which the line of keys has room for them all.
+const WITH_EMERGENCY: u16 = 64;
 /// The widest bar, in columns.
 const MAX_BAR: usize = 40;
 
@@ -69,7 +72,7 @@ fn title(view: &View) -> Block<'_> {
 fn state_style(view: &View, state: &State) -> Style {
     match state {
         State::Waiting => Style::new(),
-        State::Announced(Stage::Receiving | Stage::Verified) => coloured(view, Color::Cyan),
+        State::Announced(Stage::Receiving | Stage::Verified | Stage::Queued) => coloured(view, Color::Cyan),
         State::Announced(Stage::Playing) => coloured(view, Color::Yellow),
         State::Announced(Stage::Played) => coloured(view, Color::Green),
         State::Announced(Stage::OutOfStep(_)) => coloured(view, Color::Yellow).add_modifier(Modifier::BOLD),
@@ -135,8 +138,18 @@ fn trouble(name: &str, state: &State) -> String {
 
 /// How many stations there are in each state, those in trouble first.
 fn census(view: &View) -> String {
-    const WORDS: [&str; 9] =
-        ["lost", "faulty", "failed", "out of step", "receiving", "verified", "playing", "played", "waiting"];
+    const WORDS: [&str; 10] = [
+        "lost",
+        "faulty",
+        "failed",
+        "out of step",
+        "receiving",
+        "verified",
+        "queued",
+        "playing",
+        "played",
+        "waiting",
+    ];
     let mut counts = [0_usize; WORDS.len()];
     for (name, station) in &view.stations {
         let word = view.state(name, station).word();
@@ -188,14 +201,17 @@ fn activity(view: &View, width: usize) -> Line<'_> {
         Some(page) if !page.is_done => page_line(view, page, width),
         _ if view.is_leaving => Line::raw("leaving"),
         _ if view.listening() == 0 => Line::raw("ready, but nobody is listening"),
-        _ => Line::styled(
-            match view.space {
-                None => "ready: press Enter and speak",
-                Some(Space::Held) => "ready: hold Space and speak",
-                Some(Space::Pressed) => "ready: press Space, speak, press Space again",
-            },
-            Modifier::BOLD,
-        ),
+        _ => {
+            let how = match view.space {
+                None => "press Enter and speak",
+                Some(Space::Held) => "hold Space and speak",
+                Some(Space::Pressed) => "press Space, speak, press Space again",
+            };
+            match view.priority {
+                Priority::Emergency => Line::styled(format!("EMERGENCY: {how}"), alarm(view)),
+                _ => Line::styled(format!("ready: {how}"), Modifier::BOLD),
+            }
+        }
     }
 }
 
@@ -258,8 +274,12 @@ fn bar<'a>(share: f64, room: usize, style: Style) -> Vec<Span<'a>> {
     ]
 }
 
+fn alarm(view: &View) -> Style {
+    coloured(view, Color::Red).add_modifier(Modifier::BOLD)
+}
+
 fn note(view: &View) -> Line<'_> {
-    let alarm = coloured(view, Color::Red).add_modifier(Modifier::BOLD);
+    let alarm = alarm(view);
     match (&view.recording, &view.verdict) {
         (Some(recording), _) if recording.is_clipping() => {
             Line::styled("too loud: it is cut off; step back a little", alarm)
@@ -282,14 +302,15 @@ fn keys(view: &View, width: u16) -> Line<'_> {
         Some(Space::Pressed) => "Space starts, Space ends",
     };
     let sounds = if view.has_sounds { "  f sounds" } else { "" };
+    let emergency = if width >= WITH_EMERGENCY { "  e emergency" } else { "" };
     let words = match (view.is_leaving, width) {
         (true, _) => "leaving after the verdict; Ctrl-C: now".to_owned(),
         (false, _) if view.choice.is_some() => "Up, Down  Enter announces it  Esc closes".to_owned(),
         (false, 90..) if view.space.is_none() && !view.has_sounds => {
-            "Enter announces   Esc cancels a recording   q leaves   (--seconds N sets a clip's length)"
+            "Enter announces   Esc cancels a recording   e emergency   q leaves   (--seconds N: length)"
                 .to_owned()
         }
-        (false, _) => format!("{announces}  Esc cancels{sounds}  q leaves"),
+        (false, _) => format!("{announces}  Esc cancels{sounds}{emergency}  q leaves"),
     };
     Line::styled(words, Modifier::DIM)
 }
@@ -343,6 +364,7 @@ mod tests {
                 loudness_lufs: Some(-16.0),
                 gain_db: 0.0,
                 input: "microphone".into(),
+                priority: Priority::Normal,
             },
             Event::Sending {
                 clip: CLIP.into(),
@@ -424,7 +446,7 @@ mod tests {
         let sounds = crate::console::Sounds::open(folder.path()).unwrap();
         let mut view = view_after(two_halls());
         view.has_sounds = true;
-        assert_eq!(screen(&view, 60, 6)[5], "Enter announces  Esc cancels  f sounds  q leaves");
+        assert_eq!(screen(&view, 64, 6)[5], "Enter announces  Esc cancels  f sounds  e emergency  q leaves");
         let mut choice = Choice::among(&sounds);
         choice.move_by(2);
         view.choice = Some(choice);
@@ -453,7 +475,7 @@ mod tests {
         view.space = Some(Space::Pressed);
         let shown = screen(&view, 100, 6);
         assert_eq!(shown[3], "ready: press Space, speak, press Space again");
-        assert_eq!(shown[5], "Space starts, Space ends  Esc cancels  q leaves");
+        assert_eq!(shown[5], "Space starts, Space ends  Esc cancels  e emergency  q leaves");
     }
 
     #[test]

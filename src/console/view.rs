@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::sounds::Choice;
 use crate::event::Event;
+use crate::priority::Priority;
 use crate::report;
 
 /// How Space records.
@@ -57,6 +58,8 @@ pub enum Stage {
     Receiving,
     /// It has the clip whole.
     Verified,
+    /// It has the clip, and another page goes first there.
+    Queued,
     /// Its loudspeaker has begun.
     Playing,
     /// It played the clip to the end.
@@ -87,6 +90,7 @@ impl State<'_> {
             Self::Waiting => "waiting",
             Self::Announced(Stage::Receiving) => "receiving",
             Self::Announced(Stage::Verified) => "verified",
+            Self::Announced(Stage::Queued) => "queued",
             Self::Announced(Stage::Playing) => "playing",
             Self::Announced(Stage::Played) => "played",
             Self::Announced(Stage::OutOfStep(_)) => "out of step",
@@ -151,7 +155,7 @@ impl Page {
     pub fn counts(&self) -> (usize, usize) {
         let plays = |stage: &&Stage| matches!(stage, Stage::Playing | Stage::Played | Stage::OutOfStep(_));
         let playing = self.stages.values().filter(plays);
-        let verified = self.stages.values().filter(|stage| **stage == Stage::Verified);
+        let verified = self.stages.values().filter(|stage| matches!(stage, Stage::Verified | Stage::Queued));
         let playing = playing.count();
         (playing, playing + verified.count())
     }
@@ -190,6 +194,8 @@ pub struct View {
     pub zones: Vec<String>,
     /// Those that are spoken to; none for every station.
     pub addressed: Vec<String>,
+    /// How urgent the next announcement is.
+    pub priority: Priority,
     /// How Space records, if it does.
     pub space: Option<Space>,
     /// Whether there are sounds to choose from.
@@ -273,6 +279,8 @@ impl View {
             }
             Event::Verified { clip, station } => self.advance(clip, station, Stage::Verified),
             Event::Playing { clip, station } => self.advance(clip, station, Stage::Playing),
+            Event::Queued { clip, station, .. } => self.advance(clip, station, Stage::Queued),
+            Event::Priority { priority } => self.priority = *priority,
             Event::Played { clip, station, off_us, uncertainty_us, .. } => {
                 let out_of_step = report::out_of_step(*off_us, *uncertainty_us);
                 self.advance(clip, station, out_of_step.map_or(Stage::Played, Stage::OutOfStep));
@@ -332,7 +340,8 @@ impl View {
             return State::Lost(reason);
         }
         let stage = self.page.as_ref().and_then(|page| page.stages.get(name));
-        let is_busy = matches!(stage, Some(Stage::Receiving | Stage::Verified | Stage::Playing));
+        let is_busy =
+            matches!(stage, Some(Stage::Receiving | Stage::Verified | Stage::Queued | Stage::Playing));
         if let (Some(fault), false) = (&station.fault, is_busy) {
             return State::Faulty(fault);
         }

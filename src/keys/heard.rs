@@ -1,11 +1,13 @@
 //! How far a station has heard each announcer: `heard` in the station's state folder. What is below
-//! the mark is never played again, not even after the power failed.
+//! the mark is never played again, not even after the power failed. Each priority has a mark of its own: what an
+//! emergency has interrupted is played after it, and comes before it in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::checked::Kind;
 use super::{AnnouncerId, KeysError, StateFolder};
+use crate::priority::Priority;
 use crate::wire::{ClipId, Receipt};
 
 const HEARD: Kind = Kind {
@@ -39,12 +41,15 @@ impl Mark {
 #[derive(Debug)]
 pub struct Heard {
     folder: StateFolder,
-    marks: BTreeMap<AnnouncerId, Mark>,
-    /// Of clips played to their end.
-    receipts: BTreeMap<AnnouncerId, Receipt>,
+    marks: BTreeMap<Voice, Mark>,
+    /// Of the clip that each announcer's station played to its end last.
+    receipts: BTreeMap<Voice, Receipt>,
     /// Whose clip, begun and not finished, has sounded.
-    sounded: BTreeSet<AnnouncerId>,
+    sounded: BTreeSet<Voice>,
 }
+
+/// An announcer, and how urgently it speaks.
+pub type Voice = (AnnouncerId, Priority);
 
 impl Heard {
     /// Reads the file; there may be none yet.
@@ -62,44 +67,52 @@ impl Heard {
         Ok(heard)
     }
 
-    /// The last clip heard of an announcer.
-    pub fn mark(&self, announcer: &AnnouncerId) -> Option<Mark> {
-        self.marks.get(announcer).copied()
+    /// The last clip of that priority heard of an announcer.
+    pub fn mark(&self, announcer: &AnnouncerId, priority: Priority) -> Option<Mark> {
+        self.marks.get(&(*announcer, priority)).copied()
     }
 
-    /// The last clip heard of each announcer.
-    pub fn marks(&self) -> &BTreeMap<AnnouncerId, Mark> {
+    /// The last clip of each priority heard of each announcer.
+    pub fn marks(&self) -> &BTreeMap<Voice, Mark> {
         &self.marks
     }
 
-    /// The receipt of the last clip heard of an announcer, if it was played to its end.
+    /// The receipt of the clip of an announcer that was played to its end last, if none of that priority was begun
+    /// since.
     pub fn receipt(&self, announcer: &AnnouncerId) -> Option<Receipt> {
-        self.receipts.get(announcer).copied()
+        self.receipts.iter().find(|((of, _), _)| of == announcer).map(|(_, receipt)| *receipt)
     }
 
     /// The last clip heard of the announcer, if it sounded and did not come to its end.
     pub fn cut_off(&self, announcer: &AnnouncerId) -> Option<ClipId> {
-        let Mark { epoch, sequence, finished } = self.mark(announcer)?;
-        (!finished && self.sounded.contains(announcer)).then_some(ClipId { epoch, sequence })
+        let sounded = self.sounded.iter().filter(|(of, _)| of == announcer);
+        let marks = sounded.filter_map(|voice| self.marks.get(voice)).filter(|mark| !mark.finished);
+        marks.map(|&Mark { epoch, sequence, .. }| ClipId { epoch, sequence }).max()
     }
 
     /// Writes down that the clip at the mark sounds. On the disk before it returns.
     ///
     /// # Errors
     /// [`KeysError::HeardLater`] if the mark is at another clip, and those of reading and writing.
-    pub fn sounds(&mut self, announcer: &AnnouncerId, clip: ClipId) -> Result<(), KeysError> {
+    pub fn sounds(
+        &mut self,
+        announcer: &AnnouncerId,
+        priority: Priority,
+        clip: ClipId,
+    ) -> Result<(), KeysError> {
+        let voice = (*announcer, priority);
         let folder = self.folder.clone();
         let locked = folder.lock()?;
         self.read()?;
         let ClipId { epoch, sequence } = clip;
-        if self.mark(announcer) != Some(Mark { epoch, sequence, finished: false }) {
+        if self.marks.get(&voice) != Some(&Mark { epoch, sequence, finished: false }) {
             return Err(KeysError::HeardLater);
         }
-        if !self.sounded.insert(*announcer) {
+        if !self.sounded.insert(voice) {
             return Ok(());
         }
         HEARD.write(&locked, &self.body()).inspect_err(|_| {
-            self.sounded.remove(announcer);
+            self.sounded.remove(&voice);
         })
     }
 
@@ -107,9 +120,14 @@ impl Heard {
     ///
     /// # Errors
     /// Those of [`Heard::advance`].
-    pub fn finish(&mut self, announcer: &AnnouncerId, receipt: Receipt) -> Result<(), KeysError> {
+    pub fn finish(
+        &mut self,
+        announcer: &AnnouncerId,
+        priority: Priority,
+        receipt: Receipt,
+    ) -> Result<(), KeysError> {
         let ClipId { epoch, sequence } = receipt.clip;
-        self.write(announcer, Mark { epoch, sequence, finished: true }, Some(receipt))
+        self.write((*announcer, priority), Mark { epoch, sequence, finished: true }, Some(receipt))
     }
 
     /// Moves an announcer's mark. On the disk before it returns: call it before the first sample with
@@ -118,20 +136,20 @@ impl Heard {
     /// # Errors
     /// [`KeysError::HeardLater`] if the mark would go back, and those of reading and writing; then the
     /// clip must not be played.
-    pub fn advance(&mut self, announcer: &AnnouncerId, mark: Mark) -> Result<(), KeysError> {
-        self.write(announcer, mark, None)
-    }
-
-    fn write(
+    pub fn advance(
         &mut self,
         announcer: &AnnouncerId,
+        priority: Priority,
         mark: Mark,
-        receipt: Option<Receipt>,
     ) -> Result<(), KeysError> {
+        self.write((*announcer, priority), mark, None)
+    }
+
+    fn write(&mut self, voice: Voice, mark: Mark, receipt: Option<Receipt>) -> Result<(), KeysError> {
         let folder = self.folder.clone();
         let locked = folder.lock()?;
         self.read()?;
-        let was = self.marks.get(announcer).copied();
+        let was = self.marks.get(&voice).copied();
         if was == Some(mark) {
             return Ok(());
         }
@@ -139,25 +157,28 @@ impl Heard {
             return Err(KeysError::HeardLater);
         }
         let before = (self.marks.clone(), self.receipts.clone(), self.sounded.clone());
-        self.marks.insert(*announcer, mark);
-        self.sounded.remove(announcer);
+        self.marks.insert(voice, mark);
+        self.sounded.remove(&voice);
         match receipt {
-            Some(receipt) => self.receipts.insert(*announcer, receipt),
-            None => self.receipts.remove(announcer),
-        };
+            Some(receipt) => {
+                self.receipts.retain(|(of, _), _| *of != voice.0);
+                self.receipts.insert(voice, receipt);
+            }
+            None => drop(self.receipts.remove(&voice)),
+        }
         HEARD.write(&locked, &self.body()).inspect_err(|_| (self.marks, self.receipts, self.sounded) = before)
     }
 
     fn body(&self) -> String {
         let mut body = String::with_capacity(self.marks.len() * 128);
-        for (announcer, Mark { epoch, sequence, finished }) in &self.marks {
+        for (voice @ (announcer, priority), Mark { epoch, sequence, finished }) in &self.marks {
             let end = if *finished { "finished" } else { "begun" };
             // Writing to a String cannot fail.
-            let _ = write!(body, "{} {epoch} {sequence} {end}", announcer.to_hex());
-            if self.sounded.contains(announcer) {
+            let _ = write!(body, "{} {} {epoch} {sequence} {end}", announcer.to_hex(), priority.word());
+            if self.sounded.contains(voice) {
                 body.push_str(" sounded");
             }
-            if let Some(it) = self.receipts.get(announcer) {
+            if let Some(it) = self.receipts.get(voice) {
                 let Receipt { frames, start_error_us, max_error_us, underruns, uncertainty_us, .. } = it;
                 let _ =
                     write!(body, " {frames} {start_error_us} {max_error_us} {underruns} {uncertainty_us}");
@@ -172,15 +193,15 @@ impl Heard {
         let lines = body.iter().flat_map(|body| body.lines());
         let parsed: Option<Vec<_>> = lines.map(parse).collect();
         let parsed = parsed.ok_or_else(|| HEARD.damaged(&self.folder, "a line is not a mark"))?;
-        self.receipts = parsed.iter().filter_map(|it| Some((it.announcer, it.receipt?))).collect();
-        self.sounded = parsed.iter().filter(|it| it.has_sounded).map(|it| it.announcer).collect();
-        self.marks = parsed.into_iter().map(|it| (it.announcer, it.mark)).collect();
+        self.receipts = parsed.iter().filter_map(|it| Some((it.voice, it.receipt?))).collect();
+        self.sounded = parsed.iter().filter(|it| it.has_sounded).map(|it| it.voice).collect();
+        self.marks = parsed.into_iter().map(|it| (it.voice, it.mark)).collect();
         Ok(())
     }
 }
 
 struct Line {
-    announcer: AnnouncerId,
+    voice: Voice,
     mark: Mark,
     /// Only with a mark that is not finished.
     has_sounded: bool,
@@ -191,6 +212,8 @@ struct Line {
 fn parse(line: &str) -> Option<Line> {
     let mut words = line.split(' ');
     let announcer = AnnouncerId::from_hex(words.next()?)?;
+    let priority = words.next()?;
+    let priority = Priority::ALL.into_iter().find(|it| it.word() == priority)?;
     let epoch = words.next()?.parse().ok()?;
     let sequence = words.next()?.parse().ok()?;
     let finished = match words.next()? {
@@ -199,7 +222,7 @@ fn parse(line: &str) -> Option<Line> {
         _ => return None,
     };
     let mark = Mark { epoch, sequence, finished };
-    let line = |has_sounded, receipt| Some(Line { announcer, mark, has_sounded, receipt });
+    let line = |has_sounded, receipt| Some(Line { voice: (announcer, priority), mark, has_sounded, receipt });
     let frames = match words.next() {
         None => return line(false, None),
         Some("sounded") if !finished && words.next().is_none() => return line(true, None),

@@ -305,8 +305,9 @@ fn lines(keys: &[(&str, &[u8; 32])]) -> Zeroizing<String> {
 }
 
 /// Begins an announcer's run: a number above that of every run before, on the disk before it is
-/// given. It is the last one plus 1, or the clock's seconds if those are more, so that an announcer
-/// restored from an old backup is still ahead of what its stations have heard.
+/// given. It is the last one plus 1, or the clock's seconds and 32 random bits if those are more, so that an
+/// announcer restored from an old backup is still ahead of what its stations have heard, and two announcers that
+/// start within a second do not number their clips alike.
 ///
 /// # Errors
 /// Those of reading and writing; a damaged file is refused, as a lower number would mute the site.
@@ -330,7 +331,9 @@ pub fn next_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysErro
             None => return Err(EPOCH.damaged(folder, "it does not hold a number")),
         },
     };
-    let epoch = last.saturating_add(1).max(now_unix_s);
+    let random = getrandom::u32().map_err(KeysError::Random)?;
+    let fresh = now_unix_s.min(u32::MAX.into()) << 32 | u64::from(random);
+    let epoch = last.saturating_add(1).max(fresh);
     if epoch == last {
         return Err(EPOCH.damaged(folder, "it is at its end"));
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::identity::begin_epoch;
 use super::*;
 use crate::invite::{DEFAULT_VALIDITY, InviteBook};
+use crate::priority::Priority;
 
 mod disk;
 mod stations;
@@ -40,7 +41,7 @@ fn whatever_is_written_is_private() {
     let pin = Pin { noise: key(2), announcer: announcer.id() };
     Pins::open(&folder).unwrap().pin("host:1", pin).unwrap();
     let mark = Mark { epoch: 1, sequence: 1, finished: false };
-    Heard::open(&folder).unwrap().advance(&announcer.id(), mark).unwrap();
+    Heard::open(&folder).unwrap().advance(&announcer.id(), Priority::Normal, mark).unwrap();
     begin_epoch(&folder, 9).unwrap();
     InviteBook::new(&folder).issue(&announcer, DEFAULT_VALIDITY, 9).unwrap();
     assert_eq!(mode(folder.path()), 0o700);
@@ -175,21 +176,21 @@ fn the_mark_moves_forward_only_and_outlives_a_restart() {
     let announcer = AnnouncerKeys::generate().unwrap().id();
     let mark = |epoch, sequence, finished| Mark { epoch, sequence, finished };
     let mut heard = Heard::open(&folder).unwrap();
-    assert_eq!(heard.mark(&announcer), None);
+    assert_eq!(heard.mark(&announcer, Priority::Normal), None);
     for forward in
         [mark(1, 1, false), mark(1, 1, false), mark(1, 1, true), mark(1, 5, false), mark(2, 0, true)]
     {
-        heard.advance(&announcer, forward).unwrap();
+        heard.advance(&announcer, Priority::Normal, forward).unwrap();
         heard = Heard::open(&folder).unwrap();
-        assert_eq!(heard.mark(&announcer), Some(forward));
+        assert_eq!(heard.mark(&announcer, Priority::Normal), Some(forward));
     }
     for back in [mark(2, 0, false), mark(1, 9, true), mark(0, 0, false)] {
-        assert!(matches!(heard.advance(&announcer, back), Err(KeysError::HeardLater)));
-        assert_eq!(Heard::open(&folder).unwrap().mark(&announcer), Some(mark(2, 0, true)));
+        assert!(matches!(heard.advance(&announcer, Priority::Normal, back), Err(KeysError::HeardLater)));
+        assert_eq!(Heard::open(&folder).unwrap().mark(&announcer, Priority::Normal), Some(mark(2, 0, true)));
     }
     let other = AnnouncerKeys::generate().unwrap().id();
-    heard.advance(&other, mark(0, 0, false)).unwrap();
-    assert_eq!(Heard::open(&folder).unwrap().mark(&announcer), Some(mark(2, 0, true)));
+    heard.advance(&other, Priority::Normal, mark(0, 0, false)).unwrap();
+    assert_eq!(Heard::open(&folder).unwrap().mark(&announcer, Priority::Normal), Some(mark(2, 0, true)));
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn clip(sequence: u64) -> (ClipHeader, Clip) {
         expires_unix_ms: 1_795_000_060_000,
         format: clip.format(),
         sha256: *clip.sha256(),
+        priority: Default::default(),
         zones: vec!["gym".into()],
     };
     (header, clip)

@@ -2,6 +2,7 @@
 
 mod intake;
 mod playing;
+mod turns;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::arbiter::Arbiter;
 use super::{Config, End, clock_us};
 use crate::clip::MAX_WAV_BYTES;
 use crate::clock::{Clock, Exchange};
@@ -17,7 +19,6 @@ use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
 use crate::keys::{KeysError, NoisePublicKey};
 use crate::link::{Connection, Frame, LinkError, PING_INTERVAL, StationLink};
-use crate::loudspeaker::Loudspeaker;
 use crate::membership::{Membership, MembershipError};
 use crate::seal::{ASK_AGAIN_AFTER, TimeNonce};
 use crate::volume::Volume;
@@ -37,6 +38,8 @@ const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 const NOTE_DEADLINE: Duration = Duration::from_secs(3);
 /// Clips remembered, so that none is played twice.
 const REMEMBERED_CLIPS: usize = 64;
+/// Clips that were cut off remembered, so that what is heard of them again is marked.
+const REMEMBERED_CUT_OFF: usize = 4;
 
 /// What a station keeps from one connection to the next.
 pub(super) struct Memory {
@@ -46,8 +49,8 @@ pub(super) struct Memory {
     /// Which announcer clock that is.
     clock_of: Option<u64>,
     played: VecDeque<Receipt>,
-    /// The clip that began to sound last, until it has come to its end.
-    begun: Option<ClipId>,
+    /// The clips that began to sound last and have not come to their end: an emergency may cut off another.
+    begun: Vec<ClipId>,
     /// Whether the loudspeaker works.
     health: HealthWatch,
     /// What the announcer was told of it last.
@@ -73,7 +76,7 @@ impl Memory {
             told_volume: None,
             // A receipt that this station's last run wrote down, and perhaps could not deliver.
             played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
-            begun: membership.as_ref().and_then(Membership::last_cut_off),
+            begun: membership.as_ref().and_then(Membership::last_cut_off).into_iter().collect(),
             membership,
         }
     }
@@ -83,7 +86,15 @@ impl Memory {
             self.played.pop_front();
         }
         self.played.push_back(receipt);
-        self.begun = None;
+        self.begun.retain(|clip| *clip != receipt.clip);
+    }
+
+    fn note_begun(&mut self, clip: ClipId) {
+        self.begun.retain(|begun| *begun != clip);
+        if self.begun.len() == REMEMBERED_CUT_OFF {
+            self.begun.remove(0);
+        }
+        self.begun.push(clip);
     }
 }
 
@@ -122,6 +133,8 @@ enum SessionError {
     OutOfTurn,
     #[error("the announcer did not go on for {} s", .0.as_secs())]
     Overdue(Duration),
+    #[error("the announcer has something more urgent")]
+    Yielded,
     #[error("the station is shut down by its user")]
     Shutdown,
 }
@@ -135,6 +148,7 @@ pub(super) struct Session<'a, C> {
     /// What the announcer has proven to hold; none on an open link.
     announcer: Option<NoisePublicKey>,
     config: &'a Config,
+    arbiter: &'a Arbiter,
     memory: &'a mut Memory,
     events: &'a Events,
     shutdown: &'a CancellationToken,
@@ -148,7 +162,7 @@ pub(super) struct Session<'a, C> {
 impl<'a, C: Connection> Session<'a, C> {
     pub fn new(
         (link, announcer): (StationLink<C>, Option<NoisePublicKey>),
-        config: &'a Config,
+        (config, arbiter): (&'a Config, &'a Arbiter),
         memory: &'a mut Memory,
         events: &'a Events,
         shutdown: &'a CancellationToken,
@@ -157,6 +171,7 @@ impl<'a, C: Connection> Session<'a, C> {
             link,
             announcer,
             config,
+            arbiter,
             memory,
             events,
             shutdown,
@@ -168,9 +183,9 @@ impl<'a, C: Connection> Session<'a, C> {
     }
 
     /// From hello to the end of the connection; `joined` is called when the announcer has said welcome.
-    pub async fn run(mut self, loudspeaker: &mut Loudspeaker, joined: impl FnOnce()) -> End {
-        match self.serve(loudspeaker, joined).await {
-            Ok(()) => End::Served,
+    pub async fn run(mut self, joined: impl FnOnce()) -> End {
+        match self.serve(joined).await {
+            Ok(()) | Err(SessionError::Yielded) => End::Served,
             Err(SessionError::Shutdown) => {
                 // The announcer is told if it can be; if not, it will notice.
                 let _ = self.link.1.send(&FromStation::Goodbye).await;
@@ -184,11 +199,7 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    async fn serve(
-        &mut self,
-        loudspeaker: &mut Loudspeaker,
-        joined: impl FnOnce(),
-    ) -> Result<(), SessionError> {
+    async fn serve(&mut self, joined: impl FnOnce()) -> Result<(), SessionError> {
         self.join().await?;
         joined();
         self.tell_health().await?;
@@ -215,7 +226,7 @@ impl<'a, C: Connection> Session<'a, C> {
                     let announcer = self.memory.membership.as_ref().and_then(Membership::announcer);
                     archive.keep(&header, sent.header, sent.signature, announcer, &clip);
                 }
-                self.play(&header, &clip, loudspeaker).await?;
+                self.play(&header, &clip).await?;
             }
         }
         self.noted(id).await
@@ -245,7 +256,7 @@ impl<'a, C: Connection> Session<'a, C> {
             instance: self.memory.instance,
             last: self.memory.played.back().copied(),
             nonce: question.map(|(nonce, _)| nonce.0),
-            begun: self.memory.begun,
+            begun: self.memory.begun.last().copied(),
         })
         .await?;
         self.next_ping = Instant::now() + PING_INTERVAL;
@@ -405,6 +416,7 @@ impl<'a, C: Connection> Session<'a, C> {
                 self.memory.clock.learn(Exchange { t1_us, t2_us, t3_us, t4_us });
                 Ok(None)
             }
+            Turn::Message(FromAnnouncer::Yield) => Err(SessionError::Yielded),
             Turn::Closed => Err(SessionError::Closed),
             turn => Ok(Some(turn)),
         }

@@ -10,6 +10,7 @@ use super::REJOIN_GRACE;
 use super::pace::Pace;
 use crate::clip_cipher::ClipKey;
 use crate::event::{Event, Missing, OutOfStep, Outcome, is_in_step};
+use crate::priority::Priority;
 use crate::wire::{ClipId, FromAnnouncer};
 
 /// Between the end of a page and the start for those that verified too late to be in step.
@@ -36,6 +37,8 @@ pub struct Delivery {
     pub length: Duration,
     /// Its frames of sound, as a receipt must count them.
     pub sound_frames: u64,
+    /// How urgent it is.
+    pub priority: Priority,
     /// The zones it is for; none means all.
     pub zones: Vec<String>,
 }
@@ -123,6 +126,10 @@ pub(super) struct Recipient {
     pub told: Option<Instant>,
     /// It said that its loudspeaker has begun, since it was told.
     pub begun: bool,
+    /// It said that another page goes first there, and has not begun since.
+    pub queued: bool,
+    /// It was asked to break the clip off for an emergency, and has not been back since.
+    pub yielded: bool,
 }
 
 /// How well one station played it.
@@ -201,6 +208,8 @@ impl Announcement {
             lead: Duration::ZERO,
             told: None,
             begun: false,
+            queued: false,
+            yielded: false,
         };
         self.recipients.insert(station, recipient);
     }

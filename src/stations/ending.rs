@@ -182,7 +182,8 @@ impl Stations {
         let expired = now >= announcement.expires;
         let Some(recipient) = announcement.recipients.get_mut(name) else { return };
         let was_told = std::mem::take(&mut recipient.unresolved);
-        if !was_told || (keeps && !expired) {
+        let has_yielded = std::mem::take(&mut recipient.yielded);
+        if !was_told || ((keeps || has_yielded) && !expired) {
             return if self.is_faulty(name) { self.hold(id, name, now) } else { self.owe(id, name) };
         }
         let outcome = announcement.unheard(name);

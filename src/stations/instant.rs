@@ -30,13 +30,16 @@ impl Stations {
         true
     }
 
-    pub(super) fn playing(&mut self, name: &str, clip: ClipId) -> bool {
-        let recipient = self.announcements.get_mut(&clip).and_then(|it| it.recipients.get_mut(name));
-        let begins = recipient.is_some_and(|recipient| {
-            matches!(recipient.progress, Progress::Told { .. })
-                && !std::mem::replace(&mut recipient.begun, true)
-        });
+    pub(super) fn playing(&mut self, name: &str, clip: ClipId, now: Instant) -> bool {
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
+        let until = now.min(announcement.expires) + announcement.delivery.length + RECEIPT_DEADLINE;
+        let Some(recipient) = announcement.recipients.get_mut(name) else { return false };
+        let begins = matches!(recipient.progress, Progress::Told { .. })
+            && !std::mem::replace(&mut recipient.begun, true);
         if begins {
+            if std::mem::take(&mut recipient.queued) {
+                announcement.set(name, Progress::Told { until });
+            }
             self.tell(Event::Playing { clip: clip.to_string(), station: name.to_owned() });
         }
         begins
@@ -71,6 +74,7 @@ impl Stations {
             announcement.set(name, Progress::Told { until });
             if let Some(recipient) = announcement.recipients.get_mut(name) {
                 recipient.told = Some(at);
+                recipient.queued = false;
                 recipient.again |= std::mem::take(&mut recipient.begun);
             }
         }
@@ -89,7 +93,8 @@ impl Stations {
         let mut busy: Vec<(Instant, Instant)> = Vec::new();
         for (other_clip, other) in &self.announcements {
             let gap = if *other_clip == clip { LATE_GAP } else { Duration::ZERO };
-            if other.delivery.may_meet(&announcement.delivery) {
+            let gives_way = announcement.delivery.priority.interrupts(other.delivery.priority);
+            if other.delivery.may_meet(&announcement.delivery) && !gives_way {
                 busy.extend(other.starts.iter().map(|start| (*start, *start + other.delivery.length + gap)));
             }
         }

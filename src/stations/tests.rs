@@ -4,6 +4,7 @@ mod instant;
 mod office;
 mod outcomes;
 mod random;
+mod urgency;
 
 use super::*;
 use office::{KEEP, LENGTH, Office, clip, receipt};

@@ -3,11 +3,12 @@
 use super::WireError;
 use super::message::{ClipId, check_zones};
 use crate::clip::{Format, Hash};
+use crate::priority::Priority;
 
 /// A clip header without its zones.
-const HEADER_FIXED_BYTES: usize = 76;
+const HEADER_FIXED_BYTES: usize = 77;
 /// The layout of clip header that is spoken here.
-const HEADER_VERSION: u8 = 1;
+const HEADER_VERSION: u8 = 2;
 
 /// What is announced of a clip before its bytes: everything a station checks it against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct ClipHeader {
     pub format: Format,
     /// SHA-256 of the WAV.
     pub sha256: Hash,
+    /// How urgent it is.
+    pub priority: Priority,
     /// The zones it is for; none means all.
     pub zones: Vec<String>,
 }
@@ -39,6 +42,7 @@ impl ClipHeader {
         bytes.extend_from_slice(&self.format.rate_hz.to_be_bytes());
         bytes.extend_from_slice(&[1, 16]);
         bytes.extend_from_slice(&self.sha256);
+        bytes.push(self.priority as u8);
         bytes.push(self.zones.len() as u8);
         for zone in &self.zones {
             bytes.push(zone.len() as u8);
@@ -79,6 +83,8 @@ impl ClipHeader {
             return Err(WireError::Field("bits a sample"));
         }
         let sha256: Hash = rest.take().ok_or(malformed.clone())?;
+        let [priority] = rest.take().ok_or(malformed.clone())?;
+        let priority = Priority::from_byte(priority).ok_or(WireError::Field("priority"))?;
         let [count] = rest.take().ok_or(malformed.clone())?;
         let mut zones = Vec::new();
         for _ in 0..count {
@@ -91,7 +97,7 @@ impl ClipHeader {
             return Err(malformed);
         }
         check_zones(&zones)?;
-        Ok(Self { id, created_unix_ms, expires_unix_ms, format, sha256, zones })
+        Ok(Self { id, created_unix_ms, expires_unix_ms, format, sha256, priority, zones })
     }
 }
 

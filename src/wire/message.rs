@@ -122,6 +122,12 @@ pub enum FromStation {
         /// Why it does not, in words.
         fault: Option<String>,
     },
+    /// Another page goes first here: the clip is played when that is done. Said after PlayAt, and again where the
+    /// clip is cut off after Playing; then it is played again from its start.
+    Queued {
+        /// Which clip.
+        clip: ClipId,
+    },
 }
 
 /// From the announcer to a station.
@@ -176,6 +182,9 @@ pub enum FromAnnouncer {
         /// Instead of the station's own; none for that.
         volume: Option<Volume>,
     },
+    /// Something more urgent comes: whatever is received, waits or plays on this connection is broken off. The
+    /// announcer closes after it, and sends the clip again when that is done.
+    Yield,
 }
 
 /// A message that can be held against its bounds after decoding.
@@ -229,6 +238,7 @@ impl Message for FromStation {
             | Self::Ping { .. }
             | Self::Verified { .. }
             | Self::Playing { .. }
+            | Self::Queued { .. }
             | Self::Played(_)
             | Self::Goodbye
             | Self::AskTime { .. } => Ok(()),
@@ -250,6 +260,7 @@ impl Message for FromAnnouncer {
             Self::Volume { volume: Some(volume) } if !volume.is_valid() => Err(WireError::Field("volume")),
             Self::Welcome { site: None, .. }
             | Self::Volume { .. }
+            | Self::Yield
             | Self::Pong { .. }
             | Self::PlayAt { .. }
             | Self::Noted { .. } => Ok(()),

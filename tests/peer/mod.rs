@@ -273,6 +273,7 @@ impl Office {
             monitor: None,
             max_stations: announcer::DEFAULT_MAX_STATIONS,
             zones: vec![],
+            priority: Default::default(),
             keep,
             wait: STRAGGLER_WAIT,
             once: None,
@@ -346,16 +347,30 @@ impl Hall {
         zones: Vec<String>,
         membership: Option<Membership>,
     ) -> Self {
+        Self::open_with(name, zones, vec![(address, membership)])
+    }
+
+    /// With several announcers.
+    pub fn open_with(
+        name: &str,
+        zones: Vec<String>,
+        announcers: Vec<(SocketAddr, Option<Membership>)>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let loudspeaker = Loudspeaker::open(&Output::File(dir.path().into())).unwrap();
         let config = speaker::Config {
-            host: address.ip().to_string(),
-            port: address.port(),
+            announcers: announcers
+                .into_iter()
+                .map(|(address, membership)| speaker::Announcer {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                    membership,
+                })
+                .collect(),
             name: name.into(),
             delay_us: 0,
             volume: Default::default(),
             zones,
-            membership,
             archive: None,
         };
         let (events, log) = Events::channel();

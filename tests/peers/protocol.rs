@@ -130,6 +130,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromStation::Goodbye,
         FromStation::AskTime { nonce: [0; 16] },
         FromStation::Health { fault: None },
+        FromStation::Queued { clip },
     ];
     let announcer = [
         FromAnnouncer::Welcome { clock: 0, site: None },
@@ -140,6 +141,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromAnnouncer::Time(wire::Statement { unix_ms: 0, signature: vec![0; wire::SIGNATURE_BYTES] }),
         FromAnnouncer::Noted { clip },
         FromAnnouncer::Volume { volume: None },
+        FromAnnouncer::Yield,
     ];
     let rows = |section: &str| -> Vec<String> {
         let section = PAGE.split(section).nth(1).unwrap().split("\n\n").nth(1).unwrap();

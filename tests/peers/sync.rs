@@ -53,6 +53,7 @@ impl Announcer {
             expires_unix_ms: u64::MAX,
             format: Format { wav_bytes: wav.len() as u32, rate_hz: 16_000 },
             sha256: Sha256::digest(&wav).into(),
+            priority: Default::default(),
             zones: vec![],
         };
         peer.say(&FromAnnouncer::Clip { header: header.encode(), signature: vec![], key: vec![] }).await;

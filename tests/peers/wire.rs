@@ -1,6 +1,7 @@
 //! The wire's encodings: they round-trip, keep their bounds, and no bytes make a decoder panic.
 
 use bullhorn::clip::Format;
+use bullhorn::priority::Priority;
 use bullhorn::volume::Volume;
 use bullhorn::wire::{
     self, BLOCK_BYTES, CLIP_KEY_BYTES, ClipHeader, ClipId, FrameHeader, FrameKind, FromAnnouncer,
@@ -62,6 +63,7 @@ fn from_station() -> impl Strategy<Value = FromStation> {
         Just(FromStation::Goodbye),
         any::<[u8; 16]>().prop_map(|nonce| FromStation::AskTime { nonce }),
         proptest::option::of(reason()).prop_map(|fault| FromStation::Health { fault }),
+        clip_id().prop_map(|clip| FromStation::Queued { clip }),
     ]
 }
 
@@ -86,18 +88,21 @@ fn from_announcer() -> impl Strategy<Value = FromAnnouncer> {
         clip_id().prop_map(|clip| FromAnnouncer::Noted { clip }),
         proptest::option::of(-60.0..=0.0_f64)
             .prop_map(|db| FromAnnouncer::Volume { volume: db.and_then(Volume::from_db) }),
+        Just(FromAnnouncer::Yield),
     ]
 }
 
 fn clip_header() -> impl Strategy<Value = ClipHeader> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>());
-    (clip_id(), numbers, any::<[u8; 32]>(), vec(name(), 0..=MAX_ZONES)).prop_map(
-        |(id, (created_unix_ms, expires_unix_ms, wav_bytes, rate_hz), sha256, zones)| ClipHeader {
+    let priority = prop::sample::select(&Priority::ALL[..]);
+    (clip_id(), numbers, any::<[u8; 32]>(), priority, vec(name(), 0..=MAX_ZONES)).prop_map(
+        |(id, (created_unix_ms, expires_unix_ms, wav_bytes, rate_hz), sha256, priority, zones)| ClipHeader {
             id,
             created_unix_ms,
             expires_unix_ms,
             format: Format { wav_bytes, rate_hz },
             sha256,
+            priority,
             zones,
         },
     )
@@ -153,7 +158,7 @@ fn stable<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 
 fn stable_header(bytes: &[u8]) {
     let id = ClipHeader::id_of(bytes);
-    assert_eq!(id.is_some(), bytes.len() >= 17 && bytes[0] == 1);
+    assert_eq!(id.is_some(), bytes.len() >= 17 && bytes[0] == 2);
     if let Ok(header) = ClipHeader::decode(bytes) {
         assert_eq!(header.encode(), bytes, "a header has one form");
         assert_eq!(id, Some(header.id));
@@ -266,7 +271,7 @@ proptest! {
 
     /// The first byte chooses the message: this one gets past it every time.
     #[test]
-    fn arbitrary_fields_never_panic(variant in 0_u8..10, bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_fields_never_panic(variant in 0_u8..11, bytes in vec(any::<u8>(), 0..200)) {
         everything_is_stable(&[&[variant][..], &bytes].concat());
         everything_is_stable(&[&wire::MAGIC[..], &bytes].concat());
     }
@@ -373,25 +378,29 @@ fn header_fields_are_held_to_their_bounds() {
         expires_unix_ms: 4,
         format: Format { wav_bytes: 46, rate_hz: 8_000 },
         sha256: [5; 32],
+        priority: Priority::High,
         zones: vec!["north".into()],
     };
     let good = header.encode();
-    assert_eq!(good.len(), 76 + 6);
+    assert_eq!((good.len(), good[75]), (77 + 6, 2));
     let with = |at: usize, byte: u8| {
         let mut bytes = good.clone();
         bytes[at] = byte;
         ClipHeader::decode(&bytes)
     };
-    assert_eq!(with(0, 2), Err(WireError::Header(good.len())));
+    assert_eq!(with(0, 1), Err(WireError::Header(good.len())));
+    for beyond in [4, 255] {
+        assert_eq!(with(75, beyond), Err(WireError::Field("priority")));
+    }
     for channels in [0, 2, 255] {
         assert_eq!(with(41, channels), Err(WireError::Field("channels")));
     }
     for bits in [0, 8, 24] {
         assert_eq!(with(42, bits), Err(WireError::Field("bits a sample")));
     }
-    assert!(with(75, 2).is_err() && with(75, 0).is_err() && with(76, 200).is_err() && with(76, 4).is_err());
-    assert_eq!(with(77, 0xff), Err(WireError::Field("zones")), "no UTF-8");
-    assert_eq!(with(77, b'/'), Err(WireError::Field("zones")));
+    assert!(with(76, 2).is_err() && with(76, 0).is_err() && with(77, 200).is_err() && with(77, 4).is_err());
+    assert_eq!(with(78, 0xff), Err(WireError::Field("zones")), "no UTF-8");
+    assert_eq!(with(78, b'/'), Err(WireError::Field("zones")));
     let crowded = ClipHeader { zones: vec!["z".into(); MAX_ZONES + 1], ..header };
     assert_eq!(ClipHeader::decode(&crowded.encode()), Err(WireError::Field("zones")));
 }
@@ -402,7 +411,7 @@ fn golden_vectors() {
     let receipt =
         Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1, uncertainty_us: 200 };
     let nonce = std::array::from_fn(|at| at as u8);
-    let from_station: [(FromStation, &[u8]); 12] = [
+    let from_station: [(FromStation, &[u8]); 13] = [
         (
             FromStation::Hello {
                 name: "é".into(),
@@ -433,6 +442,7 @@ fn golden_vectors() {
         (FromStation::Failed { clip, reason: String::new() }, &[6, 0xac, 2, 2, 0]),
         (FromStation::Goodbye, &[7]),
         (FromStation::AskTime { nonce }, &[&[8][..], &nonce].concat()),
+        (FromStation::Queued { clip }, &[10, 0xac, 2, 2]),
         (FromStation::Health { fault: None }, &[9, 0]),
         (FromStation::Health { fault: Some("no".into()) }, &[9, 1, 2, b'n', b'o']),
     ];
@@ -443,7 +453,7 @@ fn golden_vectors() {
     let signature = vec![0x5a; SIGNATURE_BYTES];
     let statement = Statement { unix_ms: 300, signature: signature.clone() };
     let key = vec![0xa5; CLIP_KEY_BYTES];
-    let from_announcer: [(FromAnnouncer, &[u8]); 11] = [
+    let from_announcer: [(FromAnnouncer, &[u8]); 12] = [
         (
             FromAnnouncer::Welcome { clock: u64::MAX, site: None },
             &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],
@@ -462,6 +472,7 @@ fn golden_vectors() {
         (FromAnnouncer::Time(statement), &[&[5, 0xac, 2, 64][..], &signature].concat()),
         (FromAnnouncer::PlayAt { clip, instant_us: 5 }, &[4, 0xac, 2, 2, 5]),
         (FromAnnouncer::Noted { clip }, &[6, 0xac, 2, 2]),
+        (FromAnnouncer::Yield, &[8]),
         (FromAnnouncer::Volume { volume: None }, &[7, 0]),
         (FromAnnouncer::Volume { volume: Volume::from_db(-6.5) }, &[7, 1, 0x93, 0x0a]),
     ];

@@ -246,3 +246,27 @@ fn space_is_held_where_its_release_is_told() {
     // The keyboard is as it was.
     terminal.wait_for_raw("\x1b[<1u");
 }
+
+#[test]
+fn e_makes_the_next_page_an_emergency_which_interrupts() {
+    let mut desk = Desk::open("--repeat 10");
+    let page = |desk: &mut Desk| desk.stations[0].wait_for("playing")["clip"].as_str().unwrap().to_owned();
+    desk.terminal.press("Enter");
+    let first = page(&mut desk);
+    desk.terminal.press("e");
+    desk.terminal.wait_for("the next announcement has priority emergency");
+    desk.terminal.press("e");
+    desk.terminal.wait_for("the next announcement has priority normal");
+    desk.terminal.press("e");
+    desk.terminal.press("Enter");
+    desk.terminal.wait_for("priority emergency");
+    assert_eq!(desk.stations[0].wait_for("queued")["interrupted"], true);
+    let second = page(&mut desk);
+    assert_ne!(first, second);
+    assert_eq!(desk.stations[0].wait_for("played")["clip"], second.as_str());
+    assert_eq!(page(&mut desk), first);
+    let again = desk.stations[0].wait_for("played");
+    assert_eq!((&again["clip"], &again["again"]), (&first.as_str().into(), &true.into()));
+    desk.terminal.wait_for("again, from its start");
+    desk.leave(0);
+}

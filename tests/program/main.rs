@@ -17,5 +17,6 @@ mod leaving;
 mod membership;
 mod operating;
 mod oracle;
+mod several;
 mod speaking;
 mod supervision;

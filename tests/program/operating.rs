@@ -74,6 +74,26 @@ impl Office {
         assert_eq!(station.exit_code(), 0, "{line}");
     }
 
+    /// Runs an example of a station that serves two: the lodge is joined first, as the page says.
+    fn announce_from_two(&self, line: &str, station: &str) {
+        let lodge = vec![(STATE.to_owned(), self.path("lodge").display().to_string())];
+        let arguments =
+            ["announce", "--listen", "127.0.0.1:0", "--input", "file:bell.wav", "--events", "json"];
+        let mut command = Command::new(BULLHORN);
+        command.args(arguments).current_dir(self.folder.path());
+        let mut porter = Program::start_command("the lodge", command, &lodge);
+        let address = porter.wait_for("listening")["address"].as_str().unwrap().to_owned();
+        let invite = Command::new(BULLHORN).arg("invite").envs(lodge.iter().cloned()).output().unwrap();
+        let invite = String::from_utf8(invite.stdout).unwrap();
+        let invite = invite.split_whitespace().last().unwrap();
+        let joining = format!("bullhorn speaker {address} --name hall-1 --invite {invite}");
+        let mut joins = self.station(&joining, &address);
+        joins.wait_for("connected");
+        joins.terminate();
+        joins.exit_code();
+        self.announce(line, &station.replace("lodge-pc", &address));
+    }
+
     /// Runs an example that is for the keyboard.
     fn press(&self, line: &str, keys: &[(&str, &str)]) {
         let terminal = Terminal::open(100, 30, &self.environment);
@@ -123,6 +143,7 @@ fn every_example_does_what_the_page_says() {
             "announce" if line.contains("--review") => {
                 office.press(line, &[("ready: press Enter", "Enter"), ("Enter sends it", "Enter")]);
             }
+            "speaker" if line.contains("lodge-pc") => office.announce_from_two(bell, line),
             "speaker" => office.announce(bell, line),
             "stations" => {
                 let ran =

@@ -288,6 +288,7 @@ impl Building {
             monitor: None,
             max_stations: 64,
             zones: vec![],
+            priority: Default::default(),
             keep: self.plan.keep,
             wait: STRAGGLER_WAIT,
             once: None,
@@ -317,18 +318,16 @@ impl Building {
         let (ear, device) = (self.root.path().join(format!("heard-{machine}")), &self.devices[machine].1);
         let loudspeaker = Loudspeaker::open_folder(&ear, device.clone()).unwrap();
         let config = speaker::Config {
-            host,
-            port: PORT,
+            announcers: vec![speaker::Announcer { host, port: PORT, membership: Some(membership) }],
             name: name(machine),
             zones,
-            membership: Some(membership),
             delay_us: 0,
             volume: Volume::default(),
             archive,
         };
         let uplink = Uplink { net: self.net.clone(), machine };
         tokio::spawn(async move {
-            speaker::run_on(uplink, config, loudspeaker, events, shutdown).await.unwrap();
+            speaker::run_on(vec![uplink], config, loudspeaker, events, shutdown).await.unwrap();
         })
     }
 
@@ -401,6 +400,20 @@ pub fn name(machine: Machine) -> String {
     format!("hall-{machine}")
 }
 
+/// Without the random bits of each clip's epoch, which differ from run to run: they are the last 8 of 16 hex digits.
+fn without_chance(words: &str) -> String {
+    let mut parts = words.split('-');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = plain.bytes().rev().take_while(u8::is_ascii_hexdigit).count();
+        if digits == 16 {
+            plain.truncate(plain.len() - 8);
+        }
+        plain = plain + "-" + part;
+    }
+    plain
+}
+
 /// Writes down what one run of a program says.
 struct Collector {
     machine: Machine,
@@ -419,7 +432,7 @@ impl Collector {
     fn note(&self, fact: Option<Fact>, words: &str) {
         let at_ms = self.start.elapsed().as_millis() as u64;
         let mut book = self.book.lock().unwrap();
-        let words = words.replace(&*self.root.to_string_lossy(), "");
+        let words = without_chance(&words.replace(&*self.root.to_string_lossy(), ""));
         book.lines.push(format!("{at_ms:>7} {} {words}", self.machine));
         book.entries.extend(fact.map(|fact| Entry { at_ms, machine: self.machine, fact }));
     }

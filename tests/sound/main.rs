@@ -7,3 +7,4 @@ mod support;
 mod correlate;
 mod hallway;
 mod outage;
+mod several;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod correlate;
+pub mod desks;
 pub mod dice;
 pub mod hallway;
 pub mod mortal;

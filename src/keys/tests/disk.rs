@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use super::*;
+use crate::priority::Priority;
 
 fn set_mode(path: &std::path::Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -77,7 +78,7 @@ fn a_damaged_file_is_refused_and_never_replaced() {
     StationKeys::load_or_create(&folder).unwrap();
     begin_epoch(&folder, 9).unwrap();
     let mark = Mark { epoch: 1, sequence: 1, finished: true };
-    Heard::open(&folder).unwrap().advance(&announcer.id(), mark).unwrap();
+    Heard::open(&folder).unwrap().advance(&announcer.id(), Priority::Normal, mark).unwrap();
     let book = InviteBook::new(&folder);
     book.issue(&announcer, DEFAULT_VALIDITY, 9).unwrap();
     every_damage_is_refused(&folder, "announcer.key", || AnnouncerKeys::load_or_create(&folder).err());
@@ -130,7 +131,7 @@ fn a_full_disk_is_named_and_changes_nothing() {
     known.admit(&key(1), "hall-1", &[], 10).unwrap();
     let mut heard = Heard::open(&folder).unwrap();
     let mark = Mark { epoch: 1, sequence: 1, finished: true };
-    heard.advance(&announcer, mark).unwrap();
+    heard.advance(&announcer, Priority::Normal, mark).unwrap();
     let epoch = begin_epoch(&folder, 9).unwrap();
     let filled = fs::write(folder.path().join("filler"), vec![0; 1 << 20]).unwrap_err();
     assert_eq!(filled.kind(), std::io::ErrorKind::StorageFull);
@@ -139,10 +140,10 @@ fn a_full_disk_is_named_and_changes_nothing() {
     assert!(matches!(known.admit(&key(2), "hall-2", &[], 10), Err(KeysError::Full { .. })));
     assert!(known.station(&key(2)).is_none() && known.station(&key(1)).is_some());
     assert_eq!(KnownStations::open(&folder).unwrap().all().len(), 1);
-    let refused = heard.advance(&announcer, Mark { sequence: 2, ..mark }).unwrap_err();
+    let refused = heard.advance(&announcer, Priority::Normal, Mark { sequence: 2, ..mark }).unwrap_err();
     assert!(refused.to_string().contains("the disk is full"), "{refused}");
-    assert_eq!(heard.mark(&announcer), Some(mark));
-    assert_eq!(Heard::open(&folder).unwrap().mark(&announcer), Some(mark));
+    assert_eq!(heard.mark(&announcer, Priority::Normal), Some(mark));
+    assert_eq!(Heard::open(&folder).unwrap().mark(&announcer, Priority::Normal), Some(mark));
     assert!(matches!(begin_epoch(&folder, epoch + 5), Err(KeysError::Full { .. })));
     println!("a full disk was refused");
 }

@@ -2,6 +2,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::priority::Priority;
 use crate::volume::Volume;
 
 #[test]
@@ -199,11 +200,14 @@ fn a_receipt_outlives_the_process_and_goes_when_the_next_clip_begins() {
         underruns: 2,
         uncertainty_us: 85,
     };
-    Heard::open(&folder).unwrap().finish(&announcer, receipt).unwrap();
+    Heard::open(&folder).unwrap().finish(&announcer, Priority::Normal, receipt).unwrap();
     let mut heard = Heard::open(&folder).unwrap();
     assert_eq!(heard.receipt(&announcer), Some(receipt));
-    assert_eq!(heard.mark(&announcer), Some(Mark { epoch: 3, sequence: 7, finished: true }));
-    heard.advance(&announcer, Mark { epoch: 3, sequence: 8, finished: false }).unwrap();
+    assert_eq!(
+        heard.mark(&announcer, Priority::Normal),
+        Some(Mark { epoch: 3, sequence: 7, finished: true })
+    );
+    heard.advance(&announcer, Priority::Normal, Mark { epoch: 3, sequence: 8, finished: false }).unwrap();
     assert_eq!((heard.receipt(&announcer), Heard::open(&folder).unwrap().receipt(&announcer)), (None, None));
 }
 
@@ -214,18 +218,51 @@ fn what_was_cut_off_is_known_until_it_is_finished_or_another_is_begun() {
     let clip = |sequence| crate::wire::ClipId { epoch: 3, sequence };
     let mark = |sequence, finished| Mark { epoch: 3, sequence, finished };
     let mut heard = Heard::open(&folder).unwrap();
-    assert!(matches!(heard.sounds(&announcer, clip(7)), Err(KeysError::HeardLater)));
-    heard.advance(&announcer, mark(7, false)).unwrap();
+    assert!(matches!(heard.sounds(&announcer, Priority::Normal, clip(7)), Err(KeysError::HeardLater)));
+    heard.advance(&announcer, Priority::Normal, mark(7, false)).unwrap();
     assert_eq!(heard.cut_off(&announcer), None, "it has not sounded");
-    heard.sounds(&announcer, clip(7)).unwrap();
+    heard.sounds(&announcer, Priority::Normal, clip(7)).unwrap();
     let mut heard = Heard::open(&folder).unwrap();
     assert_eq!(heard.cut_off(&announcer), Some(clip(7)));
-    heard.advance(&announcer, mark(7, false)).unwrap();
+    heard.advance(&announcer, Priority::Normal, mark(7, false)).unwrap();
     assert_eq!(heard.cut_off(&announcer), Some(clip(7)), "it is taken once more");
-    heard.advance(&announcer, mark(7, true)).unwrap();
+    heard.advance(&announcer, Priority::Normal, mark(7, true)).unwrap();
     assert_eq!(heard.cut_off(&announcer), None);
-    heard.advance(&announcer, mark(8, false)).unwrap();
-    heard.sounds(&announcer, clip(8)).unwrap();
-    heard.advance(&announcer, mark(9, false)).unwrap();
+    heard.advance(&announcer, Priority::Normal, mark(8, false)).unwrap();
+    heard.sounds(&announcer, Priority::Normal, clip(8)).unwrap();
+    heard.advance(&announcer, Priority::Normal, mark(9, false)).unwrap();
     assert_eq!((heard.cut_off(&announcer), Heard::open(&folder).unwrap().cut_off(&announcer)), (None, None));
+}
+
+#[test]
+fn each_priority_has_a_mark_of_its_own_and_a_station_one_last_receipt() {
+    let Fixture { _home, folder } = fixture();
+    let announcer = AnnouncerKeys::load_or_create(&folder).unwrap().id();
+    let clip = |sequence| crate::wire::ClipId { epoch: 3, sequence };
+    let mark = |sequence, finished| Mark { epoch: 3, sequence, finished };
+    let receipt = |sequence| crate::wire::Receipt {
+        clip: clip(sequence),
+        frames: 9,
+        start_error_us: 0,
+        max_error_us: 0,
+        underruns: 0,
+        uncertainty_us: 0,
+    };
+    let (page, emergency) = (Priority::Normal, Priority::Emergency);
+    let mut heard = Heard::open(&folder).unwrap();
+    heard.advance(&announcer, page, mark(7, false)).unwrap();
+    heard.sounds(&announcer, page, clip(7)).unwrap();
+    heard.advance(&announcer, emergency, mark(8, false)).unwrap();
+    heard.finish(&announcer, emergency, receipt(8)).unwrap();
+    let mut heard = Heard::open(&folder).unwrap();
+    assert!(heard.mark(&announcer, page).unwrap().admits(3, 7), "what was interrupted may be played again");
+    assert!(!heard.mark(&announcer, emergency).unwrap().admits(3, 8));
+    assert_eq!((heard.cut_off(&announcer), heard.receipt(&announcer)), (Some(clip(7)), Some(receipt(8))));
+    heard.finish(&announcer, page, receipt(7)).unwrap();
+    let heard = Heard::open(&folder).unwrap();
+    assert_eq!((heard.cut_off(&announcer), heard.receipt(&announcer)), (None, Some(receipt(7))));
+    assert!(
+        [(page, 7), (emergency, 8)].iter().all(|(of, n)| !heard.mark(&announcer, *of).unwrap().admits(3, *n))
+    );
+    assert_eq!(heard.mark(&announcer, Priority::Low), None);
 }

@@ -84,7 +84,7 @@ impl<C: Connection> Session<'_, C> {
                 None
             }
             Some(member) => {
-                let admission = member.admission().ok_or(Refusal::Unsigned)?;
+                let admission = member.admission(header.priority).ok_or(Refusal::Unsigned)?;
                 let claim = Claim {
                     header: sent.header,
                     signature: sent.signature.try_into().map_err(|_| Refusal::Unsigned)?,

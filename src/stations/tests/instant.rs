@@ -163,6 +163,7 @@ fn a_queue_of_pages_has_an_end() {
             pace: Default::default(),
             sound_frames: 16_000,
             length: minute,
+            priority: Default::default(),
             zones: vec!["x".into()],
         };
         office.stations.announce(delivery, now + KEEP, now);

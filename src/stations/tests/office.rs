@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::*;
 use crate::event::{Missing, Outcome};
+use crate::priority::Priority;
 
 pub(super) const LENGTH: Duration = Duration::from_secs(2);
 pub(super) const LEAD: Duration = Duration::from_millis(5);
@@ -54,7 +55,7 @@ impl Office {
         for action in self.stations.take_actions() {
             match action {
                 Action::Order(connection, order) => {
-                    if matches!(order, Order::Drop) {
+                    if matches!(order, Order::Drop | Order::Yield) {
                         self.online.retain(|_, other| *other != connection);
                     }
                     self.orders.push((connection, order, self.now));
@@ -115,6 +116,10 @@ impl Office {
     }
 
     pub(super) fn announce_to(&mut self, sequence: u64, zones: &[&str]) -> ClipId {
+        self.announce_as(sequence, zones, Priority::Normal)
+    }
+
+    pub(super) fn announce_as(&mut self, sequence: u64, zones: &[&str], priority: Priority) -> ClipId {
         let id = clip(sequence);
         let zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
         let delivery = Delivery {
@@ -126,6 +131,7 @@ impl Office {
             pace: Default::default(),
             length: LENGTH,
             sound_frames: 16_000,
+            priority,
             zones,
         };
         self.stations.announce(delivery, self.now + KEEP, self.now);

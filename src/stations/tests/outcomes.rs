@@ -303,6 +303,7 @@ fn kept_clips_have_their_room() {
         length: LENGTH,
         pace: Default::default(),
         sound_frames: 16_000,
+        priority: Default::default(),
         zones: vec![],
     };
     for sequence in 1..=5 {
@@ -324,6 +325,7 @@ fn restored(office: &mut Office, expires: Option<Instant>, known: &[(&str, Resto
         length: LENGTH,
         pace: Default::default(),
         sound_frames: 16_000,
+        priority: Default::default(),
         zones: vec![],
     };
     for (name, _) in known {

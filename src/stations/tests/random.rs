@@ -4,13 +4,14 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::office::{KEEP, Office, clip, receipt};
+use crate::priority::Priority;
 
 /// What may happen, at random.
 #[derive(Debug, Clone)]
 enum Happening {
     Joins { name: usize, instance: u64, last: Option<u64> },
     Leaves(usize),
-    Announces { zoned: bool },
+    Announces { zoned: bool, priority: Priority },
     Says { name: usize, what: usize, sequence: u64, lead_us: u32 },
     Behaves(usize),
     Passes(u64),
@@ -21,8 +22,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (0..5_usize, 1..3_u64, proptest::option::of(1..6_u64))
             .prop_map(|(name, instance, last)| Happening::Joins { name, instance, last }),
         1 => (0..5_usize).prop_map(Happening::Leaves),
-        1 => any::<bool>().prop_map(|zoned| Happening::Announces { zoned }),
-        1 => (0..5_usize, 0..8_usize, 1..6_u64, any::<u32>())
+        1 => (any::<bool>(), 0..6_u8).prop_map(|(zoned, priority)| {
+            // Most are normal.
+            Happening::Announces { zoned, priority: Priority::from_byte(priority).unwrap_or_default() }
+        }),
+        1 => (0..5_usize, 0..9_usize, 1..6_u64, any::<u32>())
             .prop_map(|(name, what, sequence, lead_us)| Happening::Says { name, what, sequence, lead_us }),
         6 => (0..5_usize).prop_map(Happening::Behaves),
         3 => (0..4_000_u64).prop_map(Happening::Passes),
@@ -42,6 +46,7 @@ proptest! {
         const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
         let mut office = Office::new(keeps);
         let mut sequence = 0;
+        let mut priorities = vec![Priority::Normal];
         for happening in happenings {
             match happening {
                 Happening::Joins { name, instance, last } => {
@@ -50,9 +55,10 @@ proptest! {
                     let _ = office.join_as(NAMES[name], zones, instance, last);
                 }
                 Happening::Leaves(name) => office.leave(NAMES[name]),
-                Happening::Announces { zoned } => {
+                Happening::Announces { zoned, priority } => {
                     sequence += 1;
-                    office.announce_to(sequence, if zoned { &["x"] } else { &[] });
+                    priorities.push(priority);
+                    office.announce_as(sequence, if zoned { &["x"] } else { &[] }, priority);
                 }
                 Happening::Says { name, what, sequence, lead_us } => {
                     let (id, reason) = (clip(sequence), String::from("so"));
@@ -64,6 +70,7 @@ proptest! {
                         4 => FromStation::Played(receipt(id)),
                         5 => FromStation::Failed { clip: id, reason },
                         6 => FromStation::Goodbye,
+                        7 => FromStation::Queued { clip: id },
                         _ => FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None, nonce: None, begun: None },
                     });
                 }
@@ -98,6 +105,10 @@ proptest! {
             prop_assert_eq!(verdicts.len(), 1);
             let plays = office.plays_of(clip(sequence));
             for other in 1..sequence {
+                let [one, two] = [sequence, other].map(|sequence| priorities[sequence as usize]);
+                if one.interrupts(two) || two.interrupts(one) {
+                    continue;
+                }
                 for ((_, from, until), (_, other_from, other_until)) in
                     plays.iter().flat_map(|play| office.plays_of(clip(other)).into_iter().map(move |it| (*play, it)))
                 {

@@ -3,6 +3,7 @@
 use bullhorn::event::Event;
 use bullhorn::invite::{DEFAULT_VALIDITY, InviteBook};
 use bullhorn::keys::AnnouncerKeys;
+use bullhorn::priority::Priority;
 use bullhorn::seal::{self, Claim, TimeNonce, TimeStatement};
 use bullhorn::wire::{ClipHeader, FromAnnouncer, FromStation, Statement};
 use tokio::time::Instant;
@@ -66,7 +67,7 @@ fn ten_thousand_are_not_admitted() {
     let statement = Statement { unix_ms: NOW_MS, signature: signed.signature.to_vec() };
     let asked = Instant::now();
     member.welcomed(keys.noise().public(), *keys.id().as_bytes(), nonce, &statement, asked).unwrap();
-    let admission = member.admission().unwrap();
+    let admission = member.admission(Priority::Normal).unwrap();
     let admitted = |header: &[u8], signature: &[u8]| {
         ClipHeader::decode(header).is_ok_and(|parsed| {
             let claim = Claim {

@@ -133,12 +133,17 @@ impl Talk<'_> {
         }
     }
 
+    /// Names an instant.
+    pub async fn play_soon(&mut self, id: ClipId) {
+        let instant_us = (self.mask.started.elapsed() + Duration::from_millis(100)).as_micros() as u64;
+        self.say(FromAnnouncer::PlayAt { clip: id, instant_us }).await;
+    }
+
     /// The station plays what was offered.
     pub async fn plays(mut self, id: ClipId) {
         let heard = self.next().await;
         assert!(matches!(&heard, Some(FromStation::Verified { clip, .. }) if *clip == id), "{heard:?}");
-        let instant_us = (self.mask.started.elapsed() + Duration::from_millis(100)).as_micros() as u64;
-        self.say(FromAnnouncer::PlayAt { clip: id, instant_us }).await;
+        self.play_soon(id).await;
         assert_eq!(self.next().await, Some(FromStation::Playing { clip: id }));
         let heard = self.next().await;
         assert!(matches!(&heard, Some(FromStation::Played(receipt)) if receipt.clip == id), "{heard:?}");
@@ -155,6 +160,7 @@ pub fn header_of((epoch, sequence): (u64, u64), created_unix_ms: u64, wav: &[u8]
         expires_unix_ms: created_unix_ms + 60_000,
         format: Format { wav_bytes: wav.len() as u32, rate_hz: 8_000 },
         sha256: Sha256::digest(wav).into(),
+        priority: Default::default(),
         zones: vec![],
     }
 }

@@ -11,5 +11,6 @@ mod proxy;
 mod receipts;
 mod removal;
 mod replays;
+mod several;
 mod stations;
 mod strangers;

@@ -9,7 +9,7 @@ use crate::peer::{Heard, blocks, clip_message, clip_of, wav};
 /// A change to an encoded header, and what the station says of it.
 type Wrong = (&'static str, fn(&mut Vec<u8>), &'static str);
 
-const WRONG: [Wrong; 16] = [
+const WRONG: [Wrong; 18] = [
     ("size 0", |bytes| bytes[33..37].copy_from_slice(&0_u32.to_be_bytes()), "a clip of 0 bytes cannot be"),
     ("size 44", |bytes| bytes[33..37].copy_from_slice(&44_u32.to_be_bytes()), "a clip of 44 bytes cannot be"),
     ("an odd size", |bytes| bytes[33..37].copy_from_slice(&1_645_u32.to_be_bytes()), "1645 bytes cannot be"),
@@ -33,7 +33,7 @@ const WRONG: [Wrong; 16] = [
     (
         "17 zones",
         |bytes| {
-            bytes[75] = MAX_ZONES as u8 + 1;
+            bytes[76] = MAX_ZONES as u8 + 1;
             bytes.extend([1, b'z'].repeat(MAX_ZONES + 1));
         },
         "the field zones is out of bounds",
@@ -41,11 +41,13 @@ const WRONG: [Wrong; 16] = [
     (
         "a zone with a slash",
         |bytes| {
-            bytes[75] = 1;
+            bytes[76] = 1;
             bytes.extend([1, b'/']);
         },
         "the field zones is out of bounds",
     ),
+    ("a priority above all", |bytes| bytes[75] = 4, "the field priority is out of bounds"),
+    ("the greatest priority", |bytes| bytes[75] = 0xff, "the field priority is out of bounds"),
     ("a header that is cut short", |bytes| bytes.truncate(50), "is malformed"),
     ("a header that is too long", |bytes| bytes.push(0), "is malformed"),
 ];
@@ -78,7 +80,7 @@ async fn headers_that_name_no_clip_end_the_connection() {
         ("nothing", Vec::clear),
         ("16 bytes", |bytes| bytes.truncate(16)),
         ("layout 0", |bytes| bytes[0] = 0),
-        ("layout 2", |bytes| bytes[0] = 2),
+        ("layout 1", |bytes| bytes[0] = 1),
     ];
     for (what, change) in none {
         cases.add(what, async move {

@@ -35,6 +35,7 @@ pub fn header_of(sequence: u64, rate_hz: u32, wav: &[u8]) -> ClipHeader {
         expires_unix_ms: u64::MAX,
         format: Format { wav_bytes: wav.len() as u32, rate_hz },
         sha256: Sha256::digest(wav).into(),
+        priority: Default::default(),
         zones: vec![],
     }
 }

@@ -1,0 +1,221 @@
+//! A page's turns at the loudspeaker: waiting for one, having it, and losing it to an emergency.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{Session, SessionError, Turn};
+use crate::clip::Clip;
+use crate::diary::{Note, Noted, Noting};
+use crate::event::Event;
+use crate::link::Connection;
+use crate::loudspeaker::{LoudspeakerError, PlayReport};
+use crate::speaker::arbiter::Place;
+use crate::wire::{ClipHeader, ClipId, FromStation};
+
+/// How long before its instant a page gets in line: long enough to be made ready, and not so long that it keeps
+/// others from being heard before.
+const AHEAD: Duration = Duration::from_secs(2);
+
+/// How long the disk has to take that a page sounds, before that is told.
+const SOUNDS_PATIENCE: Duration = Duration::from_millis(50);
+
+/// What is known of a page's turns.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// It sounds, or did when it ended.
+    pub begun: bool,
+    /// It was cut off before, after it had begun.
+    pub again: bool,
+    /// The announcer was told that another goes first.
+    pub queued: bool,
+    /// What became of the link meanwhile.
+    pub link_error: Option<SessionError>,
+}
+
+/// How they ended.
+pub(super) enum Ending {
+    /// The loudspeaker played it to its last sample.
+    Played(PlayReport),
+    /// The loudspeaker failed.
+    Failed(LoudspeakerError),
+    /// Another process of this station has gone past it.
+    HeardLater,
+    /// Others went first until it was too old.
+    Expired,
+    /// The announcer wants it broken off, and will send it again.
+    Yielded,
+    /// The station is told to leave.
+    Shutdown,
+}
+
+/// What happens next to a page that has the loudspeaker.
+enum Next {
+    Begun,
+    /// The disk has taken that it has begun, or had its time.
+    Noted,
+    /// Without a report if another process of this station has gone past it.
+    Ended(Result<Option<PlayReport>, LoudspeakerError>),
+    Overtaken,
+}
+
+impl<C: Connection> Session<'_, C> {
+    /// Plays a clip to its end when its turn comes, from its start again where an emergency cut it off. It must not
+    /// begin from `expires` on, and the disk has until an instant to take that it is begun.
+    pub(super) async fn take_turns(
+        &mut self,
+        header: &ClipHeader,
+        clip: &Clip,
+        (at, expires): (Instant, Instant),
+        mut begun: (Noting, Instant),
+        turns: &mut Turns,
+    ) -> Ending {
+        if let Some(in_line) = at.checked_sub(AHEAD).filter(|in_line| *in_line > Instant::now())
+            && let Err(ending) = self.attend(sleep_until(in_line), turns).await
+        {
+            return ending;
+        }
+        let place = self.arbiter.enter(header.priority);
+        loop {
+            if !place.is_first() {
+                self.tell_queued(header.id, turns).await;
+            }
+            match self.take_turn(header, clip, (at, expires), &mut begun, &place, turns).await {
+                Some(ending) => return ending,
+                None => place.sounds(false),
+            }
+        }
+    }
+
+    /// Waits for one turn and plays; nothing where another page has gone first.
+    async fn take_turn(
+        &mut self,
+        header: &ClipHeader,
+        clip: &Clip,
+        (at, expires): (Instant, Instant),
+        (begun, begun_by): &mut (Noting, Instant),
+        place: &Place<'_>,
+        turns: &mut Turns,
+    ) -> Option<Ending> {
+        let id = header.id;
+        let turn = async {
+            tokio::select! {
+                biased;
+                loudspeaker = place.turn() => Some(loudspeaker),
+                () = sleep_until(expires) => None,
+            }
+        };
+        let mut loudspeaker = match self.attend(turn, turns).await {
+            Ok(Some(loudspeaker)) => loudspeaker,
+            Ok(None) => return Some(Ending::Expired),
+            Err(ending) => return Some(ending),
+        };
+        if self.is_expired(header, at) {
+            return Some(Ending::Expired);
+        }
+        let gain = self.memory.volume.unwrap_or(self.config.volume).gain(header.priority.floor());
+        let label = format!("{}-{id}", self.config.name);
+        let (started, mut has_started) = tokio::sync::oneshot::channel();
+        let on_start = || {
+            // Nobody may wait for it any more.
+            let _ = started.send(());
+        };
+        let mut play = pin!(async {
+            if begun.by(*begun_by).await == Noted::Overtaken {
+                return Ok(None);
+            }
+            loudspeaker.play(clip, gain, &label, at, on_start).await.map(Some)
+        });
+        let mut sounds = None;
+        let ending = loop {
+            let has_begun = turns.begun;
+            let next = async {
+                tokio::select! {
+                    // That it began is told before that it ended.
+                    biased;
+                    Ok(()) = &mut has_started, if !has_begun => Next::Begun,
+                    () = noted(&mut sounds) => Next::Noted,
+                    result = &mut play => Next::Ended(result),
+                    () = place.overtaken() => Next::Overtaken,
+                }
+            };
+            match self.attend(next, turns).await {
+                Ok(Next::Begun) => {
+                    place.sounds(true);
+                    (turns.begun, turns.queued) = (true, false);
+                    self.memory.note_begun(id);
+                    let noting = self.note(header.priority, Note::Sounds(id));
+                    sounds = Some((noting, Instant::now() + SOUNDS_PATIENCE));
+                }
+                Ok(Next::Noted) => {
+                    sounds = None;
+                    self.tell_playing(id, turns).await;
+                }
+                Ok(Next::Ended(Ok(Some(report)))) => break Some(Ending::Played(report)),
+                Ok(Next::Ended(Ok(None))) => break Some(Ending::HeardLater),
+                Ok(Next::Ended(Err(error))) => break Some(Ending::Failed(error)),
+                Ok(Next::Overtaken) => break None,
+                Err(ending) => break Some(ending),
+            }
+        };
+        if sounds.is_some() {
+            self.tell_playing(id, turns).await;
+        }
+        ending
+    }
+
+    async fn tell_playing(&mut self, id: ClipId, turns: &mut Turns) {
+        self.tell(|clip, station| Event::Playing { clip, station }, id);
+        if turns.link_error.is_none() {
+            turns.link_error = self.send(FromStation::Playing { clip: id }).await.err();
+        }
+    }
+
+    /// Says that another page goes first; once, until this one has begun.
+    async fn tell_queued(&mut self, id: ClipId, turns: &mut Turns) {
+        let interrupted = std::mem::take(&mut turns.begun);
+        turns.again |= interrupted;
+        if std::mem::replace(&mut turns.queued, true) {
+            return;
+        }
+        self.tell(|clip, station| Event::Queued { clip, station, interrupted }, id);
+        if turns.link_error.is_none() {
+            turns.link_error = self.send(FromStation::Queued { clip: id }).await.err();
+        }
+    }
+
+    /// Sees to the link while something is waited for. A page that was told to be played is, whatever becomes of it.
+    pub(super) async fn attend<T>(
+        &mut self,
+        awaited: impl Future<Output = T>,
+        turns: &mut Turns,
+    ) -> Result<T, Ending> {
+        let shutdown = self.shutdown;
+        let mut awaited = pin!(awaited);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut awaited => return Ok(result),
+                turn = self.turn(), if turns.link_error.is_none() => match self.act(turn).await {
+                    Ok(None) => (),
+                    Ok(Some(Turn::Shutdown)) | Err(SessionError::Shutdown) => return Err(Ending::Shutdown),
+                    Err(SessionError::Yielded) => return Err(Ending::Yielded),
+                    Ok(Some(_)) => turns.link_error = Some(SessionError::OutOfTurn),
+                    Err(error) => turns.link_error = Some(error),
+                },
+                () = shutdown.cancelled(), if turns.link_error.is_some() => return Err(Ending::Shutdown),
+            }
+        }
+    }
+}
+
+/// Waits for the disk to take that a clip sounds; for ever where none does.
+async fn noted(sounds: &mut Option<(Noting, Instant)>) {
+    match sounds {
+        Some((noting, until)) => {
+            noting.by(*until).await;
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,75 @@
+//! Who goes first: pages that wait at a station while another is heard there, and the way that is cleared for an
+//! emergency.
+
+use tokio::time::Instant;
+
+use super::announcement::Progress;
+use super::{Action, LONGEST_QUEUE, Order, Presence, RECEIPT_DEADLINE, REJOIN_GRACE, Station, Stations};
+use crate::event::Event;
+use crate::wire::ClipId;
+
+impl Stations {
+    /// A station says that another page goes first there. It is waited for until the clip expires, within reason.
+    pub(super) fn queued(&mut self, name: &str, clip: ClipId, now: Instant) -> bool {
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
+        let latest = announcement.expires.min(now + LONGEST_QUEUE);
+        let until = latest + announcement.delivery.length + RECEIPT_DEADLINE;
+        let Some(recipient) = announcement.recipients.get_mut(name) else { return false };
+        let is_told = matches!(recipient.progress, Progress::Told { .. });
+        if !is_told || std::mem::replace(&mut recipient.queued, true) {
+            return false;
+        }
+        let interrupted = std::mem::take(&mut recipient.begun);
+        recipient.again |= interrupted;
+        announcement.set(name, Progress::Told { until });
+        self.tell(Event::Queued { clip: clip.to_string(), station: name.to_owned(), interrupted });
+        true
+    }
+
+    /// Has every station that an emergency is for break off what it receives or plays of this announcer and is less
+    /// urgent. It is given that again when it comes back, after the emergency.
+    pub(super) fn clear_the_way(&mut self, emergency: ClipId, now: Instant) {
+        let Some(announcement) = self.announcements.get(&emergency) else { return };
+        let priority = announcement.delivery.priority;
+        for name in announcement.names(|progress| *progress == Progress::Owed) {
+            let busy = self.announcements.iter().find(|(_, other)| {
+                let is_here = matches!(
+                    other.progress(&name),
+                    Some(Progress::Sent { .. } | Progress::Verified | Progress::Told { .. })
+                );
+                is_here && priority.interrupts(other.delivery.priority)
+            });
+            let Some(clip) = busy.map(|(id, _)| *id) else { continue };
+            if let Some(station) = self.roster.get_mut(&name)
+                && let Station { presence: Presence::Here { connection, .. }, .. } = station
+            {
+                self.names.remove(connection);
+                self.actions.push(Action::Order(*connection, Order::Yield));
+                station.presence = Presence::Between { since: now };
+                self.between.push_back((now, name.clone()));
+                self.break_off_for_now(clip, &name, now);
+            }
+        }
+    }
+
+    /// Puts a clip off that a station has begun to receive or to play.
+    fn break_off_for_now(&mut self, clip: ClipId, name: &str, now: Instant) {
+        let Some(announcement) = self.announcements.get_mut(&clip) else { return };
+        announcement.trouble(name, "an emergency went first");
+        let Some(recipient) = announcement.recipients.get_mut(name) else { return };
+        // That it is sent once more is no fault of the station's.
+        recipient.sendings = recipient.sendings.saturating_sub(1);
+        if !matches!(recipient.progress, Progress::Told { .. }) {
+            return announcement.set(name, Progress::Owed);
+        }
+        // It may have played to the end just now: its Hello tells.
+        (recipient.unresolved, recipient.yielded) = (true, true);
+        let interrupted = recipient.begun;
+        announcement.set(name, Progress::Away { held_until: now + REJOIN_GRACE });
+        if announcement.tally.told == 0 {
+            // Nobody plays it any more: those who do so afterwards begin together.
+            announcement.starts.clear();
+        }
+        self.tell(Event::Queued { clip: clip.to_string(), station: name.to_owned(), interrupted });
+    }
+}
