@@ -98,9 +98,12 @@ fn main() -> ExitCode {
 
 /// Warnings and errors, or what `RUST_LOG` asks for, to standard error.
 fn start_log() {
-    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let parsed = wanted.parse::<Targets>();
-    let filter = parsed.as_ref().cloned().unwrap_or_default();
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let (filter, error) = match wanted.map(|wanted| wanted.parse::<Targets>()) {
+        None => (Targets::new(), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (Targets::new(), Some(error)),
+    };
     let filter = match filter.default_level() {
         Some(_) => filter,
         None => filter.with_default(LevelFilter::WARN),
@@ -108,9 +111,7 @@ fn start_log() {
     let lines =
         tracing_subscriber::fmt::layer().with_ansi(false).with_writer(console::log).with_target(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
-    if let Err(error) = parsed
-        && !wanted.is_empty()
-    {
+    if let Some(error) = error {
         tracing::warn!(%error, "RUST_LOG is ignored: write it as info, or as bullhorn=debug");
     }
 }
