@@ -125,7 +125,7 @@ impl Disks {
 /// What a station has written down last: a clip, and whether it sounded or was finished; nothing if it only began.
 fn last_note(state: &Path, machine: Machine) -> Option<String> {
     let heard = fs::read_to_string(state.join(format!("station-{}", name(machine))).join("heard")).ok()?;
-    let mut words = heard.lines().nth(1)?.split(' ').skip(1);
+    let mut words = heard.lines().nth(1)?.split(' ').skip(2);
     let [epoch, sequence] = std::array::from_fn(|_| words.next().unwrap().parse().unwrap());
     let clip = ClipId { epoch, sequence };
     match (words.next()?, words.next()) {
