@@ -248,15 +248,15 @@ impl Drop for Crowd {
     }
 }
 
-/// How soon a page sounds everywhere, of many stations on this one machine, which write files. Their WAVs are kept in
-/// memory where the system has a place for that: 96 MB a page on the one disk would hold up what announcer and stations
-/// write down there.
+/// How soon a page sounds everywhere, of many stations on this one machine, which write files. All that is written is
+/// kept in memory where the system has a place for that: every station has a disk of its own, and 200 of them on one
+/// would wait for one another.
 fn crowd(stations: usize) {
     const PAGES: usize = 5;
     /// Nobody presses Enter the moment that the verdict appears, with 200 stations putting away their files.
     const PAUSE: Duration = Duration::from_secs(2);
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let mut hallway = Hallway::plan().says(&one_clip(folder.path())).open();
+    let mut hallway = Hallway::plan().says(&one_clip(folder.path())).home(folder.path()).open();
     let _crowd = Crowd::join(&mut hallway, stations, folder.path());
     let mut ways = Vec::new();
     for _ in 0..PAGES {

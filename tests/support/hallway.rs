@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -345,6 +346,7 @@ pub struct Plan {
     announce: Vec<OsString>,
     stations: Vec<(String, OsString)>,
     environment: Environment,
+    home: Option<PathBuf>,
 }
 
 impl Plan {
@@ -371,9 +373,15 @@ impl Plan {
         self
     }
 
+    /// Where all keep their state, until they are closed; elsewhere than other temporary files.
+    pub fn home(mut self, folder: &std::path::Path) -> Self {
+        self.home = Some(folder.into());
+        self
+    }
+
     /// Starts everything; returns once every station has joined.
     pub fn open(mut self) -> Hallway {
-        let state = tempfile::tempdir().unwrap();
+        let state = self.home.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
         self.environment.push((STATE.into(), state.path().display().to_string()));
         let arguments =
             ["announce".into(), "--listen".into(), "127.0.0.1:0".into()].into_iter().chain(self.announce);

@@ -60,7 +60,9 @@ async fn a_station_outlives_its_disk() {
     building.page(&mut [&mut hall]).await;
     drop(disk);
     building.page(&mut [&mut hall]).await;
-    hall.log.until("it to tell of its disk", |event| matches!(event, Event::Warning { .. }).then_some(())).await;
+    hall.log
+        .until("it to tell of its disk", |event| matches!(event, Event::Warning { .. }).then_some(()))
+        .await;
     building.page(&mut [&mut hall]).await;
     hall.close().await;
     building.office.close().await;
