@@ -85,7 +85,7 @@ impl<C: Connection> Session<'_, C> {
                 };
             }
             Ending::Failed(error) => crate::error_chain(&error),
-            Ending::Played(report) => {
+            Ending::Played(report, _place) => {
                 let receipt = Receipt {
                     clip: id,
                     frames: report.frames,

@@ -35,9 +35,9 @@ pub(super) struct Turns {
 }
 
 /// How they ended.
-pub(super) enum Ending {
-    /// The loudspeaker played it to its last sample.
-    Played(PlayReport),
+pub(super) enum Ending<'a> {
+    /// The loudspeaker played it to its last sample. The next page waits for its place until that is written down.
+    Played(PlayReport, Place<'a>),
     /// The loudspeaker failed.
     Failed(LoudspeakerError),
     /// Another process of this station has gone past it.
@@ -60,7 +60,7 @@ enum Next {
     Overtaken,
 }
 
-impl<C: Connection> Session<'_, C> {
+impl<'a, C: Connection> Session<'a, C> {
     /// Plays a clip to its end when its turn comes, from its start again where an emergency cut it off. It must not
     /// begin from `expires` on, and the disk has until an instant to take that it is begun.
     pub(super) async fn take_turns(
@@ -70,19 +70,21 @@ impl<C: Connection> Session<'_, C> {
         (at, expires): (Instant, Instant),
         mut begun: (Noting, Instant),
         turns: &mut Turns,
-    ) -> Ending {
+    ) -> Ending<'a> {
         if let Some(in_line) = at.checked_sub(AHEAD).filter(|in_line| *in_line > Instant::now())
             && let Err(ending) = self.attend(sleep_until(in_line), turns).await
         {
             return ending;
         }
-        let place = self.arbiter.enter(header.priority);
+        let arbiter = self.arbiter;
+        let place = arbiter.enter(header.priority);
         loop {
             if !place.is_first() {
                 self.tell_queued(header.id, turns).await;
             }
             match self.take_turn(header, clip, (at, expires), &mut begun, &place, turns).await {
-                Some(ending) => return ending,
+                Some(Ok(report)) => return Ending::Played(report, place),
+                Some(Err(ending)) => return ending,
                 None => place.sounds(false),
             }
         }
@@ -97,7 +99,7 @@ impl<C: Connection> Session<'_, C> {
         (begun, begun_by): &mut (Noting, Instant),
         place: &Place<'_>,
         turns: &mut Turns,
-    ) -> Option<Ending> {
+    ) -> Option<Result<PlayReport, Ending<'a>>> {
         let id = header.id;
         let turn = async {
             tokio::select! {
@@ -108,11 +110,11 @@ impl<C: Connection> Session<'_, C> {
         };
         let mut loudspeaker = match self.attend(turn, turns).await {
             Ok(Some(loudspeaker)) => loudspeaker,
-            Ok(None) => return Some(Ending::Expired),
-            Err(ending) => return Some(ending),
+            Ok(None) => return Some(Err(Ending::Expired)),
+            Err(ending) => return Some(Err(ending)),
         };
         if self.is_expired(header, at) {
-            return Some(Ending::Expired);
+            return Some(Err(Ending::Expired));
         }
         let gain = self.memory.volume.unwrap_or(self.config.volume).gain(header.priority.floor());
         let label = format!("{}-{id}", self.config.name);
@@ -152,11 +154,11 @@ impl<C: Connection> Session<'_, C> {
                     sounds = None;
                     self.tell_playing(id, turns).await;
                 }
-                Ok(Next::Ended(Ok(Some(report)))) => break Some(Ending::Played(report)),
-                Ok(Next::Ended(Ok(None))) => break Some(Ending::HeardLater),
-                Ok(Next::Ended(Err(error))) => break Some(Ending::Failed(error)),
+                Ok(Next::Ended(Ok(Some(report)))) => break Some(Ok(report)),
+                Ok(Next::Ended(Ok(None))) => break Some(Err(Ending::HeardLater)),
+                Ok(Next::Ended(Err(error))) => break Some(Err(Ending::Failed(error))),
                 Ok(Next::Overtaken) => break None,
-                Err(ending) => break Some(ending),
+                Err(ending) => break Some(Err(ending)),
             }
         };
         if sounds.is_some() {
@@ -190,7 +192,7 @@ impl<C: Connection> Session<'_, C> {
         &mut self,
         awaited: impl Future<Output = T>,
         turns: &mut Turns,
-    ) -> Result<T, Ending> {
+    ) -> Result<T, Ending<'a>> {
         let shutdown = self.shutdown;
         let mut awaited = pin!(awaited);
         loop {
