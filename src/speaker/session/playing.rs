@@ -96,8 +96,12 @@ impl<C: Connection> Session<'_, C> {
                 };
                 self.memory.remember(receipt);
                 let mut finished = self.note(header.priority, Note::Finished(receipt));
-                // Whatever comes meanwhile, the receipt goes first.
-                let _ = self.attend(finished.by(Instant::now() + DISK_PATIENCE), &mut turns).await;
+                let until = Instant::now() + DISK_PATIENCE;
+                // It has nothing left to break off, but comes back at once for what is more urgent; on shutdown the
+                // receipt goes first.
+                while let Err(Ending::Yielded) = self.attend(finished.by(until), &mut turns).await {
+                    turns.link_error = Some(SessionError::Yielded);
+                }
                 self.tell_and_archive(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
