@@ -2,10 +2,11 @@
 //!
 //! Whoever is through it is not counted, so strangers can never use up the places of stations that
 //! have joined. When the door is full, those who stand in it longest make room, but not before they
-//! have had time for an honest handshake; those who have not said a word, much sooner.
+//! have had time for an honest handshake; those who have not said a word, much sooner; and where a few
+//! addresses crowd it, theirs at once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// How long each has the place to itself; a handshake takes two round trips and a millisecond.
-const MIN_STAY: Duration = Duration::from_secs(1);
+const MIN_STAY: Duration = Duration::from_millis(250);
 /// How long one that is silent has it: a station speaks first, and at once.
 const SILENT_STAY: Duration = Duration::from_millis(50);
 
@@ -33,12 +34,12 @@ pub(super) struct Door {
 struct Inside {
     next: u64,
     standing: BTreeMap<u64, Standing>,
-    addresses: HashMap<IpAddr, usize>,
+    origins: HashMap<IpAddr, usize>,
 }
 
 #[derive(Debug)]
 struct Standing {
-    address: IpAddr,
+    origin: IpAddr,
     since: Instant,
     is_silent: bool,
     pushed: CancellationToken,
@@ -58,14 +59,15 @@ impl Door {
         Self { inside: Arc::default(), freed: Arc::default(), room }
     }
 
-    /// The same as [`Self::enter`], but where the whole door is full a place is waited for a moment: when
-    /// all stations come at once, those in front are through in no time, and to turn the others away would
-    /// only have them dial again and again.
+    /// The same as [`Self::enter`], but where the whole door is full, a place is waited for a moment by the first
+    /// from an address: when all stations come at once, those in front are through in no time, and to turn the
+    /// others away would only have them dial again and again. A crowd from one address gets no such patience:
+    /// everybody behind it in the system's queue waits with it.
     pub async fn enter_soon(&self, address: IpAddr) -> Option<Place> {
         let until = Instant::now() + WAIT;
         loop {
             let place = self.enter(address, Instant::now());
-            if place.is_some() || self.lock().standing.len() < self.room {
+            if place.is_some() || !self.is_worth_waiting(address) {
                 return place;
             }
             if timeout_at(until, self.freed.notified()).await.is_err() {
@@ -74,29 +76,33 @@ impl Door {
         }
     }
 
+    fn is_worth_waiting(&self, address: IpAddr) -> bool {
+        let inside = self.lock();
+        inside.standing.len() >= self.room && inside.from(origin(address)) == 0
+    }
+
     /// A place for a connection from an address; `None` when there is none to be had.
     pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Place> {
+        let origin = origin(address);
         let mut inside = self.lock();
-        let from_here = inside.addresses.get(&address).copied().unwrap_or_default();
-        let full = inside.standing.len() >= self.room;
-        if full || from_here >= self.room / 2 {
-            // They stand in the order in which they came.
-            let since_a_while =
-                inside.standing.iter().take_while(|(_, standing)| now >= standing.since + SILENT_STAY);
-            let mut outstayed =
-                since_a_while.filter(|(_, standing)| standing.is_silent || now >= standing.since + MIN_STAY);
-            let number = *outstayed.find(|(_, standing)| full || standing.address == address)?.0;
-            if let Some(standing) = inside.remove(number) {
-                standing.pushed.cancel();
-            }
+        let from_here = inside.from(origin);
+        let number = if inside.standing.len() >= self.room {
+            Some(inside.outstayed(now, |_| true).or_else(|| inside.crowded_out_by(from_here))?)
+        } else if from_here >= self.room / 2 {
+            Some(inside.outstayed(now, |standing| standing.origin == origin)?)
+        } else {
+            None
+        };
+        if let Some(standing) = number.and_then(|number| inside.remove(number)) {
+            standing.pushed.cancel();
         }
         inside.next += 1;
         let number = inside.next;
         let pushed = CancellationToken::new();
-        *inside.addresses.entry(address).or_default() += 1;
+        *inside.origins.entry(origin).or_default() += 1;
         inside
             .standing
-            .insert(number, Standing { address, since: now, is_silent: true, pushed: pushed.clone() });
+            .insert(number, Standing { origin, since: now, is_silent: true, pushed: pushed.clone() });
         Some(Place { door: self.clone(), number, pushed })
     }
 
@@ -105,13 +111,46 @@ impl Door {
     }
 }
 
+/// Whom a connection is counted with: its address, or the /64 network in which an IPv6 host picks its addresses freely.
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
 impl Inside {
+    /// How many stand here from an origin.
+    fn from(&self, origin: IpAddr) -> usize {
+        self.origins.get(&origin).copied().unwrap_or_default()
+    }
+
+    /// The first of some who has had its time.
+    fn outstayed(&self, now: Instant, of: impl Fn(&Standing) -> bool) -> Option<u64> {
+        // They stand in the order in which they came.
+        let since_a_while =
+            self.standing.iter().take_while(|(_, standing)| now >= standing.since + SILENT_STAY);
+        let mut outstayed =
+            since_a_while.filter(|(_, standing)| standing.is_silent || now >= standing.since + MIN_STAY);
+        outstayed.find(|(_, standing)| of(standing)).map(|(number, _)| *number)
+    }
+
+    /// The first of those from the most crowded origin, if another is the worse off even with one more.
+    fn crowded_out_by(&self, from_here: usize) -> Option<u64> {
+        let (crowded, _) = self
+            .origins
+            .iter()
+            .filter(|(_, count)| **count > from_here + 1)
+            .max_by_key(|(_, count)| **count)?;
+        self.standing.iter().find(|(_, standing)| standing.origin == *crowded).map(|(number, _)| *number)
+    }
+
     fn remove(&mut self, number: u64) -> Option<Standing> {
         let standing = self.standing.remove(&number)?;
-        if let Some(count) = self.addresses.get_mut(&standing.address) {
+        if let Some(count) = self.origins.get_mut(&standing.origin) {
             *count -= 1;
             if *count == 0 {
-                self.addresses.remove(&standing.address);
+                self.origins.remove(&standing.origin);
             }
         }
         Some(standing)
@@ -184,6 +223,37 @@ mod tests {
         assert_eq!(pushed, [false, true, false]);
     }
 
+    #[test]
+    fn a_crowd_from_few_addresses_makes_room_for_another_at_once() {
+        let (door, now) = (Door::new(100), Instant::now());
+        let crowd: Vec<_> = (0..100).map(|number| door.enter(address(number % 25), now).unwrap()).collect();
+        crowd.iter().for_each(Place::spoke);
+        let news: Vec<_> = (0..3).map(|_| door.enter(address(100), now).unwrap()).collect();
+        assert!(door.enter(address(100), now).is_none(), "no address pushes others from as few places");
+        assert!(door.enter(address(1), now).is_none());
+        assert_eq!(crowd.iter().filter(|place| place.pushed.is_cancelled()).count(), news.len());
+        assert!(news.iter().all(|place| !place.pushed.is_cancelled()));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let (door, now) = (Door::new(ROOM), Instant::now());
+        let host = |network: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]);
+        let flood: Vec<_> = (0..2_000).map_while(|number| door.enter(host(1, number), now)).collect();
+        assert_eq!(flood.len(), ROOM / 2);
+        assert!(door.enter(host(2, 1), now).is_some());
+        let mapped = |last: u8| IpAddr::from(Ipv4Addr::new(192, 0, 2, last).to_ipv6_mapped());
+        assert_eq!(origin(mapped(7)), address(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_door_keeps_no_crowd_waiting() {
+        let (door, now) = (Door::new(2), Instant::now());
+        let _inside: Vec<_> = (1..=2).map(|last| door.enter(address(last), now).unwrap()).collect();
+        assert!(door.enter_soon(address(1)).await.is_none());
+        assert_eq!(now.elapsed(), Duration::ZERO);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn at_a_full_door_the_next_waits_for_a_place_but_not_for_long() {
         let (door, now) = (Door::new(2), Instant::now());
@@ -203,6 +273,6 @@ mod tests {
         let door = Door::new(ROOM);
         drop((door.enter(address(1), Instant::now()), door.enter(address(2), Instant::now())));
         let inside = door.lock();
-        assert!(inside.standing.is_empty() && inside.addresses.is_empty());
+        assert!(inside.standing.is_empty() && inside.origins.is_empty());
     }
 }
