@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cpal::traits::DeviceTrait;
-use cpal::{FromSample, SizedSample, StreamConfig};
+use cpal::{FromSample, SizedSample, StreamConfig, StreamInstant};
 
 use super::line::{Line, Stamp, median};
 use super::playout::{Command, Course, Job, Playout, Progress};
@@ -80,6 +80,7 @@ impl Open for Opener {
             stamps: Arc::new(Stamps::new()),
             health: health.clone(),
             epoch: Instant::now(),
+            plays_us: 0,
         };
         let link = Link {
             rate_hz: format.config.sample_rate,
@@ -99,6 +100,8 @@ struct Source {
     stamps: Arc<Stamps>,
     health: Arc<Health>,
     epoch: Instant,
+    /// What the device said last; it need not say anything new at each call.
+    plays_us: u128,
 }
 
 fn build<T: SizedSample + FromSample<f32>>(
@@ -115,7 +118,10 @@ fn build<T: SizedSample + FromSample<f32>>(
             let told = info.timestamp();
             let latency_ns = told.playback.duration_since(told.callback).as_nanos() as u64;
             let frame = source.playout.frame();
-            if source.health.called() >= IGNORED_STAMPS {
+            // Where nothing new is known, the time is that of a frame some calls ago.
+            let plays_us = told.playback.duration_since(StreamInstant::ZERO).as_micros();
+            let is_new = std::mem::replace(&mut source.plays_us, plays_us) != plays_us;
+            if is_new && source.health.called() >= IGNORED_STAMPS {
                 source.stamps.push(Stamp { frame, plays_ns: told_ns + latency_ns, told_ns });
             }
             let mut frames = data.chunks_exact_mut(channels);

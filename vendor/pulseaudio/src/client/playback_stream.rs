@@ -91,12 +91,13 @@ impl PlaybackStream {
     pub async fn timing_info(&self) -> ClientResult<protocol::PlaybackLatency> {
         self.0
             .handle
-            .roundtrip_reply(protocol::Command::GetPlaybackLatency(
-                protocol::LatencyParams {
+            .roundtrip_reply_behind_block(
+                self.0.info.channel,
+                protocol::Command::GetPlaybackLatency(protocol::LatencyParams {
                     channel: self.0.info.channel,
                     now: time::SystemTime::now(),
-                },
-            ))
+                }),
+            )
             .await
     }
 

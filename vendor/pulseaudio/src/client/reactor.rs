@@ -29,6 +29,32 @@ struct PlaybackStreamState {
     requested_bytes: usize,
     done: bool,
     eof_notify: Option<oneshot::Sender<()>>,
+
+    /// Questions that go out behind a block.
+    behind_block: Vec<(u32, protocol::Command)>,
+    /// Blocks since the last question, and blocks of silence at a stretch.
+    unasked_blocks: u32,
+    silent_blocks: u32,
+}
+
+/// How many blocks of silence there are before questions become rare: some seconds.
+const LONG_SILENCE_BLOCKS: u32 = 1_000;
+/// How many blocks of a long silence there are from one question to the next.
+const SILENT_BLOCKS_A_QUESTION: u32 = 4;
+
+impl PlaybackStreamState {
+    /// Whether questions go out behind this block, which was just written.
+    fn asks_behind(&mut self, block: &[u8]) -> bool {
+        let is_silent = block.iter().all(|byte| Some(byte) == block.first());
+        self.silent_blocks = if is_silent { self.silent_blocks.saturating_add(1) } else { 0 };
+        self.unasked_blocks = self.unasked_blocks.saturating_add(1);
+        let asks = self.silent_blocks < LONG_SILENCE_BLOCKS
+            || self.unasked_blocks >= SILENT_BLOCKS_A_QUESTION;
+        if asks && !self.behind_block.is_empty() {
+            self.unasked_blocks = 0;
+        }
+        asks
+    }
 }
 
 pub(super) struct RecordStreamState {
@@ -90,6 +116,44 @@ impl ReactorHandle {
         rx.await.map_err(|_| ClientError::Disconnected)?
     }
 
+    /// The same as [`Self::roundtrip_reply`], but the command goes out behind the stream's next block (in a long
+    /// silence, not behind every one), so that nobody is woken only to send it; and when the stream is deleted.
+    pub(super) async fn roundtrip_reply_behind_block<R: protocol::CommandReply + Send + 'static>(
+        &self,
+        channel: u32,
+        cmd: protocol::Command,
+    ) -> Result<R, ClientError> {
+        let seq = self.next_seq();
+        let (tx, rx) = oneshot::channel();
+        let protocol_version = self.shared.protocol_version;
+        {
+            let state = self.state.upgrade().ok_or(ClientError::Disconnected)?;
+            let mut state = state.lock().unwrap();
+            let stream = state.playback_streams.get_mut(&channel);
+            stream.ok_or(ClientError::Disconnected)?.behind_block.push((seq, cmd));
+            let handler = move |res: ReplyResult<'_>| {
+                let _ = match res {
+                    Ok((_, buf)) => tx.send(read_tagstruct(buf, protocol_version)),
+                    Err(err) => tx.send(Err(ClientError::ServerError(err))),
+                };
+            };
+            state.handlers.insert(seq, Box::new(handler));
+        }
+        rx.await.map_err(|_| ClientError::Disconnected)?
+    }
+
+    /// Sends what waits for a block that may never come.
+    fn send_waiting(&self, channel: u32) -> Result<(), ClientError> {
+        let state = self.state.upgrade().ok_or(ClientError::Disconnected)?;
+        let mut state = state.lock().unwrap();
+        if let Some(stream) = state.playback_streams.get_mut(&channel) {
+            for (seq, cmd) in stream.behind_block.drain(..) {
+                self.write_command(seq, cmd)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn roundtrip_ack(&self, cmd: protocol::Command) -> Result<(), ClientError> {
         let seq = self.next_seq();
 
@@ -134,6 +198,10 @@ impl ReactorHandle {
                     requested_bytes,
                     done: false,
                     eof_notify,
+
+                    behind_block: Vec::new(),
+                    unasked_blocks: 0,
+                    silent_blocks: 0,
                 },
             );
 
@@ -153,6 +221,7 @@ impl ReactorHandle {
     }
 
     pub(super) async fn delete_playback_stream(&self, channel: u32) -> Result<(), ClientError> {
+        self.send_waiting(channel)?;
         let seq = self.next_seq();
 
         let (tx, rx) = oneshot::channel();
@@ -364,10 +433,18 @@ impl Reactor {
     fn recv(&mut self) -> Result<(), ClientError> {
         use io::Read;
 
+        let mut is_drained = false;
         'read: loop {
+            if is_drained {
+                return Ok(());
+            }
             match self.socket.read(&mut self.read_block) {
                 Ok(0) => return Err(ClientError::Disconnected),
-                Ok(n) => self.read_buf.extend_from_slice(&self.read_block[..n]),
+                Ok(n) => {
+                    // Less than was asked for: there is no more, and epoll(7) says when there is.
+                    is_drained = n < self.read_block.len();
+                    self.read_buf.extend_from_slice(&self.read_block[..n]);
+                }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => continue 'read,
                 Err(err) => return Err(err.into()),
@@ -546,6 +623,7 @@ impl Reactor {
 
                 self.write_buf.truncate(protocol::DESCRIPTOR_SIZE + len);
                 stream.requested_bytes -= len;
+                let asks = stream.asks_behind(&self.write_buf[protocol::DESCRIPTOR_SIZE..]);
 
                 let desc = protocol::Descriptor {
                     length: len as u32,
@@ -560,6 +638,18 @@ impl Reactor {
                         .unwrap(),
                     &desc,
                 );
+                if asks {
+                    for (seq, cmd) in stream.behind_block.drain(..) {
+                        let mut message = Vec::new();
+                        protocol::encode_command_message(
+                            &mut message,
+                            seq,
+                            &cmd,
+                            self.protocol_version,
+                        )?;
+                        self.write_buf.extend_from_slice(&message);
+                    }
+                }
 
                 if !drain_buf(&mut self.write_buf, &mut self.socket)? {
                     return Ok(());
