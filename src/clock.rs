@@ -117,9 +117,12 @@ impl Clock {
         Some(line.uncertainty_us + line.rate_doubt * ahead_us.abs())
     }
 
-    /// The longest round trip among the latest eight exchanges, in µs: how early word must be given.
+    /// The longest round trip but one among the latest eight exchanges, in µs: how early word must be given. The
+    /// longest may have met a burst, as the one in which a page goes to hundreds of stations.
     pub fn round_trip_us(&self) -> Option<f64> {
-        self.exchanges.iter().rev().take(8).map(Exchange::round_trip_us).reduce(f64::max)
+        let mut latest: Vec<f64> = self.exchanges.iter().rev().take(8).map(Exchange::round_trip_us).collect();
+        latest.sort_by(f64::total_cmp);
+        latest.get(latest.len().saturating_sub(2)).copied()
     }
 
     /// Every exchange confines the offset of now to within half its round trip and what two clocks can

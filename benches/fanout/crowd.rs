@@ -21,6 +21,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 /// As a real station has them, when the announcer's clock is new.
 const FIRST_PINGS: u32 = 8;
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
+const NEXT_PINGS: u32 = 16;
+const NEXT_PING_INTERVAL: Duration = Duration::from_millis(100);
 const LEAD_US: u32 = 20_000;
 
 /// What a station does with a clip before it says that it has verified it.
@@ -149,7 +151,11 @@ async fn session(
                     end_of_playing = None;
                     sender.send(&FromStation::Played(receipt)).await.map_err(words)?;
                 } else {
-                    let pause = if quick_pings > 0 { FIRST_PING_INTERVAL } else { PING_INTERVAL };
+                    let pause = match quick_pings {
+                        0 => PING_INTERVAL,
+                        1..=NEXT_PINGS => NEXT_PING_INTERVAL,
+                        _ => FIRST_PING_INTERVAL,
+                    };
                     quick_pings = quick_pings.saturating_sub(1);
                     next_ping = Instant::now() + pause;
                     let t1_us = begun.elapsed().as_micros() as u64;
@@ -164,7 +170,7 @@ async fn session(
                 *joined = Some(now);
                 let _ = news.send(News::Joined(now));
                 if memory.clock.replace(clock) != Some(clock) {
-                    quick_pings = FIRST_PINGS;
+                    quick_pings = FIRST_PINGS + NEXT_PINGS;
                     next_ping = Instant::now();
                 }
             }

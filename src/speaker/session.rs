@@ -26,10 +26,12 @@ use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt,
 use intake::{Refusal, Sent};
 use zeroize::Zeroizing;
 
-/// Pings in quick succession when the announcer's clock is new, to know it at once.
+/// Pings in quick succession when the announcer's clock is new, to know it at once, …
 const FIRST_PINGS: u32 = 8;
-/// Between those.
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
+/// … and some more after them, to know it well over a network that jitters.
+const NEXT_PINGS: u32 = 16;
+const NEXT_PING_INTERVAL: Duration = Duration::from_millis(100);
 /// The time every transfer has, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 /// The least bytes a second beyond that.
@@ -280,7 +282,7 @@ impl<'a, C: Connection> Session<'a, C> {
                 }
                 if self.memory.clock_of.replace(clock) != Some(clock) {
                     self.memory.clock = Clock::default();
-                    self.quick_pings = FIRST_PINGS;
+                    self.quick_pings = FIRST_PINGS + NEXT_PINGS;
                 }
                 self.next_ping = Instant::now();
                 // Where it has a wish, it says so on each connection.
@@ -372,7 +374,7 @@ impl<'a, C: Connection> Session<'a, C> {
                 let pause = match self.quick_pings.checked_sub(1) {
                     Some(left) => {
                         self.quick_pings = left;
-                        FIRST_PING_INTERVAL
+                        if left >= NEXT_PINGS { FIRST_PING_INTERVAL } else { NEXT_PING_INTERVAL }
                     }
                     None => PING_INTERVAL,
                 };
