@@ -32,7 +32,7 @@ pub use connection::{Connection, prepare};
 pub const OPENING_DEADLINE: Duration = Duration::from_secs(3);
 /// A link on which no whole frame arrives for this long is lost. With a sign of life a second, two may
 /// be late.
-pub const SILENCE_DEADLINE: Duration = Duration::from_secs(3);
+pub const SILENCE_DEADLINE: Duration = Duration::from_millis(2_800);
 /// How often a station gives a sign of life.
 pub const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer that takes nothing of what is written for this long is lost.
@@ -53,7 +53,7 @@ pub enum LinkError {
     #[error("the connection broke")]
     Io(#[from] io::Error),
     /// Nothing, or no whole frame, for too long.
-    #[error("nothing was heard of it for {} s", .0.as_secs())]
+    #[error("nothing was heard of it for {} s", .0.as_secs_f64())]
     Silent(Duration),
     /// The peer does not take what is sent to it.
     #[error("it does not take what is sent to it")]

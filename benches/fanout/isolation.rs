@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::crowd::{self, News, Office};
-use super::measure::{Crowd, Page, SECONDS, announcer, site};
+use super::measure::{Crowd, Page, SECONDS, announcer_with, site};
 use super::process::Process;
 
 /// How a station is bad.
@@ -35,6 +35,9 @@ enum Bad {
     /// Speaks out of turn as fast as it can, and dials anew whenever it is thrown out.
     Hostile,
 }
+
+/// How long a page waits for a bad station.
+const KEEP_SECONDS: u32 = 3;
 
 const ALL: [Bad; 4] = [Bad::Stalled, Bad::Slow, Bad::HalfOpen, Bad::Hostile];
 
@@ -186,7 +189,9 @@ fn p99(mut times: Vec<f64>) -> (f64, f64) {
 pub async fn measure(stations: usize, repeat: usize) {
     let (folder, keys, mut station_keys) = site(stations + ALL.len());
     let bad_keys = station_keys.split_off(stations);
-    let (mut process, port, _) = announcer(folder.path(), 0).await;
+    // A page is done when the bad have missed it.
+    let (mut process, port, _) =
+        announcer_with(folder.path(), "127.0.0.1:0", "", &[format!("--keep={KEEP_SECONDS}")]).await;
     let office = Arc::new(Office {
         address: Ipv4Addr::LOCALHOST,
         port: AtomicU16::new(port),

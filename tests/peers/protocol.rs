@@ -175,7 +175,7 @@ fn the_limits_on_the_page_are_those_of_the_code() {
         format!("| reasons | {} bytes at most |", wire::MAX_REASON_BYTES),
         format!("46 to {}, even", thousands(bullhorn::clip::MAX_WAV_BYTES)),
         format!("| opening, each side | {} s |", bullhorn::link::OPENING_DEADLINE.as_secs()),
-        format!("| a whole frame | {} s |", bullhorn::link::SILENCE_DEADLINE.as_secs()),
+        format!("| a whole frame | {} s |", bullhorn::link::SILENCE_DEADLINE.as_secs_f64()),
         format!("given without it | {} s |", bullhorn::stations::REJOIN_GRACE.as_secs()),
         format!("took, {} ms at least", bullhorn::stations::STRAGGLER_WAIT.as_millis()),
     ] {

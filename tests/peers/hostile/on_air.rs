@@ -282,14 +282,14 @@ async fn the_worst_that_a_station_can_do() {
     );
     cases.add(
         "silence once it has the clip",
-        worst("nothing was heard of it for 3 s", async |mut peer: RawStation| {
+        worst("nothing was heard of it for 2.8 s", async |mut peer: RawStation| {
             peer.whole_clip().await;
             peer.end().await;
         }),
     );
     cases.add(
         "a byte a second once it has the clip",
-        worst("nothing was heard of it for 3 s", async |mut peer: RawStation| {
+        worst("nothing was heard of it for 2.8 s", async |mut peer: RawStation| {
             peer.whole_clip().await;
             let since = Instant::now();
             while timeout(Duration::from_secs(1), peer.stream.peek(&mut [0])).await.is_err() {

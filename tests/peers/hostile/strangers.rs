@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bullhorn::link::SILENCE_DEADLINE;
 use bullhorn::wire::{ClipId, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Receipt, TAG_BYTES, encode};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -10,7 +11,8 @@ use tokio::time::{Instant, timeout};
 use crate::hostile::{Cases, MARGIN, good_one_plays, office_and_hall};
 use crate::peer::{Hall, Heard, Office, RawStation, clip_of, hello};
 
-const SILENCE: Duration = Duration::from_secs(3);
+/// What a stranger is given is no less than what a station is.
+const SILENCE: Duration = SILENCE_DEADLINE;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The announcer hangs up, no sooner and not much later than it should.
