@@ -153,6 +153,11 @@ impl Site {
         self.known().station(&peer.key).is_none_or(|station| station.name != name)
     }
 
+    /// The name that a station has joined under.
+    pub fn name_of(&self, peer: &Peer) -> Option<String> {
+        self.known().station(&peer.key).map(|station| station.name.clone())
+    }
+
     /// Pins the key that signs a station's talkback, or holds it against the one that is pinned. Blocks while the disk
     /// hangs, and nobody else meanwhile.
     ///

@@ -355,11 +355,18 @@ pub fn next_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysErro
             None => return Err(EPOCH.damaged(folder, "it does not hold a number")),
         },
     };
-    let random = getrandom::u32().map_err(KeysError::Random)?;
-    let fresh = now_unix_s.min(u32::MAX.into()) << 32 | u64::from(random);
-    let epoch = last.saturating_add(1).max(fresh);
+    let epoch = last.saturating_add(1).max(fresh_epoch(now_unix_s)?);
     if epoch == last {
         return Err(EPOCH.damaged(folder, "it is at its end"));
     }
     Ok(epoch)
+}
+
+/// The clock's seconds and 32 random bits.
+///
+/// # Errors
+/// [`KeysError::Random`].
+pub fn fresh_epoch(now_unix_s: u64) -> Result<u64, KeysError> {
+    let random = getrandom::u32().map_err(KeysError::Random)?;
+    Ok(now_unix_s.min(u32::MAX.into()) << 32 | u64::from(random))
 }

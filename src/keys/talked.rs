@@ -68,20 +68,19 @@ impl Talked {
         self.marks.get(station).copied()
     }
 
-    /// Moves a station's mark; never back. On the disk before it returns. After an error it is moved in memory all the
-    /// same.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn advance(&mut self, station: &str, mark: TalkedMark) -> Result<(), KeysError> {
+    /// Moves a station's mark, in memory only; never back. Whether it was moved: [`Self::draft`] is to be written then.
+    pub fn advance(&mut self, station: &str, mark: TalkedMark) -> bool {
         if self.mark(station).is_some_and(|was| was == mark || !was.admits(mark.id)) {
-            return Ok(());
+            return false;
         }
         self.marks.insert(station.to_owned(), mark);
-        match &self.folder {
-            Some(folder) => TALKED.write(&folder.lock()?, &self.body()),
-            None => Ok(()),
-        }
+        true
+    }
+
+    /// The next content of the file; none in open mode.
+    pub fn draft(&self) -> Option<TalkedDraft> {
+        let folder = self.folder.clone()?;
+        Some(TalkedDraft { folder, body: self.body() })
     }
 
     fn body(&self) -> String {
@@ -96,6 +95,23 @@ impl Talked {
             let _ = writeln!(body, "{station} {epoch} {sequence} {end}");
         }
         body
+    }
+}
+
+/// The next content of the file. Writing it may take as long as the disk likes.
+#[derive(Debug)]
+pub struct TalkedDraft {
+    folder: StateFolder,
+    body: String,
+}
+
+impl TalkedDraft {
+    /// Puts it on the disk.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write(&self) -> Result<(), KeysError> {
+        TALKED.write(&self.folder.lock()?, &self.body)
     }
 }
 
@@ -128,13 +144,14 @@ mod tests {
         let (one, other) = ("ab".repeat(32), "cd".repeat(32));
         let mut talked = Talked::open(Some(&folder)).unwrap();
         assert_eq!(talked.mark(&one), None);
-        talked.advance(&one, mark(7, 2, None)).unwrap();
-        talked.advance(&other, mark(1, 1, Some(End::Kept))).unwrap();
-        talked.advance(&one, mark(7, 2, Some(End::Heard))).unwrap();
+        assert!(talked.advance(&one, mark(7, 2, None)));
+        assert!(talked.advance(&other, mark(1, 1, Some(End::Kept))));
+        assert!(talked.advance(&one, mark(7, 2, Some(End::Heard))));
         for back in [mark(7, 1, None), mark(6, 9, None), mark(7, 2, None), mark(7, 2, Some(End::Kept))] {
             assert!(!talked.mark(&one).unwrap().admits(back.id));
-            talked.advance(&one, back).unwrap();
+            assert!(!talked.advance(&one, back));
         }
+        talked.draft().unwrap().write().unwrap();
         let again = Talked::open(Some(&folder)).unwrap();
         assert_eq!(again.mark(&one), Some(mark(7, 2, Some(End::Heard))));
         assert_eq!(again.mark(&other), Some(mark(1, 1, Some(End::Kept))));
@@ -146,7 +163,9 @@ mod tests {
     fn a_damaged_file_is_refused_and_open_mode_has_none() {
         let home = tempfile::tempdir().unwrap();
         let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
-        Talked::open(Some(&folder)).unwrap().advance(&"ab".repeat(32), mark(7, 2, None)).unwrap();
+        let mut talked = Talked::open(Some(&folder)).unwrap();
+        talked.advance(&"ab".repeat(32), mark(7, 2, None));
+        talked.draft().unwrap().write().unwrap();
         let path = folder.path().join("talkback");
         let good = std::fs::read_to_string(&path).unwrap();
         for bad in [good.replace(" 7 2 ", " 7 1 "), good[..good.len() / 2].to_owned()] {
@@ -156,7 +175,7 @@ mod tests {
         TALKED.write(&folder.lock().unwrap(), "somebody 7 2 heard\n").unwrap();
         assert!(Talked::open(Some(&folder)).unwrap_err().to_string().contains("not a mark"));
         let mut open = Talked::open(None).unwrap();
-        open.advance("hall-1", mark(1, 1, None)).unwrap();
+        assert!(open.advance("hall-1", mark(1, 1, None)) && open.draft().is_none());
         assert_eq!(open.mark("hall-1"), Some(mark(1, 1, None)));
     }
 }

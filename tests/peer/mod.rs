@@ -280,6 +280,7 @@ impl Office {
             lines: true,
             site,
             archive: None,
+            talkback: None,
         };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
@@ -372,6 +373,7 @@ impl Hall {
             volume: Default::default(),
             zones,
             archive: None,
+            talkback: None,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();
