@@ -165,6 +165,12 @@ impl Talkback {
         Ok(Place { talkback: self.clone(), station })
     }
 
+    /// Whether a station is still on the list.
+    fn knows(&self, peer: Option<Peer>, name: &str) -> bool {
+        let listed = self.site.as_ref().zip(peer);
+        listed.is_none_or(|(site, peer)| site.name_of(&peer).as_deref() == Some(name))
+    }
+
     fn refuse(&self, header: &TalkbackHeader, station: String, reason: &str) -> Answer {
         let (talkback, reason) = (header.id.to_string(), reason.to_owned());
         let answer = refused(&reason);

@@ -283,7 +283,7 @@ fn what_cannot_be_is_said_before_anything_is_recorded() {
 #[test]
 fn a_recording_cuts_talkback_off_and_it_is_heard_from_its_start_afterwards() {
     let mut building = Building::open(&[&HEARS[..], &["--keep", "0"]].concat());
-    let mut hall = building.talker("hall-1", &["--seconds", "1.5"]);
+    let mut hall = building.talker("hall-1", &["--seconds", "2.5"]);
     hall.enter();
     building.announcer.wait_for("talkback-received");
     building.announcer.enter();
@@ -293,7 +293,7 @@ fn a_recording_cuts_talkback_off_and_it_is_heard_from_its_start_afterwards() {
     let at = |name: &str| order.iter().position(|event| event["event"] == name).unwrap();
     assert!(at("talkback-received") < at("recorded") && at("recorded") < at("talkback-heard"));
     let heard = std::fs::read(&building.heard()[0]).unwrap();
-    assert_eq!(heard.len(), 44 + 2 * 24_000, "all of it");
+    assert_eq!(heard.len(), 44 + 2 * 40_000, "all of it");
     hall.wait_for("played");
     hall.wait_for("talkback-heard");
 }

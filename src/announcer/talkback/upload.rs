@@ -24,6 +24,8 @@ const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 enum BodyError {
     #[error("it is not sealed with the key that came with it")]
     Key,
+    #[error("the station was removed meanwhile")]
+    Removed,
     #[error(transparent)]
     Cipher(#[from] ClipCipherError),
     #[error(transparent)]
@@ -63,9 +65,11 @@ pub(in crate::announcer) async fn serve<C: Connection>(
         TRANSFER_DEADLINE + Duration::from_secs(u64::from(header.format.wav_bytes) / TRANSFER_MIN_RATE);
     let is_sealed = talkback.site.is_some();
     let body = receive(&mut receiver, &mut sender, &mut life, &header, &offer, is_sealed);
-    let clip = match timeout(allowed, body).await.map_err(|_| LinkError::Silent(allowed))?? {
-        Ok(clip) => clip,
-        Err(error) => {
+    let body = timeout(allowed, body).await.map_err(|_| LinkError::Silent(allowed))??;
+    let clip = match body {
+        Ok(clip) if talkback.knows(peer, &header.name) => clip,
+        other => {
+            let error = other.err().unwrap_or(BodyError::Removed);
             let answer = talkback.refuse(&header, header.name.clone(), &crate::error_chain(&error));
             drop(its_place);
             receiver.expect_blocks(true);
