@@ -294,7 +294,7 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
-    /// A talkback was neither heard nor kept.
+    /// A talkback was, as far as is known here, neither heard nor kept.
     TalkbackRefused {
         /// The talkback's id.
         talkback: String,

@@ -59,3 +59,55 @@ impl Writer {
         kept
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Retention, VerifyError, verify};
+    use super::*;
+    use crate::event::Events;
+    use crate::keys::StationKeys;
+    use crate::sample::Sound;
+    use crate::seal;
+    use crate::wire::ClipId;
+
+    #[tokio::test]
+    async fn a_kept_talkback_proves_which_station_said_it_and_no_other() {
+        let home = tempfile::tempdir().unwrap();
+        let retention = Retention { age: Duration::from_secs(86_400), bytes: u64::MAX };
+        let archive = Archive::open(home.path(), retention, Events::channel().0).unwrap();
+        let clip = Clip::encode(&Sound { rate_hz: 8_000, samples: vec![0.5; 800] }).unwrap();
+        let (station, other) = (StationKeys::generate().unwrap(), StationKeys::generate().unwrap());
+        let header = TalkbackHeader {
+            station: *station.id().as_bytes(),
+            announcer: [4; 32],
+            id: ClipId { epoch: 7, sequence: 1 },
+            created_unix_ms: 1_795_000_000_000,
+            expires_unix_ms: 1_795_000_060_000,
+            format: clip.format(),
+            sha256: *clip.sha256(),
+            name: "hall-1".into(),
+        };
+        let encoded = header.encode();
+        let signature = seal::talkback::sign(&station, &encoded);
+        let file = archive.keep_talkback(&header, &encoded, &signature, &clip).await.unwrap();
+        let good = verify(&file, Some(&station.id().fingerprint().to_string())).unwrap();
+        assert_eq!((good.station.as_deref(), good.signer), (Some("hall-1"), station.id().fingerprint()));
+        let fingerprint = other.id().fingerprint().to_string();
+        assert!(matches!(verify(&file, Some(&fingerprint)), Err(VerifyError::Signer(_))));
+
+        // Signed by another, or said by another's name: what the log says is not what was signed.
+        let forged = seal::talkback::sign(&other, &encoded);
+        archive.keep_talkback(&header, &encoded, &forged, &clip).await.unwrap();
+        assert!(matches!(verify(&file, None), Err(VerifyError::Signature(_))));
+        let renamed = TalkbackHeader { name: "hall-2".into(), ..header.clone() };
+        archive.keep_talkback(&renamed, &renamed.encode(), &signature, &clip).await.unwrap();
+        assert!(matches!(verify(&file, None), Err(VerifyError::Signature(_))));
+        archive.keep_talkback(&header, &encoded, &[], &clip).await.unwrap();
+        let unsigned = home.path().join("20261118T110640.000Z-open-").display().to_string();
+        let unsigned = format!("{unsigned}{}.wav", hex(&header.sha256[..4]));
+        assert!(matches!(verify(unsigned.as_ref(), None), Err(VerifyError::Unsigned)));
+    }
+}

@@ -100,8 +100,9 @@ async fn an_announcement_is_a_file_and_a_line_and_its_outcomes_are_lines() {
     assert_eq!((file.as_str(), of.as_deref(), &zones[..]), (name, Some(name), &["gym".to_owned()][..]));
     assert_eq!((station.as_str(), *outcome), ("a", Outcome::Missed));
     let good = verify(wav, None).unwrap();
-    assert_eq!((good.signer, good.header.id.sequence), (rig.keys.id().fingerprint(), 1));
-    verify(wav, Some(&good.announcer.to_string())).unwrap();
+    assert_eq!((good.signer, good.station), (rig.keys.id().fingerprint(), None));
+    assert_eq!(good.created_unix_ms, CREATED_UNIX_MS);
+    verify(wav, Some(&good.signer.to_string())).unwrap();
     assert!(matches!(verify(wav, Some("xxxx")), Err(VerifyError::Signer(_))));
 }
 

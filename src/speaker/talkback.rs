@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, mpsc, watch};
@@ -24,6 +25,8 @@ use crate::wire::{self, Answer, BLOCK_BYTES, ClipId, FromAnnouncer, FromStation,
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
 /// How long a talkback waits for an announcer that is away or busy.
 const LIFE: Duration = Duration::from_secs(60);
+/// How long an announcer has to say whether it takes talkback, before it is recorded all the same.
+const ASK_PATIENCE: Duration = Duration::from_millis(500);
 /// How long after that its receipt is waited for, once the announcer has it.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -142,7 +145,7 @@ pub(super) async fn serve<N: Network>(
     std::future::pending().await
 }
 
-/// Records once, and sends it to everybody.
+/// Records once, and sends it to everybody who takes it. Where nobody does, nothing is recorded.
 async fn talk<N: Network>(
     microphone: &mut Microphone,
     length: Duration,
@@ -151,6 +154,23 @@ async fn talk<N: Network>(
     name: &str,
     events: &Events,
 ) {
+    let refusals: Vec<OnceLock<String>> = uplinks.iter().map(|_| OnceLock::new()).collect();
+    let asked = uplinks.iter().zip(&refusals).map(|(uplink, refusal)| Box::pin(uplink.ask(refusal)));
+    all(asked.collect()).await;
+    let mut willing = Vec::new();
+    for (uplink, refusal) in uplinks.iter().zip(refusals) {
+        match refusal.into_inner() {
+            None => willing.push(uplink),
+            Some(reason) => {
+                id.sequence += 1;
+                let (talkback, station) = (id.to_string(), name.to_owned());
+                events.tell(Event::TalkbackRefused { talkback, station, reason });
+            }
+        }
+    }
+    if willing.is_empty() {
+        return;
+    }
     let input = microphone.name().to_owned();
     events.tell(Event::Recording { length_ms: length.as_millis() as u64, input: input.clone() });
     let said = match record(microphone, length).await {
@@ -167,7 +187,7 @@ async fn talk<N: Network>(
         events.tell(Event::Warning { message });
     }
     let mut sending = Vec::new();
-    for uplink in uplinks {
+    for uplink in willing {
         id.sequence += 1;
         sending.push(Box::pin(uplink.send(&said, *id, name, events)));
     }
@@ -181,6 +201,16 @@ async fn record(microphone: &mut Microphone, length: Duration) -> Result<Said, R
 }
 
 impl<N: Network> Uplink<'_, N> {
+    /// Asks whether a talkback would be taken, by an offer of nothing. Why not, if it says so at once.
+    async fn ask(&self, refusal: &OnceLock<String>) {
+        let Some(welcome) = self.welcome.borrow().clone() else { return };
+        let nothing = Offer { header: Vec::new(), signature: Vec::new(), key: Vec::new() };
+        let asked = timeout(ASK_PATIENCE, self.attempt(&welcome, &nothing, &[], &mut false)).await;
+        if let Ok(Ok(Answer::Refused { reason })) = asked {
+            let _ = refusal.set(reason);
+        }
+    }
+
     /// Sends it until it is answered, or too old; and tells what became of it.
     async fn send(&self, said: &Said, id: ClipId, name: &str, events: &Events) {
         let (talkback, station) = (id.to_string(), name.to_owned());
@@ -204,15 +234,23 @@ impl<N: Network> Uplink<'_, N> {
         let mut reason = "it has not welcomed this station".to_owned();
         let mut welcome = self.welcome.clone();
         loop {
-            let begins_by = said.at + if is_there { LIFE + RECEIPT_PATIENCE } else { LIFE };
-            let welcomed = timeout_at(begins_by, welcome.wait_for(Option::is_some)).await;
-            let Some(welcome) = welcomed.ok().and_then(Result::ok).and_then(|welcome| welcome.clone()) else {
-                let reason =
-                    format!("{} did not take it within {} s: {reason}", self.address, LIFE.as_secs());
+            let (patience, what) = match is_there {
+                true => (LIFE + RECEIPT_PATIENCE, "was sent it and did not say what became of it"),
+                false => (LIFE, "did not take it"),
+            };
+            let until = said.at + patience;
+            let welcomed = timeout_at(until, welcome.wait_for(Option::is_some)).await;
+            let welcomed = welcomed.ok().and_then(Result::ok).and_then(|welcome| welcome.clone());
+            let Some(welcome) = welcomed.filter(|_| Instant::now() < until) else {
+                let reason = format!("{} {what} within {} s: {reason}", self.address, patience.as_secs());
                 return Answer::Refused { reason };
             };
             let offer: &Offer = offer.get_or_insert_with(|| welcome.offer(said, id, name));
-            let attempt = self.attempt(&welcome, offer, said, &mut is_there);
+            let blocks = match &welcome {
+                Welcome::Open => &said.open,
+                Welcome::Member(_) => &said.sealed,
+            };
+            let attempt = self.attempt(&welcome, offer, blocks, &mut is_there);
             match timeout_at(said.at + LIFE + RECEIPT_PATIENCE, attempt).await {
                 Ok(Ok(Answer::Later { reason: why })) => reason = why,
                 Ok(Ok(answer)) => return answer,
@@ -229,16 +267,16 @@ impl<N: Network> Uplink<'_, N> {
         &self,
         welcome: &Welcome,
         offer: &Offer,
-        said: &Said,
+        blocks: &[Vec<u8>],
         is_there: &mut bool,
     ) -> Result<Answer, UplinkError> {
         let connect = async { self.network.lock().await.connect().await };
         let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))?;
         let stream = stream.map_err(LinkError::from)?;
         stream.prepare().map_err(LinkError::from)?;
-        let (introduction, blocks) = match welcome {
-            Welcome::Open => (None, &said.open),
-            Welcome::Member(credentials) => (Some(credentials.introduction()), &said.sealed),
+        let introduction = match welcome {
+            Welcome::Open => None,
+            Welcome::Member(credentials) => Some(credentials.introduction()),
         };
         let ((mut receiver, mut sender), _) = link::dial(stream, introduction).await?;
         sender.send(&FromStation::Talkback(offer.clone())).await?;
@@ -298,6 +336,84 @@ impl Welcome {
                 let signature = seal::talkback::sign(&it.keys, &header).to_vec();
                 Offer { header, signature, key: said.key.clone() }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::io;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::microphone::Input;
+    use crate::sample::Sound;
+
+    /// An announcer that is not there.
+    struct Nowhere;
+
+    impl Network for Nowhere {
+        type Connection = TcpStream;
+
+        async fn find(&mut self, _: &str, _: u16) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn connect(&mut self) -> io::Result<TcpStream> {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+
+        fn random(&mut self) -> u32 {
+            0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_is_given_up_when_it_is_too_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("said.wav");
+        let sound = Sound { rate_hz: 8_000, samples: vec![0.5; 800] };
+        std::fs::write(&path, Clip::encode(&sound).unwrap().wav()).unwrap();
+        for welcome in [None, Some(Welcome::Open)] {
+            let is_welcome = welcome.is_some();
+            let microphone = Microphone::open(&Input::File(path.clone())).unwrap();
+            let (commands, asked) = mpsc::channel(4);
+            let talkback = Talkback { microphone, length: None, commands: asked, lines: false, epoch: 7 };
+            let (_welcomes, welcome) = watch::channel(welcome);
+            let network = Mutex::new(Nowhere);
+            let uplinks = vec![Uplink { address: "office:7766".into(), network: &network, welcome }];
+            let (events, mut told) = Events::channel();
+            let begun = Instant::now();
+            // The second is too soon.
+            commands.send(Command::Announce).await.unwrap();
+            commands.send(Command::Announce).await.unwrap();
+            let listening = async {
+                let mut all = Vec::new();
+                while !matches!(all.last(), Some(Event::TalkbackRefused { .. })) {
+                    all.push(told.recv().await.unwrap());
+                }
+                all
+            };
+            let all = tokio::select! {
+                all = listening => all,
+                never = serve(talkback, uplinks, "hall-1", &events) => match never {},
+            };
+            let names: Vec<_> = all.iter().map(|event| crate::report::sentence(event).unwrap()).collect();
+            let has = |words: &str| names.iter().filter(|name| name.contains(words)).count();
+            assert_eq!(
+                (has("recording 0.1 s"), has("still on its way"), has("sending")),
+                (1, 1, 1),
+                "{names:?}"
+            );
+            assert_eq!(has("office:7766 did not take it within 60 s"), 1, "{names:?}");
+            assert_eq!(has(if is_welcome { "connection broke" } else { "has not welcomed" }), 1, "{names:?}");
+            assert!(
+                (LIFE..LIFE + Duration::from_secs(3)).contains(&begun.elapsed()),
+                "{:?}",
+                begun.elapsed()
+            );
         }
     }
 }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::support::hallway::{BULLHORN, Environment, Program, STATE, file, wavs};
+use crate::support::pulse::deaf_environment;
+use crate::support::terminal::Terminal;
 use crate::support::wav::Spec;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -142,6 +144,7 @@ fn it_is_off_unless_both_sides_ask_for_it() {
     hall.enter();
     let refused = hall.wait_for("talkback-refused");
     assert!(refused["reason"].as_str().unwrap().contains("takes no talkback"), "{refused}");
+    assert_eq!(hall.untaken("recording"), 0, "nobody would hear it");
     assert!(!building.home.path().join("state/bullhorn/talkback-clips").exists());
 
     building.restart(&HEARS);
@@ -277,6 +280,51 @@ fn what_cannot_be_is_said_before_anything_is_recorded() {
             assert!(said.contains(part), "{arguments:?}: nothing of {part:?} in {said}");
         }
     }
+}
+
+/// Without a loudspeaker that works it is kept all the same, and the station learns that it was not heard.
+#[test]
+fn what_cannot_be_heard_is_kept_and_said_to_be() {
+    let mut building = Building::open(&[]);
+    building.announcer.kill();
+    building.environment.extend(deaf_environment(building.home.path()));
+    building.environment.retain(|(name, _)| name != STATE);
+    building.environment.push((STATE.into(), building.home.path().join("state").display().to_string()));
+    building.restart(&["--talkback"]);
+    let mut hall = building.talker("hall-1", &[]);
+    hall.enter();
+    for program in [&mut building.announcer, &mut hall] {
+        let kept = program.wait_for("talkback-kept");
+        assert!(kept["reason"].as_str().unwrap().contains("loudspeaker"), "{kept}");
+    }
+    let kept = building.kept();
+    assert!(kept.len() == 1 && building.is_said(&kept[0]));
+    assert_eq!(verify(&[], &kept).0, Some(0));
+}
+
+/// At a terminal nothing more is needed than Enter, and one that comes too soon is said to.
+#[test]
+fn a_person_at_a_station_presses_enter() {
+    let mut building = Building::open(&HEARS);
+    let terminal = Terminal::open(120, 30, &building.environment);
+    let (said, output) = (building.said.display(), building.home.path().join("hall-1"));
+    let output = output.display();
+    terminal.type_line(&format!(
+        "clear; {BULLHORN} speaker {} --name hall-1 --output file:{output} --talkback --input file:{said} --seconds 3; echo left=$?",
+        building.address
+    ));
+    terminal.wait_for("press Enter to talk back");
+    terminal.wait_for("connected to");
+    terminal.press("Enter");
+    building.announcer.wait_for("talkback-received");
+    terminal.press("Enter");
+    terminal.wait_for("still on its way");
+    let screen = terminal.wait_for("was heard");
+    assert!(screen.contains("recording 3 s from file:"), "{screen}");
+    building.announcer.wait_for("talkback-heard");
+    assert_eq!(building.announcer.untaken("talkback-received"), 0, "the second was too soon");
+    terminal.press("C-c");
+    terminal.wait_for("left=0");
 }
 
 /// What the announcer records goes first: it is heard when that is done.

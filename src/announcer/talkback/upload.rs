@@ -48,6 +48,10 @@ pub(in crate::announcer) async fn serve<C: Connection>(
         let answer = refused("this announcer takes no talkback: it was started without --talkback");
         return say_last(receiver, sender, answer).await;
     };
+    if offer.header.is_empty() {
+        // Only asked whether one would be taken.
+        return say_last(receiver, sender, Answer::Send).await;
+    }
     let judged = tokio::select! {
         biased;
         judged = talkback.judge(&offer, peer) => judged?,
