@@ -254,7 +254,7 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     let talks = match options.talkback.talkback {
         true => {
             let input = options.talkback.input.clone().unwrap_or_default();
-            let microphone = open_microphone(&input, membership.map(Membership::folder), false)?;
+            let microphone = open_microphone(&input, membership.map(Membership::own_folder), false)?;
             Some((microphone, Membership::begin_talkback(membership)?))
         }
         false => None,

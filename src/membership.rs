@@ -284,7 +284,7 @@ impl Membership {
     }
 
     /// This station's own part of the state folder.
-    pub fn folder(&self) -> &StateFolder {
+    pub fn own_folder(&self) -> &StateFolder {
         &self.own
     }
 
