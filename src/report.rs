@@ -251,13 +251,22 @@ pub fn stations(stations: &[&Station]) -> String {
     }
     let width = stations.iter().map(|station| escaped(&station.name).chars().count()).max().unwrap_or(0);
     let width = width.max("station".len());
-    let mut text =
-        format!("{:width$}  {:23}  {:23}  {:8}  zones\n", "station", "joined", "last here", "volume");
+    let talk = stations.iter().any(|station| station.signer.is_some());
+    let signer = |words: &str| if talk { format!("  {words:19}") } else { String::new() };
+    let mut text = format!(
+        "{:width$}  {:23}  {:23}  {:8}{}  zones\n",
+        "station",
+        "joined",
+        "last here",
+        "volume",
+        signer("talks back as")
+    );
     for station in stations {
         let (joined, seen) = (time(station.joined_unix_s), time(station.last_seen_unix_s));
         let (name, zones) = (escaped(&station.name), station.zones.join(", "));
         let volume = station.volume.map_or("own".to_owned(), |volume| volume.to_string());
-        let line = format!("{name:width$}  {joined}  {seen}  {volume:8}  {}", escaped(&zones));
+        let signer = signer(&station.signer.map_or("-".to_owned(), |key| key.fingerprint().to_string()));
+        let line = format!("{name:width$}  {joined}  {seen}  {volume:8}{signer}  {}", escaped(&zones));
         text.push_str(line.trim_end());
         text.push('\n');
     }

@@ -40,6 +40,7 @@ struct Job {
     signature: Vec<u8>,
     clip: Clip,
     place: Place,
+    is_kept: bool,
     /// What became of it, for the station.
     done: oneshot::Sender<Answer>,
 }
@@ -179,13 +180,14 @@ impl Talkback {
     }
 
     /// Keeps a talkback, and puts it in line to be heard. It is, whatever becomes of its connection.
-    async fn take(self: Arc<Self>, job: Job) {
+    async fn take(self: Arc<Self>, mut job: Job) {
         let keeping = self.archive.keep_talkback(&job.header, &job.encoded, &job.signature, &job.clip);
         // What cannot be written is told by the archive.
         let file = timeout(DISK_PATIENCE, keeping).await.unwrap_or_else(|_| {
             self.warn("the disk takes long to keep it");
             None
         });
+        job.is_kept = file.is_some();
         self.note(&job, None).await;
         self.events.tell(Event::TalkbackReceived {
             talkback: job.header.id.to_string(),

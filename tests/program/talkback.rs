@@ -114,6 +114,9 @@ fn what_is_said_at_a_station_is_heard_kept_and_proven_to_the_bit() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(": good: said by hall-1 "), "{said}");
     let fingerprint = said.trim().rsplit(' ').next().unwrap().to_owned();
+    let mut stations = std::process::Command::new(BULLHORN);
+    let stations = stations.arg("stations").envs(building.environment.iter().cloned()).output().unwrap();
+    assert!(String::from_utf8_lossy(&stations.stdout).contains(&fingerprint));
     assert_eq!(verify(&["--station", &fingerprint], &kept).0, Some(0));
     let (code, said) = verify(&["--announcer", &fingerprint[1..]], &kept);
     assert!(code == Some(1) && said.contains("NOT GOOD: it was signed by"), "{said}");
@@ -300,6 +303,16 @@ fn what_cannot_be_heard_is_kept_and_said_to_be() {
     let kept = building.kept();
     assert!(kept.len() == 1 && building.is_said(&kept[0]));
     assert_eq!(verify(&[], &kept).0, Some(0));
+
+    // Nor without a folder to keep it in: then nothing is left of it, and both know.
+    std::fs::remove_dir_all(kept[0].parent().unwrap()).unwrap();
+    hall.enter();
+    let received = building.announcer.wait_for("talkback-received");
+    assert_eq!(building.announcer.wait_for("talkback-received")["file"], Value::Null, "{received}");
+    for program in [&mut building.announcer, &mut hall] {
+        let refused = program.wait_for("talkback-refused");
+        assert!(refused["reason"].as_str().unwrap().contains("could not be kept"), "{refused}");
+    }
 }
 
 /// At a terminal nothing more is needed than Enter, and one that comes too soon is said to.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{Job, Talkback};
+use super::{Job, Talkback, refused};
 use crate::event::Event;
 use crate::keys::End;
 use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
@@ -23,16 +23,20 @@ impl Player {
     pub async fn run(mut self, mut records: watch::Receiver<bool>) {
         while let Some(job) = self.queue.recv().await {
             let played = self.play(&job, &mut records).await;
-            let end = if played.is_ok() { End::Heard } else { End::Kept };
-            self.talkback.note(&job, Some(end)).await;
             let (talkback, station) = (job.header.id.to_string(), job.header.name.clone());
-            let (event, answer) = match played {
-                Ok(()) => (Event::TalkbackHeard { talkback, station }, Answer::Heard),
-                Err(reason) => {
+            let (end, event, answer) = match played {
+                Ok(()) => (Some(End::Heard), Event::TalkbackHeard { talkback, station }, Answer::Heard),
+                Err(reason) if job.is_kept => {
                     let answer = Answer::Kept { reason: wire::reason(&reason) };
-                    (Event::TalkbackKept { talkback, station, reason }, answer)
+                    (Some(End::Kept), Event::TalkbackKept { talkback, station, reason }, answer)
+                }
+                Err(reason) => {
+                    let reason = format!("it could not be kept, and {reason}");
+                    let answer = refused(&reason);
+                    (None, Event::TalkbackRefused { talkback, station, reason }, answer)
                 }
             };
+            self.talkback.note(&job, end).await;
             self.talkback.events.tell(event);
             let Job { place, done, .. } = job;
             // The station may talk back again when it is told.

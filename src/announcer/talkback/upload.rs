@@ -44,22 +44,31 @@ pub(in crate::announcer) async fn serve<C: Connection>(
     place: door::Place,
     host: &Host,
 ) -> Result<&'static str, LinkError> {
-    let Some(talkback) = &host.talkback else {
-        let answer = refused("this announcer takes no talkback: it was started without --talkback");
-        return say_last(receiver, sender, answer).await;
+    let judging = async {
+        match &host.talkback {
+            None => Ok(Err(refused("this announcer takes no talkback: it was started without --talkback"))),
+            // Only asked whether one would be taken.
+            Some(_) if offer.header.is_empty() => Ok(Err(Answer::Send)),
+            Some(talkback) => {
+                let judged = talkback.judge(&offer, peer).await?;
+                Ok::<_, LinkError>(judged.map(|taken| (talkback, taken)))
+            }
+        }
     };
-    if offer.header.is_empty() {
-        // Only asked whether one would be taken.
-        return say_last(receiver, sender, Answer::Send).await;
-    }
     let judged = tokio::select! {
         biased;
-        judged = talkback.judge(&offer, peer) => judged?,
+        judged = judging => judged?,
         () = place.pushed() => return Ok("others needed its place"),
     };
-    let (header, its_place) = match judged {
+    let (talkback, (header, its_place)) = match judged {
         Ok(taken) => taken,
-        Err(answer) => return say_last(receiver, sender, answer).await,
+        Err(answer) => {
+            return tokio::select! {
+                biased;
+                said = say_last(receiver, sender, answer) => said,
+                () = place.pushed() => Ok("others needed its place"),
+            };
+        }
     };
     drop(place);
     sender.send(&FromAnnouncer::Talkback(Answer::Send)).await?;
@@ -82,7 +91,8 @@ pub(in crate::announcer) async fn serve<C: Connection>(
     };
     let (done, mut outcome) = oneshot::channel();
     let Offer { header: encoded, signature, .. } = offer;
-    tokio::spawn(talkback.clone().take(Job { header, encoded, signature, clip, place: its_place, done }));
+    let job = Job { header, encoded, signature, clip, place: its_place, is_kept: false, done };
+    tokio::spawn(talkback.clone().take(job));
     loop {
         tokio::select! {
             biased;
