@@ -39,7 +39,7 @@ impl Scene {
         let mut hall = building.hall(&disk, "hall-1").await;
         hall.connected().await;
         hall.close().await;
-        Self { building, disk, said: wav(8_000, &clip_of(20_000)) }
+        Self { building, disk, said: wav(8_000, &clip_of(10_000)) }
     }
 
     fn keys(&self) -> StationKeys {
@@ -406,7 +406,7 @@ async fn an_announcer_that_did_not_ask_for_it_takes_none() {
     let mut building = Building::open().await;
     let disk = Disk::new();
     building.hall(&disk, "hall-1").await.close().await;
-    let mut scene = Scene { building, disk, said: wav(8_000, &clip_of(20_000)) };
+    let mut scene = Scene { building, disk, said: wav(8_000, &clip_of(10_000)) };
     let (mut line, answer) = scene.offers(&scene.header(1)).await;
     assert!(refusal(answer).contains("takes no talkback"));
     line.blocks(&scene.said).await;
