@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::support::desks::{Desk, join};
 use crate::support::hallway::{BULLHORN, Environment, Program, STATE, file, wavs};
 use crate::support::pulse::deaf_environment;
 use crate::support::terminal::Terminal;
@@ -357,4 +358,37 @@ fn a_recording_cuts_talkback_off_and_it_is_heard_from_its_start_afterwards() {
     assert_eq!(heard.len(), 44 + 2 * 40_000, "all of it");
     hall.wait_for("played");
     hall.wait_for("talkback-heard");
+}
+
+/// A station of several announcers talks back to each; one of them takes none, and the other is not kept from it.
+#[test]
+fn a_station_talks_back_to_each_of_its_announcers() {
+    let home = tempfile::tempdir().unwrap();
+    let heard = ["porter", "lodge"].map(|name| home.path().join(name));
+    let open = |folder: &Path| {
+        let monitor = format!("file:{}", folder.display());
+        let page = |folder: &Path| Spec::mono(16, 8_000).write(folder, 1_600);
+        Desk::open(page, &["--talkback", "--monitor", &monitor], &vec![])
+    };
+    let page = |folder: &Path| Spec::mono(16, 8_000).write(folder, 1_600);
+    let mut desks = [open(&heard[0]), Desk::open(page, &[], &vec![]), open(&heard[1])];
+    let said = Spec::mono(16, 16_000).write(home.path(), 8_000);
+    let environment = vec![(STATE.to_owned(), home.path().join("state").display().to_string())];
+    let input = format!("file:{}", said.display());
+    let talks = ["--talkback", "--input", &input];
+    let output = file(&home.path().join("played"));
+    let mut hall = join(&desks.iter().collect::<Vec<_>>(), &output, &talks, &environment);
+    hall.enter();
+    let refused = hall.wait_for("talkback-refused");
+    assert!(refused["reason"].as_str().unwrap().contains("takes no talkback"), "{refused}");
+    for _ in 0..2 {
+        hall.wait_for("talkback-heard");
+    }
+    assert_eq!((hall.untaken("recording"), hall.untaken("talkback-sending")), (1, 2));
+    for (desk, heard) in [0, 2].into_iter().zip(&heard) {
+        desks[desk].announcer.wait_for("talkback-heard");
+        let heard = wavs(heard);
+        assert_eq!(heard.len(), 1);
+        assert!(std::fs::read(&heard[0]).unwrap() == std::fs::read(&said).unwrap());
+    }
 }
