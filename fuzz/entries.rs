@@ -12,13 +12,16 @@ use bullhorn::event::Events;
 use bullhorn::handshake::{Contact, Initiator, MESSAGE1_BYTES, MESSAGE2_BYTES, MESSAGE3_BYTES, Responder};
 use bullhorn::invite::{Invite, parse_validity};
 use bullhorn::keys::identity::begin_epoch;
-use bullhorn::keys::{AnnouncerKeys, Heard, KnownStations, NoiseKeys, Pins, StateFolder, StationKeys};
+use bullhorn::keys::{
+    AnnouncerId, AnnouncerKeys, End, Heard, KnownStations, NoiseKeys, Pins, StateFolder, StationKeys, Talked,
+    TalkedMark,
+};
 use bullhorn::outbox::Outbox;
 use bullhorn::priority::Priority;
 use bullhorn::seal::{self, Admission, AnnouncerTime, Claim, TimeNonce, TimeStatement};
 use bullhorn::wire::{
     self, ClipHeader, FRAME_HEADER_BYTES, FrameHeader, FromAnnouncer, FromStation, Message, PREFACE_BYTES,
-    Preface,
+    Preface, TalkbackHeader,
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -136,6 +139,16 @@ pub fn clip_header(bytes: &[u8]) {
     }
 }
 
+/// A talkback header that is read is written as it was read; none is proven without its station's signature.
+pub fn talkback_header(bytes: &[u8]) {
+    let Ok(header) = TalkbackHeader::decode(bytes) else { return };
+    assert_eq!(header.encode(), bytes);
+    assert!(ClipHeader::decode(bytes).is_err(), "it is a clip's as well");
+    let announcer = AnnouncerId::from_bytes(header.announcer);
+    seal::talkback::prove(&header, bytes, &[7; 64], &header.name, &announcer).unwrap_err();
+    let _ = seal::talkback::admit(&header, 1_000_000, None);
+}
+
 /// A preface, then frames to the end of the bytes.
 pub fn frames(bytes: &[u8]) {
     let Some((preface, mut rest)) = bytes.split_first_chunk::<PREFACE_BYTES>() else { return };
@@ -215,6 +228,19 @@ pub fn heard(bytes: &[u8]) {
         if heard.advance(&announcer, Priority::Emergency, mark).is_ok() {
             assert_eq!(Heard::open(&folder).unwrap().mark(&announcer, Priority::Emergency), Some(mark));
         }
+    }
+}
+
+/// How far stations have talked back: what is read is written and read again, with one more.
+pub fn talked(bytes: &[u8]) {
+    for content in with_and_without_checksum("talkback", bytes) {
+        let (_home, folder) = folder_with(&[("talkback", &content)]);
+        let Ok(mut talked) = Talked::open(Some(&folder)) else { continue };
+        let (station, id) = ("ab".repeat(32), wire::ClipId { epoch: 5, sequence: 5 });
+        if talked.advance(&station, TalkedMark { id, end: Some(End::Heard) }) {
+            talked.draft().unwrap().write().unwrap();
+        }
+        assert_eq!(Talked::open(Some(&folder)).unwrap().mark(&station), talked.mark(&station));
     }
 }
 

@@ -7,20 +7,22 @@ mod listener;
 mod memory;
 mod recording;
 mod room;
+mod talkback;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::archive::Archive;
 use crate::event::{Command, Event, Events};
-use crate::loudspeaker::Loudspeaker;
+use crate::keys::KeysError;
+use crate::loudspeaker::SharedLoudspeaker;
 use crate::microphone::Microphone;
 use crate::prepare::Preparation;
 use crate::priority::Priority;
@@ -31,6 +33,7 @@ use desk::Desk;
 use door::Door;
 use listener::TcpDoor;
 use room::Room;
+use talkback::Talkback;
 
 pub use listener::Listen;
 
@@ -58,6 +61,9 @@ pub enum AnnouncerError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),
+    /// How far stations have talked back cannot be read.
+    #[error(transparent)]
+    Talkback(#[from] KeysError),
 }
 
 /// How to announce.
@@ -71,7 +77,7 @@ pub struct Config {
     /// What is done to a sound before it is sent.
     pub preparation: Preparation,
     /// Where each clip is heard before [`Command::Send`] sends it.
-    pub monitor: Option<Loudspeaker>,
+    pub monitor: Option<SharedLoudspeaker>,
     /// The most stations that listen at once; further ones are refused.
     pub max_stations: usize,
     /// The zones announcements are for, until [`Command::Address`]; none means all stations.
@@ -91,6 +97,17 @@ pub struct Config {
     pub site: Option<Arc<Site>>,
     /// Where announcements are archived.
     pub archive: Option<Archive>,
+    /// Where stations that talk back are heard; without it they are refused.
+    pub talkback: Option<Hearing>,
+}
+
+/// Where talkback is heard and kept.
+#[derive(Debug)]
+pub struct Hearing {
+    /// Where it is heard, while the announcer does not record.
+    pub loudspeaker: SharedLoudspeaker,
+    /// Where it is kept.
+    pub archive: Archive,
 }
 
 /// What came of a run.
@@ -125,7 +142,7 @@ pub async fn run(
 pub async fn run_on(
     listener: impl Listen,
     microphone: Microphone,
-    config: Config,
+    mut config: Config,
     commands: mpsc::Receiver<Command>,
     events: Events,
     shutdown: CancellationToken,
@@ -137,8 +154,21 @@ pub async fn run_on(
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let _ends_with_this = closing.clone().drop_guard();
-    let host = Host::new(clock, config.site.clone(), reports);
-    let (room, warnings) = Room::make(config.max_stations);
+    let (is_recording, records) = watch::channel(false);
+    let (talkback, player) = match config.talkback.take() {
+        Some(hearing) => Some(Talkback::open(hearing, config.site.clone(), events.clone())?),
+        None => None,
+    }
+    .unzip();
+    let host = Host::new(clock, config.site.clone(), reports, talkback.clone());
+    let for_talkback = if talkback.is_some() { talkback::MAX_BYTES as u64 } else { 0 };
+    let (room, warnings) = Room::make(config.max_stations, for_talkback);
+    if let Some(player) = player {
+        let closing = closing.clone();
+        tasks.spawn(async move {
+            tokio::select! { biased; () = closing.cancelled() => (), () = player.run(records) => () }
+        });
+    }
     tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });
     for message in warnings {
@@ -148,12 +178,15 @@ pub async fn run_on(
         let message = format!("this run is not written down, and goes on: {}", crate::error_chain(fault));
         events.tell(Event::Warning { message });
     }
-    let desk = Desk::new(microphone, config, room.stations, events, clock)?;
+    let desk = Desk::new(microphone, config, room.stations, events, clock, is_recording)?;
     let summary = desk.run(inbox, commands, shutdown).await;
     closing.cancel();
     tasks.close();
     // A connection that does not end in time has lost nothing: every verdict is given.
     let _ = tokio::time::timeout(LEAVE_DEADLINE, tasks.wait()).await;
+    if let Some(talkback) = talkback {
+        talkback.archive().close(LEAVE_DEADLINE).await;
+    }
     Ok(summary)
 }
 

@@ -1,4 +1,4 @@
-//! The archive: every announcement as a WAV file, and what became of it in an append-only log.
+//! The archive: every announcement, and every talkback, as a WAV file, and what became of it in an append-only log.
 //!
 //! A folder of the user's, with files named `TIME-WHO-HASH.wav` (UTC, the announcer's fingerprint or `open`, the
 //! start of the SHA-256) and a log of JSON lines a month. One task does all the writing, on a thread for such
@@ -18,9 +18,10 @@ use tokio::sync::oneshot;
 use crate::batches::work_through;
 use crate::clip::{Clip, hex};
 use crate::event::{Event, Events, Outcome, WeakEvents};
-use crate::keys::AnnouncerId;
+use crate::keys::{AnnouncerId, Fingerprint};
 use crate::wire::{AnnouncerKey, ClipHeader};
 
+mod talkback;
 mod verify;
 
 pub use verify::{Verified, VerifyError, verify};
@@ -97,6 +98,21 @@ pub(crate) enum Line {
         outcome: Outcome,
         reason: String,
     },
+    /// A station talked back.
+    Talkback {
+        unix_ms: u64,
+        talkback: String,
+        file: String,
+        station: String,
+        /// The station's Ed25519 key in hex; none in open mode.
+        signer: Option<String>,
+        created_unix_ms: u64,
+        sha256: String,
+        /// As it was signed, in hex.
+        header: String,
+        /// In hex; empty in open mode.
+        signature: String,
+    },
 }
 
 enum Job {
@@ -113,6 +129,7 @@ enum Job {
         outcome: Outcome,
         reason: String,
     },
+    Talkback(Box<talkback::Said>),
     Close {
         done: oneshot::Sender<()>,
     },
@@ -207,6 +224,7 @@ impl Writer {
                     let unix_ms = now_unix_ms();
                     self.line(&Line::Outcome { unix_ms, clip, file, station, outcome, reason })
                 }
+                Job::Talkback(said) => self.talkback(*said),
                 Job::Close { done } => {
                     let _ = done.send(());
                     continue;
@@ -224,13 +242,8 @@ impl Writer {
         announcer: Option<AnnouncerKey>,
         clip: &Clip,
     ) -> Result<(), ArchiveError> {
-        let kept = self.retain(clip.wav().len() as u64, header.created_unix_ms);
-        let who = announcer.map(|key| AnnouncerId::from_bytes(key).fingerprint().to_string());
-        let who = who.as_deref().unwrap_or("open").replace(|c: char| !c.is_ascii_alphanumeric(), "");
-        let stamp = stamp(header.created_unix_ms);
-        let file = format!("{stamp}-{who}-{}.wav", hex(&header.sha256[..4]));
-        write_whole(&self.folder, &file, clip.wav())
-            .map_err(|source| ArchiveError::Write { path: self.folder.join(&file), source })?;
+        let who = announcer.map(|key| AnnouncerId::from_bytes(key).fingerprint());
+        let (file, kept) = self.write(header.created_unix_ms, who, clip)?;
         if self.files.len() >= MAX_REMEMBERED {
             self.files.clear();
         }
@@ -250,9 +263,25 @@ impl Writer {
         kept
     }
 
+    /// Writes a clip to a file; its name, and whether there was room made for it.
+    fn write(
+        &self,
+        created_unix_ms: u64,
+        who: Option<Fingerprint>,
+        clip: &Clip,
+    ) -> Result<(String, Result<(), ArchiveError>), ArchiveError> {
+        let kept = self.retain(clip.wav().len() as u64, created_unix_ms);
+        let who = who.map_or_else(|| "open".to_owned(), |who| who.to_string().replace('-', ""));
+        let file = format!("{}-{who}-{}.wav", stamp(created_unix_ms), hex(&clip.sha256()[..4]));
+        write_whole(&self.folder, &file, clip.wav())
+            .map_err(|source| ArchiveError::Write { path: self.folder.join(&file), source })?;
+        Ok((file, kept))
+    }
+
     fn line(&self, line: &Line) -> Result<(), ArchiveError> {
         let (unix_ms, file) = match line {
-            Line::Announcement { created_unix_ms, file, .. } => (*created_unix_ms, Some(file)),
+            Line::Announcement { created_unix_ms, file, .. }
+            | Line::Talkback { created_unix_ms, file, .. } => (*created_unix_ms, Some(file)),
             Line::Outcome { unix_ms, file, .. } => (*unix_ms, file.as_ref()),
         };
         let month = file.map_or_else(|| stamp(unix_ms), Clone::clone);
@@ -307,7 +336,7 @@ impl Writer {
         };
         if !std::mem::replace(&mut self.is_troubled, true) {
             let message =
-                format!("announcements are not archived, and go on: {}", crate::error_chain(&error));
+                format!("what is said is not archived, and all else goes on: {}", crate::error_chain(&error));
             self.events.tell(Event::Warning { message });
         }
     }

@@ -2,6 +2,7 @@
 
 mod site;
 mod speaking;
+mod talkback;
 mod values;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::volume::Volume;
 
 pub use self::site::{InviteOptions, StationsAction, StationsOptions, VolumeOrOwn};
 pub use self::speaking::{Before, HOLD_LENGTH, Speaking};
+pub use self::talkback::TalkbackOptions;
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
 use self::values::{clip_length, delay_us, keep, legal_name, listen_address, max_stations, wait};
 
@@ -58,7 +60,7 @@ pub enum Role {
     Invite(InviteOptions),
     /// List the stations that have joined this announcer, shut one out, or say how loud one plays
     Stations(StationsOptions),
-    /// Check that archived announcements are what was announced, and by whom
+    /// Check that archived announcements and talkback are what was said, and by whom
     Verify(Verify),
     /// List the microphones and loudspeakers of this computer
     Devices,
@@ -195,6 +197,9 @@ impl Announce {
 A station waits for its announcer for as long as it takes, and finds it again by
 itself after a power cut or a network fault. Stop it with Ctrl-C.
 
+With --talkback, Enter records and sends it to the announcer; without a terminal,
+every line on standard input does so once.
+
 Examples:
   bullhorn speaker office-pc               the announcer is office-pc
   bullhorn speaker desk-a desk-b           it has two, which have both been joined
@@ -202,7 +207,8 @@ Examples:
   bullhorn speaker office-pc --delay -20   its amplifier takes 20 ms
   bullhorn speaker office-pc --volume -6   6 dB quieter than it was sent
   bullhorn speaker office-pc --output file:recordings
-                                           keep WAV files instead of playing")]
+                                           keep WAV files instead of playing
+  bullhorn speaker office-pc --talkback    press Enter, and speak to the announcer")]
 pub struct Speaker {
     /// The announcer's computer: a name or an address, with :PORT if it is not 7766; up to 16 of them. Their pages
     /// never sound at once: the more urgent goes first, otherwise they are played in order
@@ -255,6 +261,11 @@ pub struct Speaker {
     /// Where keys are kept.
     #[command(flatten)]
     pub state: State,
+
+    // Last, since its heading goes for all that follows.
+    /// What is said back.
+    #[command(flatten)]
+    pub talkback: TalkbackOptions,
 }
 
 /// How much of an archive is kept.
@@ -279,12 +290,12 @@ impl RetentionOptions {
     }
 }
 
-/// Check archived announcements.
+/// Check archived announcements and talkback.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each file must lie beside the log of its archive, under the name it was given.
 
-Exit status: 0 if every file is what was announced and signed, 1 if not.
+Exit status: 0 if every file is what was announced or said, and signed, 1 if not.
 
 Example:
   bullhorn verify /var/lib/bullhorn/archive/20261121T*.wav")]
@@ -296,6 +307,10 @@ pub struct Verify {
     /// They must be signed by the announcer of this fingerprint
     #[arg(long, value_name = "FINGERPRINT")]
     pub announcer: Option<String>,
+
+    /// They must be talkback, signed by the station of this fingerprint
+    #[arg(long, value_name = "FINGERPRINT", conflicts_with = "announcer")]
+    pub station: Option<String>,
 }
 
 /// Where keys are kept.

@@ -152,6 +152,7 @@ impl Demo {
                 delay_us: 0,
                 volume: Volume::FULL,
                 archive: None,
+                talkback: None,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();
@@ -171,6 +172,7 @@ impl Demo {
             lines: false,
             site: Some(site),
             archive: None,
+            talkback: None,
         };
         let summary = announcer::run(listener, self.microphone, config, commands, events, shutdown).await?;
         leaving.cancel();

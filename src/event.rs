@@ -252,6 +252,57 @@ pub enum Event {
         /// One sentence.
         message: String,
     },
+    /// A station talks back to an announcer.
+    TalkbackSending {
+        /// The talkback's id.
+        talkback: String,
+        /// The station's name.
+        station: String,
+        /// The announcer's address as dialled.
+        announcer: String,
+        /// Its length in milliseconds.
+        length_ms: u64,
+        /// SHA-256 of the WAV, in hex.
+        sha256: String,
+    },
+    /// A talkback has come to the announcer whole, and is what its station said.
+    TalkbackReceived {
+        /// The talkback's id.
+        talkback: String,
+        /// The station's name.
+        station: String,
+        /// Its length in milliseconds.
+        length_ms: u64,
+        /// SHA-256 of the WAV, in hex.
+        sha256: String,
+        /// Where it is kept; none where it cannot be.
+        file: Option<PathBuf>,
+    },
+    /// A talkback was heard: the announcer's loudspeaker played it to its last sample.
+    TalkbackHeard {
+        /// The talkback's id.
+        talkback: String,
+        /// The station's name.
+        station: String,
+    },
+    /// A talkback was kept, and could not be heard.
+    TalkbackKept {
+        /// The talkback's id.
+        talkback: String,
+        /// The station's name.
+        station: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A talkback was, as far as is known here, neither heard nor kept.
+    TalkbackRefused {
+        /// The talkback's id.
+        talkback: String,
+        /// The station's name.
+        station: String,
+        /// Why, in words.
+        reason: String,
+    },
 }
 
 /// How a clip ended for one station: the last word, given once.

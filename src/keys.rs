@@ -12,14 +12,18 @@ pub mod heard;
 pub mod identity;
 pub mod known;
 pub mod pins;
+pub mod talked;
 
 pub(crate) mod checked;
 
 pub use folder::{Claimed, StateFolder};
 pub use heard::{Heard, Mark, Voice};
-pub use identity::{AnnouncerId, AnnouncerKeys, Fingerprint, NoiseKeys, NoisePublicKey, StationKeys};
+pub use identity::{
+    AnnouncerId, AnnouncerKeys, Fingerprint, NoiseKeys, NoisePublicKey, StationId, StationKeys,
+};
 pub use known::{Admitted, Changes, Draft, KnownStations, MAX_STATIONS, Station};
 pub use pins::{AnnouncerChanged, Pin, Pins};
+pub use talked::{End, Talked, TalkedMark};
 
 /// What can go wrong with the state folder and what lies in it.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +125,19 @@ pub enum KeysError {
     /// No station of that name has joined.
     #[error("no station named {0} has joined: `bullhorn stations` lists those that have")]
     NoSuchStation(String),
+    /// A station's talkback is signed by another key than before.
+    #[error(
+        "the talkback of {name} is signed by another key ({found}) than before ({pinned}): if that station was set up \
+         anew, run `bullhorn stations remove {name}` and invite it again"
+    )]
+    SignerChanged {
+        /// The station.
+        name: String,
+        /// The key that was pinned.
+        pinned: Fingerprint,
+        /// The key that came.
+        found: Fingerprint,
+    },
     /// The site has as many stations as it may.
     #[error("{} stations have joined, which is the limit: remove one first", known::MAX_STATIONS)]
     TooManyStations,

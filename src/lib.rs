@@ -12,6 +12,9 @@
 //!                              receipts  ◀════════════════════ verified · played · failed
 //! ```
 //!
+//! Talkback goes the other way, over a connection of its own: [`speaker::talkback`] records and signs, the announcer
+//! verifies, keeps and plays.
+//!
 //! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound;
 //! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.
 #![forbid(unsafe_code)]

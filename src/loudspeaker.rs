@@ -91,6 +91,9 @@ pub struct PlayReport {
     pub underruns: u32,
 }
 
+/// A loudspeaker that several use, one at a time.
+pub type SharedLoudspeaker = Arc<tokio::sync::Mutex<Loudspeaker>>;
+
 /// A loudspeaker that is open and silent.
 #[derive(Debug)]
 pub struct Loudspeaker(Kind);
@@ -102,6 +105,11 @@ enum Kind {
 }
 
 impl Loudspeaker {
+    /// For several to use, one at a time.
+    pub fn shared(self) -> SharedLoudspeaker {
+        Arc::new(tokio::sync::Mutex::new(self))
+    }
+
     /// Opens a device, which plays silence from now on, or a folder. Blocks until it is open, 8 s at most.
     ///
     /// # Errors

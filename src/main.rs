@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use bullhorn::prepare::PrepareError;
 use bullhorn::report;
 use bullhorn::site::{self, Site};
 use bullhorn::speaker;
+use bullhorn::speaker::talkback::Talkback;
 use clap::Parser;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
@@ -44,6 +45,8 @@ const MAX_WAITING_COMMANDS: usize = 16;
 
 /// The file in the state folder that names the microphone that worked last.
 const WORKING_INPUT: &str = "input";
+/// The folder in it for what stations say, unless there is an archive.
+const TALKBACK: &str = "talkback-clips";
 /// Names the port that the announcer listened on last, for `bullhorn invite`.
 const LAST_PORT: &str = "port";
 
@@ -60,6 +63,13 @@ struct ListenError {
     address: SocketAddr,
     source: io::Error,
 }
+
+/// Nothing is kept without a folder.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--talkback with --open needs --archive DIR: what is said is kept, and --open has no folder of its own for it"
+)]
+struct NeedsArchive;
 
 /// An option for people, where there are none.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +100,7 @@ fn main() -> ExitCode {
             let is_usage = error.is::<InviteError>()
                 || error.is::<PrepareError>()
                 || error.is::<NeedsTerminal>()
+                || error.is::<NeedsArchive>()
                 || error.is::<cli::ArgumentError>();
             if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
@@ -136,6 +147,9 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
             return Err(NeedsTerminal { option }.into());
         }
     }
+    if speaking.talkback && options.open && options.archive.is_none() {
+        return Err(NeedsArchive.into());
+    }
     // A file that is trimmed may be shorter than it looks; it is judged when it is announced.
     options.length().map_or(Ok(()), |length| preparation.check(length))?;
     let sounds = speaking.sounds.as_deref().map(Sounds::open).transpose()?;
@@ -148,8 +162,8 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     {
         preparation.check(length)?;
     }
-    let monitor = match speaking.review {
-        true => Some(Loudspeaker::open(speaking.monitor.as_ref().unwrap_or(&Output::Default))?),
+    let monitor = match speaking.review || speaking.talkback {
+        true => Some(open_monitor(speaking.monitor.as_ref(), speaking.review)?.shared()),
         false => None,
     };
     let site = folder.as_ref().map(Site::open).transpose()?.map(Arc::new);
@@ -158,11 +172,22 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
     let setup = console::Setup { mode, holds: speaking.hold, sounds };
     let archive = options.archive.as_deref().map(keep).transpose()?;
+    let talkback = match (&monitor, &folder) {
+        (Some(loudspeaker), folder) if speaking.talkback => {
+            let own = folder.as_ref().map(|folder| folder.path().join(TALKBACK));
+            let archive = match (&archive, own) {
+                (Some(archive), _) => archive.clone(),
+                (None, own) => keep(&own.ok_or(NeedsArchive)?)?,
+            };
+            Some(announcer::Hearing { loudspeaker: loudspeaker.clone(), archive })
+        }
+        _ => None,
+    };
     let config = announcer::Config {
         length: options.length(),
         rate_hz: options.rate_hz,
         preparation,
-        monitor,
+        monitor: monitor.filter(|_| speaking.review),
         max_stations: options.max_stations,
         zones: options.zones,
         priority: options.priority,
@@ -172,6 +197,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         lines: mode != Mode::Terminal,
         site: site.clone(),
         archive,
+        talkback,
     };
     let address = options.listen;
     let ended = runtime.block_on(async {
@@ -225,20 +251,41 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     // All of them have the station's own folder.
     let membership = memberships.first().and_then(Option::as_ref);
     let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership)?;
+    let talks = match options.talkback.talkback {
+        true => {
+            let input = options.talkback.input.clone().unwrap_or_default();
+            let microphone = open_microphone(&input, membership.map(Membership::own_folder), false)?;
+            Some((microphone, Membership::begin_talkback(membership)?))
+        }
+        false => None,
+    };
     let announcer = |(cli::Target { host, port }, membership)| speaker::Announcer { host, port, membership };
     let announcers = options.announcers.into_iter().zip(memberships).map(announcer).collect();
     let (events, shown) = Events::channel();
     let keep = |folder| Archive::open(folder, options.retention.retention(), events.clone());
     let archive = options.keep_clips.as_deref().map(keep).transpose()?;
     let (delay_us, volume) = (options.delay, options.volume);
-    let config = speaker::Config { announcers, name, zones: options.zones, delay_us, volume, archive };
     let mode = Mode::choose(options.events.is_some(), false);
+    let (commands, talkback) = match talks {
+        Some((microphone, epoch)) => {
+            let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
+            let (length, lines) = (options.talkback.seconds, !io::stdin().is_terminal());
+            let talkback = Talkback { microphone, length, commands: asked, lines, epoch };
+            (Some(commands), Some(talkback))
+        }
+        None => (None, None),
+    };
+    if commands.is_some() && mode == Mode::Prose && io::stdin().is_terminal() {
+        writeln!(io::stdout(), "press Enter to talk back")?;
+    }
+    let zones = options.zones;
+    let config = speaker::Config { announcers, name, zones, delay_us, volume, archive, talkback };
     let ended = runtime.block_on(async {
         let shutdown = on_signals()?;
         if options.open {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
-        let console = tokio::spawn(console::run(shown, None, mode.into()));
+        let console = tokio::spawn(console::run(shown, commands, mode.into()));
         speaker::run(config, loudspeaker, events, shutdown).await?;
         console.await??;
         Ok(true)
@@ -267,6 +314,15 @@ fn open_microphone(input: &Input, folder: Option<&StateFolder>, once: bool) -> R
         (Err(error), Some(folder)) if !once && folder.holds(WORKING_INPUT, &name) => {
             Ok(Microphone::await_device(input, error)?)
         }
+        (opened, _) => Ok(opened?),
+    }
+}
+
+/// Opens the loudspeaker that the announcer hears on. Where it only hears talkback, the system's own is waited for: what
+/// is said meanwhile is kept.
+fn open_monitor(output: Option<&Output>, reviews: bool) -> Result<Loudspeaker, Failure> {
+    match (Loudspeaker::open(output.unwrap_or(&Output::Default)), output) {
+        (Err(error), None) if !reviews => Ok(Loudspeaker::await_device(&Output::Default, error)?),
         (opened, _) => Ok(opened?),
     }
 }
@@ -352,12 +408,14 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
 
 fn verify(options: &cli::Verify) -> Result<bool, Failure> {
     let mut all_good = true;
+    let wanted = options.announcer.as_deref().or(options.station.as_deref());
     for path in &options.files {
         let name = path.display();
-        let sentence = match archive::verify(path, options.announcer.as_deref()) {
-            Ok(Verified { header, announcer }) => {
-                let time = report::time(header.created_unix_ms / 1_000);
-                format!("{name}: good: announced {time}, signed by {announcer}")
+        let sentence = match archive::verify(path, wanted) {
+            Ok(Verified { created_unix_ms, signer, station }) => {
+                let time = report::time(created_unix_ms / 1_000);
+                let said = station.map_or("announced".to_owned(), |station| format!("said by {station}"));
+                format!("{name}: good: {said} {time}, signed by {signer}")
             }
             Err(error) => {
                 all_good = false;

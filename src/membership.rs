@@ -9,6 +9,7 @@ use crate::diary::{Diary, Note, Noting};
 use crate::event::Events;
 use crate::handshake::Contact;
 use crate::invite::Invite;
+use crate::keys::identity::{begin_epoch, fresh_epoch, next_epoch};
 use crate::keys::{
     AnnouncerChanged, AnnouncerId, Heard, KeysError, NoiseKeys, NoisePublicKey, Pin, Pins, StateFolder,
     StationKeys, introduce_locally,
@@ -66,6 +67,25 @@ pub enum MembershipError {
     /// What it says is out of bounds.
     #[error(transparent)]
     Wire(#[from] WireError),
+}
+
+/// What a station shows to an announcer that has welcomed it, where it talks back.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// What it proves itself and signs with.
+    pub keys: StationKeys,
+    /// Whom it expects.
+    pub pin: Pin,
+    /// The announcer's time.
+    pub time: AnnouncerTime,
+    address: String,
+}
+
+impl Credentials {
+    /// What to show, and whom to expect.
+    pub fn introduction(&self) -> (&NoiseKeys, Contact<'_>, &str) {
+        (self.keys.noise(), Contact::Pinned(self.pin.noise), &self.address)
+    }
 }
 
 /// A station of a site, or one that is about to join.
@@ -242,6 +262,30 @@ impl Membership {
             self.time = Some(read_time(&pin.announcer, nonce, statement, asked)?);
         }
         Ok(())
+    }
+
+    /// What it talks back with; `None` before the announcer's welcome.
+    pub fn credentials(&self) -> Option<Credentials> {
+        let (pin, time) = (*self.pin()?, self.time?);
+        Some(Credentials { keys: self.keys.clone(), pin, time, address: self.address.clone() })
+    }
+
+    /// Begins a run in which it talks back: a number above that of every such run before; in open mode, without a
+    /// membership, for as long as the clock goes forward. A disk that cannot be written is no reason not to.
+    ///
+    /// # Errors
+    /// Those of reading the state folder.
+    pub fn begin_talkback(member: Option<&Self>) -> Result<u64, KeysError> {
+        let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match member {
+            Some(Self { own, .. }) => begin_epoch(own, now_unix_s).or_else(|_| next_epoch(own, now_unix_s)),
+            None => fresh_epoch(now_unix_s),
+        }
+    }
+
+    /// This station's own part of the state folder.
+    pub fn own_folder(&self) -> &StateFolder {
+        &self.own
     }
 
     /// What a clip of that priority is admitted by; `None` before the announcer's welcome.

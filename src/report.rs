@@ -106,6 +106,20 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::Connected { announcer } => format!("connected to {announcer}"),
         Event::Waiting { announcer, reason } => format!("waiting for {announcer}: {reason}"),
         Event::Warning { message } => format!("warning: {message}"),
+        Event::TalkbackSending { talkback, announcer, length_ms, .. } => {
+            format!("sending {talkback} to {announcer}: {} s", seconds(*length_ms))
+        }
+        Event::TalkbackReceived { station, length_ms, file, .. } => {
+            let kept = file.as_ref().map_or("not kept".into(), |file| format!("kept as {}", file.display()));
+            format!("{station} says: {} s, {kept}", seconds(*length_ms))
+        }
+        Event::TalkbackHeard { talkback, station } => format!("{talkback} of {station} was heard"),
+        Event::TalkbackKept { talkback, station, reason } => {
+            format!("{talkback} of {station} was kept, not heard: {reason}")
+        }
+        Event::TalkbackRefused { talkback, station, reason } => {
+            format!("{talkback} of {station} was not taken: {reason}")
+        }
     };
     Some(escaped(&sentence).into_owned())
 }
@@ -237,13 +251,22 @@ pub fn stations(stations: &[&Station]) -> String {
     }
     let width = stations.iter().map(|station| escaped(&station.name).chars().count()).max().unwrap_or(0);
     let width = width.max("station".len());
-    let mut text =
-        format!("{:width$}  {:23}  {:23}  {:8}  zones\n", "station", "joined", "last here", "volume");
+    let talk = stations.iter().any(|station| station.signer.is_some());
+    let signer = |words: &str| if talk { format!("  {words:19}") } else { String::new() };
+    let mut text = format!(
+        "{:width$}  {:23}  {:23}  {:8}{}  zones\n",
+        "station",
+        "joined",
+        "last here",
+        "volume",
+        signer("talks back as")
+    );
     for station in stations {
         let (joined, seen) = (time(station.joined_unix_s), time(station.last_seen_unix_s));
         let (name, zones) = (escaped(&station.name), station.zones.join(", "));
         let volume = station.volume.map_or("own".to_owned(), |volume| volume.to_string());
-        let line = format!("{name:width$}  {joined}  {seen}  {volume:8}  {}", escaped(&zones));
+        let signer = signer(&station.signer.map_or("-".to_owned(), |key| key.fingerprint().to_string()));
+        let line = format!("{name:width$}  {joined}  {seen}  {volume:8}{signer}  {}", escaped(&zones));
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -261,6 +284,7 @@ mod tests {
     fn one_of_each() -> Vec<Event> {
         let clip = || String::from("5f3a9c21-3");
         let station = || String::from("hall-1");
+        let talkback = || String::from("6b2f1d80-1");
         vec![
             Event::Listening { address: "0.0.0.0:7766".into() },
             Event::StationJoined {
@@ -331,6 +355,27 @@ mod tests {
             Event::Connected { announcer: "office-pc:7766".into() },
             Event::Waiting { announcer: "office-pc:7766".into(), reason: "connection refused".into() },
             Event::Warning { message: "the clip is silent: check the microphone USB microphone".into() },
+            Event::TalkbackSending {
+                talkback: talkback(),
+                station: station(),
+                announcer: "office-pc:7766".into(),
+                length_ms: 5000,
+                sha256: "9b74c9897bac770ffc029102a200c5de5c1f0d6b8f4b4d6c7e8a1f2b3c4d5e6f".into(),
+            },
+            Event::TalkbackReceived {
+                talkback: talkback(),
+                station: station(),
+                length_ms: 5000,
+                sha256: "9b74c9897bac770ffc029102a200c5de5c1f0d6b8f4b4d6c7e8a1f2b3c4d5e6f".into(),
+                file: Some("pages/20261121T051643.123Z-abcdefghijklmnop-9b74c989.wav".into()),
+            },
+            Event::TalkbackHeard { talkback: talkback(), station: station() },
+            Event::TalkbackKept { talkback: talkback(), station: station(), reason: "no sound".into() },
+            Event::TalkbackRefused {
+                talkback: talkback(),
+                station: station(),
+                reason: "this announcer takes no talkback".into(),
+            },
         ]
     }
 

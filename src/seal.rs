@@ -22,6 +22,8 @@ use tokio::time::Instant;
 use crate::clip::{ClipError, Format};
 use crate::keys::{AnnouncerId, AnnouncerKeys, KeysError, Mark, random};
 
+pub mod talkback;
+
 const HEADER_DOMAIN: &[u8] = b"bullhorn clip header v1\0";
 const TIME_DOMAIN: &[u8] = b"bullhorn announcer time v1\0";
 /// An announcer that takes longer to state its time is not believed: the handshake's own deadline.
@@ -41,20 +43,21 @@ pub type SignatureBytes = [u8; 64];
 
 /// Signs a clip's header, exactly as it is sent.
 pub fn sign(announcer: &AnnouncerKeys, header: &[u8]) -> SignatureBytes {
-    announcer.sign(&message(HEADER_DOMAIN, &announcer.id(), &[header]))
+    announcer.sign(&message(HEADER_DOMAIN, announcer.id().as_bytes(), &[header]))
 }
 
 /// Whether an announcer signed these bytes as a clip's header.
 pub fn verify(announcer: &AnnouncerId, header: &[u8], signature: &SignatureBytes) -> bool {
-    verify_message(announcer, &message(HEADER_DOMAIN, announcer, &[header]), signature)
+    let message = message(HEADER_DOMAIN, announcer.as_bytes(), &[header]);
+    verify_message(announcer.as_bytes(), &message, signature)
 }
 
-fn message(domain: &[u8], announcer: &AnnouncerId, parts: &[&[u8]]) -> Vec<u8> {
-    [&[domain, announcer.as_bytes()], parts].concat().concat()
+fn message(domain: &[u8], signer: &[u8; 32], parts: &[&[u8]]) -> Vec<u8> {
+    [&[domain, signer.as_slice()], parts].concat().concat()
 }
 
-fn verify_message(announcer: &AnnouncerId, message: &[u8], signature: &SignatureBytes) -> bool {
-    VerifyingKey::from_bytes(announcer.as_bytes())
+fn verify_message(signer: &[u8; 32], message: &[u8], signature: &SignatureBytes) -> bool {
+    VerifyingKey::from_bytes(signer)
         .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
 }
 
@@ -85,11 +88,13 @@ impl TimeStatement {
     /// States the announcer's time.
     pub fn sign(announcer: &AnnouncerKeys, nonce: TimeNonce, unix_ms: u64) -> Self {
         let parts: [&[u8]; 2] = [&nonce.0, &unix_ms.to_be_bytes()];
-        Self { unix_ms, signature: announcer.sign(&message(TIME_DOMAIN, &announcer.id(), &parts)) }
+        let signature = announcer.sign(&message(TIME_DOMAIN, announcer.id().as_bytes(), &parts));
+        Self { unix_ms, signature }
     }
 
     fn is_by(&self, announcer: &AnnouncerId, nonce: TimeNonce) -> bool {
         let parts: [&[u8]; 2] = [&nonce.0, &self.unix_ms.to_be_bytes()];
+        let announcer = announcer.as_bytes();
         verify_message(announcer, &message(TIME_DOMAIN, announcer, &parts), &self.signature)
     }
 }

@@ -9,7 +9,7 @@ use crate::invite::{Invite, InviteBook, InviteId, InviteSecret};
 use crate::keys::identity::{begin_epoch, next_epoch};
 use crate::keys::{
     Admitted, AnnouncerKeys, Changes, Claimed, Draft, KeysError, KnownStations, NoiseKeys, NoisePublicKey,
-    StateFolder, Station,
+    StateFolder, Station, StationId,
 };
 use crate::link::{Gate, Peer};
 use crate::seal::{self, AnnouncerClock, TimeNonce, TimeStatement};
@@ -151,6 +151,23 @@ impl Site {
     /// Whether a station that was let in has been shut out since, as [`Self::changes`] found it last.
     pub fn has_shut_out(&self, peer: &Peer, name: &str) -> bool {
         self.known().station(&peer.key).is_none_or(|station| station.name != name)
+    }
+
+    /// The name that a station has joined under.
+    pub fn name_of(&self, peer: &Peer) -> Option<String> {
+        self.known().station(&peer.key).map(|station| station.name.clone())
+    }
+
+    /// Pins the key that signs a station's talkback, or holds it against the one that is pinned. Blocks while the disk
+    /// hangs, and nobody else meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`KnownStations::draft_signer`], and those of writing.
+    pub fn pin_signer(&self, peer: &Peer, name: &str, signer: StationId) -> Result<(), KeysError> {
+        if self.known().station(&peer.key).is_some_and(|it| it.name == name && it.signer == Some(signer)) {
+            return Ok(());
+        }
+        self.write(|known| known.draft_signer(&peer.key, name, signer))
     }
 
     /// Writes with nothing locked but the folder, which comes before the list.

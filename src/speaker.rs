@@ -4,6 +4,7 @@ mod arbiter;
 mod network;
 pub mod redial;
 mod session;
+pub mod talkback;
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +12,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,7 @@ use arbiter::Arbiter;
 use network::Tcp;
 use redial::{DIAL_DEADLINE, Redial};
 use session::{Memory, Session};
+use talkback::{Talkback, Uplink};
 
 pub use network::Network;
 
@@ -65,6 +68,8 @@ pub struct Config {
     pub volume: Volume,
     /// Where clips are kept.
     pub archive: Option<Archive>,
+    /// What it talks back with; without it nothing is ever recorded.
+    pub talkback: Option<Talkback>,
 }
 
 /// One of a station's announcers.
@@ -146,25 +151,34 @@ pub async fn run_on(
     shutdown: CancellationToken,
 ) -> Result<(), SpeakerError> {
     let (instance, health) = (getrandom::u64().map_err(SpeakerError::Random)?, loudspeaker.health());
-    let announcers = std::mem::take(&mut config.announcers);
-    let mut networks: Vec<_> = networks.into_iter().map(|network| (network, false)).collect();
+    let (announcers, talkback) = (std::mem::take(&mut config.announcers), config.talkback.take());
+    let mut networks: Vec<_> = networks.into_iter().map(Mutex::new).collect();
+    let mut is_found = false;
     // One of several may be away, and its name with it: it is looked for while the others are served.
-    if let ([(network, is_found)], [Announcer { host, port, .. }]) = (&mut networks[..], &announcers[..]) {
-        let found = network.find(host, *port).await;
+    if let ([network], [Announcer { host, port, .. }]) = (&mut networks[..], &announcers[..]) {
+        let found = network.get_mut().find(host, *port).await;
         found.map_err(|source| SpeakerError::Resolve { host: host.clone(), source })?;
-        *is_found = true;
+        is_found = true;
     }
     let watch = tell_health(config.name.clone(), health.clone(), events.clone());
     let station = Station { config, arbiter: Arbiter::new(loudspeaker), events, shutdown };
-    let serve_one = |((network, is_found), mut announcer): (_, Announcer)| {
+    let (mut served, mut uplinks) = (Vec::new(), Vec::new());
+    for (network, mut announcer) in networks.iter().zip(announcers) {
         let memory = Memory::new(instance, announcer.membership.take(), health.clone());
-        Box::pin(station.serve(network, announcer, memory, is_found))
+        uplinks.push(Uplink { address: announcer.address(), network, welcome: memory.welcome.subscribe() });
+        served.push(Box::pin(station.serve(network, announcer, memory, is_found)));
+    }
+    let talks = async {
+        match talkback {
+            Some(talkback) => talkback::serve(talkback, uplinks, &station.config.name, &station.events).await,
+            None => std::future::pending().await,
+        }
     };
-    let served = networks.into_iter().zip(announcers).map(serve_one).collect();
     tokio::select! {
         biased;
         () = all(served) => (),
         never = watch => match never {},
+        never = talks => match never {},
     }
     if let Some(archive) = &station.config.archive {
         archive.close(LEAVE_DEADLINE).await;
@@ -193,7 +207,7 @@ impl Station {
     /// Dials an announcer and takes its clips, again and again, until the station is told to leave.
     async fn serve(
         &self,
-        mut network: impl Network,
+        network: &Mutex<impl Network>,
         announcer: Announcer,
         mut memory: Memory,
         mut is_found: bool,
@@ -214,13 +228,14 @@ impl Station {
             };
             let connect = async {
                 if !is_found {
-                    let look_up = timeout(DIAL_DEADLINE, network.find(&announcer.host, announcer.port)).await;
-                    look_up
+                    let find = async { network.lock().await.find(&announcer.host, announcer.port).await };
+                    timeout(DIAL_DEADLINE, find)
+                        .await
                         .map_err(|_| DialError::Lookup(io::ErrorKind::TimedOut.into()))?
                         .map_err(DialError::Lookup)?;
                     is_found = true;
                 }
-                dial(&mut network, &mut memory.membership).await
+                dial(network, &mut memory.membership).await
             };
             let end = tokio::select! {
                 biased;
@@ -251,10 +266,11 @@ impl Station {
                     }
                 }
             }
+            let random = network.lock().await.random();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = sleep(redial.pause(refused, network.random(), Instant::now())) => (),
+                () = sleep(redial.pause(refused, random, Instant::now())) => (),
             }
         }
     }
@@ -275,11 +291,11 @@ async fn tell_health(station: String, mut health: HealthWatch, events: Events) -
 }
 
 async fn dial<N: Network>(
-    network: &mut N,
+    network: &Mutex<N>,
     membership: &mut Option<Membership>,
 ) -> Result<(StationLink<N::Connection>, Option<NoisePublicKey>), DialError> {
     let introduction = membership.as_mut().map(Membership::introduction).transpose()?;
-    let connect = network.connect();
+    let connect = async { network.lock().await.connect().await };
     let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))?;
     let stream = stream.map_err(LinkError::from)?;
     stream.prepare().map_err(LinkError::from)?;

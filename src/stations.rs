@@ -302,7 +302,10 @@ impl Stations {
                 self.has_fault(&name, fault, now);
                 true
             }
-            FromStation::Hello { .. } | FromStation::Ping { .. } | FromStation::AskTime { .. } => false,
+            FromStation::Hello { .. }
+            | FromStation::Ping { .. }
+            | FromStation::AskTime { .. }
+            | FromStation::Talkback(_) => false,
         };
         if !in_turn {
             self.order(&name, Order::Drop);

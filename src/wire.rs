@@ -6,6 +6,7 @@
 mod header;
 mod message;
 mod name;
+mod talkback;
 
 pub use header::ClipHeader;
 pub use message::{
@@ -13,6 +14,7 @@ pub use message::{
     SIGNATURE_BYTES, Statement, decode, encode, reason,
 };
 pub use name::{is_illegal_in_name, is_name, is_unprintable};
+pub use talkback::{Answer, Offer, TalkbackHeader};
 
 /// The first bytes of both directions, in every version of the protocol.
 pub const MAGIC: [u8; 8] = *b"BULLHORN";

@@ -209,6 +209,7 @@ async fn session(
                 return Ok(());
             }
             Frame::Message(FromAnnouncer::Yield) => return Err("nothing here is urgent".into()),
+            Frame::Message(FromAnnouncer::Talkback(_)) => return Err("nobody here talks back".into()),
             Frame::Message(
                 FromAnnouncer::Pong { .. } | FromAnnouncer::Time(_) | FromAnnouncer::Volume { .. },
             ) => (),

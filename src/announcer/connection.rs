@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::PollSemaphore;
 
 use super::door::Place;
+use super::talkback::{self, Talkback};
 use crate::batches::on_a_thread;
 use crate::keys::{Admitted, KeysError};
 use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Peer, Receiver, Sender};
@@ -83,11 +84,18 @@ pub(super) struct Host {
     pub desk: mpsc::Sender<Report>,
     /// One for each transfer that may be on its way.
     pub transfers: Arc<Semaphore>,
+    /// What takes talkback, if anything does.
+    pub talkback: Option<Arc<Talkback>>,
 }
 
 impl Host {
-    pub fn new(clock: AnnouncerClock, site: Option<Arc<Site>>, desk: mpsc::Sender<Report>) -> Self {
-        Self { clock, site, desk, transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)) }
+    pub fn new(
+        clock: AnnouncerClock,
+        site: Option<Arc<Site>>,
+        desk: mpsc::Sender<Report>,
+        talkback: Option<Arc<Talkback>>,
+    ) -> Self {
+        Self { clock, site, desk, transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)), talkback }
     }
 }
 
@@ -134,7 +142,7 @@ async fn converse<C: Connection>(
     place: Place,
     host: &Host,
 ) -> Result<&'static str, LinkError> {
-    let Host { clock, site, desk, transfers } = host;
+    let Host { clock, site, desk, transfers, .. } = host;
     let site = site.as_deref();
     let first = tokio::select! {
         biased;
@@ -144,6 +152,10 @@ async fn converse<C: Connection>(
     let (hello, nonce) = match first {
         Some(Frame::Message(FromStation::Hello { name, zones, instance, last, nonce, begun })) => {
             (Hello { name, zones, instance, last, begun, address: address.to_string() }, nonce)
+        }
+        Some(Frame::Message(FromStation::Talkback(offer))) => {
+            // Boxed, so that stations do not hold the memory of it.
+            return Box::pin(talkback::serve((receiver, sender), peer, offer, place, host)).await;
         }
         Some(_) => return Err(WireError::Field("hello").into()),
         None => return Ok("it closed the connection"),
@@ -268,7 +280,7 @@ async fn send_blocks<C: Connection>(
 }
 
 /// Waits for the station to hang up, so that it has surely read the last word; not for ever.
-async fn hung_up<C: Connection>(
+pub(super) async fn hung_up<C: Connection>(
     mut receiver: Receiver<ReadHalf<C>, FromStation>,
     ending: &'static str,
 ) -> Result<&'static str, LinkError> {

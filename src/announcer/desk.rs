@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,8 @@ pub(super) struct Desk {
     tools: Option<Tools>,
     microphone_health: HealthWatch,
     recording: Option<Recording>,
+    /// Tells while something is recorded.
+    is_recording: watch::Sender<bool>,
     steering: Steering,
     /// The zones that are spoken to; none for every station.
     addressed: Vec<String>,
@@ -87,6 +89,7 @@ impl Desk {
         max_stations: usize,
         events: Events,
         clock: AnnouncerClock,
+        is_recording: watch::Sender<bool>,
     ) -> Result<Self, AnnouncerError> {
         let mut stations = Stations::new(max_stations, !config.keep.is_zero(), config.site.is_some())
             .with_straggler_wait(config.wait);
@@ -123,6 +126,7 @@ impl Desk {
             input,
             microphone_health,
             recording: None,
+            is_recording,
             steering: Steering::default(),
             leaving: false,
             seen_saved: clock.base,
@@ -364,6 +368,7 @@ impl Desk {
             return self.events.tell(Event::Warning { message });
         }
         let Some(tools) = self.tools.take() else { return };
+        self.is_recording.send_replace(true);
         let source = match file {
             Some(path) => Source::File(path),
             None => {
@@ -392,6 +397,7 @@ impl Desk {
     fn recorded(&mut self, finished: Outcome) {
         let Outcome { tools, input, recorded } = finished;
         self.tools = Some(tools);
+        self.is_recording.send_replace(false);
         self.set_priority(self.config.priority);
         match recorded {
             None => self.events.tell(Event::Cancelled),

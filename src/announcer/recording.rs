@@ -13,7 +13,7 @@ use crate::batches::on_a_thread;
 use crate::clip::{self, Clip, ClipError, MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Event, Events};
-use crate::loudspeaker::Loudspeaker;
+use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
 use crate::microphone::{Level, Microphone, MicrophoneError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::prepare::{Preparation, PrepareError};
@@ -34,7 +34,7 @@ pub(super) type Recording = JoinHandle<Outcome>;
 pub(super) struct Tools {
     pub microphone: Microphone,
     /// Where clips are heard before they are sent, if they are.
-    pub monitor: Option<Loudspeaker>,
+    pub monitor: Option<SharedLoudspeaker>,
 }
 
 /// What the clip is made of.
@@ -213,8 +213,8 @@ async fn make(
         Ok::<_, RecordError>((recipe, draft))
     })
     .await?;
-    if let Some(monitor) = &mut tools.monitor
-        && !review(monitor, &draft.clip, recipe.id, steering, events).await
+    if let Some(monitor) = &tools.monitor
+        && !review(&mut *monitor.lock().await, &draft.clip, recipe.id, steering, events).await
     {
         return Ok(None);
     }

@@ -28,9 +28,9 @@ pub(super) struct Room {
 
 impl Room {
     /// Raises this process's limit of open files to what so many stations need. Also gives a warning where the system
-    /// does not allow it, or has not the memory; there is room for fewer then. Memory that is used up would end the
+    /// does not allow it, or has not the memory beside what is reserved; there is room for fewer then. Memory that is used up would end the
     /// announcer, so that stations are refused before.
-    pub fn make(max_stations: usize) -> (Self, Vec<String>) {
+    pub fn make(max_stations: usize, reserved_bytes: u64) -> (Self, Vec<String>) {
         let wanted = max_stations.saturating_add(MAX_STRANGERS + OWN_FILES);
         let mut warnings = Vec::new();
         let files = match rlimit::increase_nofile_limit(wanted as u64) {
@@ -41,7 +41,7 @@ impl Room {
             }
         };
         let by_files = Self::within(files, max_stations);
-        let memory = memory::available_bytes();
+        let memory = memory::available_bytes().saturating_sub(reserved_bytes);
         let room = Self::within(files.min(Self::connections_in(memory)), max_stations);
         tracing::info!(
             "{files} files may be open, and {} MiB of memory are free: room for {} stations",

@@ -100,9 +100,10 @@ async fn an_announcement_is_a_file_and_a_line_and_its_outcomes_are_lines() {
     assert_eq!((file.as_str(), of.as_deref(), &zones[..]), (name, Some(name), &["gym".to_owned()][..]));
     assert_eq!((station.as_str(), *outcome), ("a", Outcome::Missed));
     let good = verify(wav, None).unwrap();
-    assert_eq!((good.announcer, good.header.id.sequence), (rig.keys.id().fingerprint(), 1));
-    verify(wav, Some(&good.announcer.to_string())).unwrap();
-    assert!(matches!(verify(wav, Some("xxxx")), Err(VerifyError::Announcer(_))));
+    assert_eq!((good.signer, good.station), (rig.keys.id().fingerprint(), None));
+    assert_eq!(good.created_unix_ms, CREATED_UNIX_MS);
+    verify(wav, Some(&good.signer.to_string())).unwrap();
+    assert!(matches!(verify(wav, Some("xxxx")), Err(VerifyError::Signer(_))));
 }
 
 #[tokio::test]
@@ -169,6 +170,7 @@ async fn a_log_torn_at_every_byte_goes_on_with_whole_lines() {
             .into_iter()
             .map(|line| match line {
                 Line::Announcement { clip, .. } | Line::Outcome { clip, .. } => clip,
+                Line::Talkback { .. } => panic!("nobody talked back"),
             })
             .collect();
         assert_eq!(clips, ["000000ab-1", "000000ab-3"], "cut at {length}");

@@ -1,14 +1,14 @@
-//! Whether an archived file is what was announced, and who announced it.
+//! Whether an archived file is what was announced or said, and by whom.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Line, log_of};
-use crate::clip::{ClipError, Incoming, MAX_WAV_BYTES};
-use crate::keys::{AnnouncerId, Fingerprint};
+use crate::clip::{ClipError, Format, Hash, Incoming, MAX_WAV_BYTES};
+use crate::keys::{AnnouncerId, Fingerprint, StationId};
 use crate::seal;
-use crate::wire::{ClipHeader, WireError};
+use crate::wire::{ClipHeader, TalkbackHeader, WireError};
 
 /// Why a file is not proven.
 #[derive(Debug, thiserror::Error)]
@@ -34,67 +34,94 @@ pub enum VerifyError {
     #[error("it is not what was announced")]
     Clip(#[source] ClipError),
     /// Nobody signed it.
-    #[error("it is whole, and nobody signed it: it was announced in open mode, or its signature was removed")]
+    #[error("it is whole, and nobody signed it: it was said in open mode, or its signature was removed")]
     Unsigned,
     /// The signature is wrong.
-    #[error("the signature is not that of the announcer in the log, {0}")]
+    #[error("the signature is not that of {0}, who is in the log")]
     Signature(Fingerprint),
-    /// Another announcer than was asked for.
-    #[error("it was signed by {0}, not by the announcer asked for")]
-    Announcer(Fingerprint),
+    /// Another announcer or station than was asked for.
+    #[error("it was signed by {0}, not by who was asked for")]
+    Signer(Fingerprint),
 }
 
 /// What a good file proves.
 #[derive(Debug)]
 pub struct Verified {
-    /// What was announced, and when.
-    pub header: ClipHeader,
-    /// Who did.
-    pub announcer: Fingerprint,
+    /// When it was said, in ms since 1970 by the announcer's clock.
+    pub created_unix_ms: u64,
+    /// Who signed it: the announcer, or a station that talked back.
+    pub signer: Fingerprint,
+    /// That station's name.
+    pub station: Option<String>,
 }
 
-/// Checks a file of an archive: its SHA-256 against the header, and the header's signature. With `announcer` it must
-/// be that one's, as its fingerprint is shown.
+/// Checks a file of an archive: its SHA-256 against the header, and the header's signature. With `signer` it must be
+/// that one's, as its fingerprint is shown.
 ///
 /// # Errors
 /// [`VerifyError`] says what is wrong with it.
-pub fn verify(path: &Path, announcer: Option<&str>) -> Result<Verified, VerifyError> {
+pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let log = path.with_file_name(log_of(&name));
     let line = find(&log, &name)?.ok_or(VerifyError::NotInLog(log))?;
-    let Line::Announcement { announcer: key, header, signature, .. } = line else {
-        return Err(VerifyError::Line);
-    };
     let bytes = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).map_err(|_| VerifyError::Line);
-    let encoded = bytes(&header)?;
-    let header = ClipHeader::decode(&encoded).map_err(VerifyError::Header)?;
-    let mut wav = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_WAV_BYTES as u64 + 1).read_to_end(&mut wav));
-    read.map_err(|source| VerifyError::Read { path: path.into(), source })?;
-    let mut incoming = Incoming::new(header.format, header.sha256).map_err(VerifyError::Clip)?;
-    incoming.push(&wav).and_then(|()| incoming.finish()).map_err(VerifyError::Clip)?;
-    let signature = bytes(&signature)?;
-    let Some(key) = key.filter(|_| !signature.is_empty()) else { return Err(VerifyError::Unsigned) };
-    let id = AnnouncerId::from_hex(&key).ok_or(VerifyError::Line)?;
-    let signature = signature.as_slice().try_into().map_err(|_| VerifyError::Line)?;
-    if !seal::verify(&id, &encoded, signature) {
-        return Err(VerifyError::Signature(id.fingerprint()));
-    }
-    match announcer {
-        Some(wanted) if wanted != id.fingerprint().to_string() => {
-            Err(VerifyError::Announcer(id.fingerprint()))
+    match line {
+        Line::Announcement { announcer, header, signature, .. } => {
+            let (encoded, signature) = (bytes(&header)?, bytes(&signature)?);
+            let header = ClipHeader::decode(&encoded).map_err(VerifyError::Header)?;
+            check_body(path, header.format, header.sha256)?;
+            let Some(key) = announcer.filter(|_| !signature.is_empty()) else {
+                return Err(VerifyError::Unsigned);
+            };
+            let id = AnnouncerId::from_hex(&key).ok_or(VerifyError::Line)?;
+            let signature = signature.as_slice().try_into().map_err(|_| VerifyError::Line)?;
+            let is_genuine = seal::verify(&id, &encoded, signature);
+            judge(id.fingerprint(), is_genuine, signer)?;
+            let created_unix_ms = header.created_unix_ms;
+            Ok(Verified { created_unix_ms, signer: id.fingerprint(), station: None })
         }
-        _ => Ok(Verified { header, announcer: id.fingerprint() }),
+        Line::Talkback { header, signature, .. } => {
+            let (encoded, signature) = (bytes(&header)?, bytes(&signature)?);
+            let header = TalkbackHeader::decode(&encoded).map_err(VerifyError::Header)?;
+            check_body(path, header.format, header.sha256)?;
+            if signature.is_empty() {
+                return Err(VerifyError::Unsigned);
+            }
+            let id = StationId::from_bytes(header.station);
+            let signature = signature.as_slice().try_into().map_err(|_| VerifyError::Line)?;
+            let is_genuine = seal::talkback::verify(&id, &encoded, signature);
+            judge(id.fingerprint(), is_genuine, signer)?;
+            let created_unix_ms = header.created_unix_ms;
+            Ok(Verified { created_unix_ms, signer: id.fingerprint(), station: Some(header.name) })
+        }
+        Line::Outcome { .. } => Err(VerifyError::Line),
     }
 }
 
-/// The last announcement of a file in a log.
+fn check_body(path: &Path, format: Format, sha256: Hash) -> Result<(), VerifyError> {
+    let mut wav = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_WAV_BYTES as u64 + 1).read_to_end(&mut wav));
+    read.map_err(|source| VerifyError::Read { path: path.into(), source })?;
+    let mut incoming = Incoming::new(format, sha256).map_err(VerifyError::Clip)?;
+    incoming.push(&wav).and_then(|()| incoming.finish()).map_err(VerifyError::Clip)?;
+    Ok(())
+}
+
+fn judge(found: Fingerprint, is_genuine: bool, wanted: Option<&str>) -> Result<(), VerifyError> {
+    match wanted {
+        _ if !is_genuine => Err(VerifyError::Signature(found)),
+        Some(wanted) if wanted != found.to_string() => Err(VerifyError::Signer(found)),
+        _ => Ok(()),
+    }
+}
+
+/// The last line of a file in a log.
 fn find(log: &Path, name: &str) -> Result<Option<Line>, VerifyError> {
     let failed = |source| VerifyError::Read { path: log.into(), source };
     let mut found = None;
     for line in BufReader::new(File::open(log).map_err(failed)?).split(b'\n') {
         let line = serde_json::from_slice(&line.map_err(failed)?).ok();
-        if let Some(Line::Announcement { file, .. }) = &line
+        if let Some(Line::Announcement { file, .. } | Line::Talkback { file, .. }) = &line
             && file == name
         {
             found = line;

@@ -14,6 +14,7 @@ pub const HOLD_LENGTH: Duration = Duration::from_secs(60);
 /// Where the sound comes from, and who hears it first.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ways to speak")]
+#[command(group = clap::ArgGroup::new("hears").args(["review", "talkback"]).multiple(true))]
 pub struct Speaking {
     /// Announce this sound file instead of speaking: WAV, FLAC, MP3, Ogg Vorbis or M4A
     #[arg(long, value_name = "PATH", conflicts_with_all = ["input", "seconds", "hold"])]
@@ -32,8 +33,13 @@ pub struct Speaking {
     #[arg(long, conflicts_with = "once")]
     pub review: bool,
 
-    /// The loudspeaker to hear it on, as `bullhorn devices` names it [default: the system's]
-    #[arg(long, value_name = "DEVICE", requires = "review")]
+    /// Let stations talk back: what they say is heard here when nothing is recorded, and kept in the --archive, or
+    /// else in the folder talkback-clips beside the keys
+    #[arg(long, conflicts_with = "once")]
+    pub talkback: bool,
+
+    /// The loudspeaker for --review and --talkback, as `bullhorn devices` names it [default: the system's]
+    #[arg(long, value_name = "DEVICE", requires = "hears")]
     pub monitor: Option<Output>,
 }
 
@@ -137,6 +143,7 @@ mod tests {
             ("--hold --once", "--once"),
             ("--review --once", "--once"),
             ("--sounds /tmp --once", "--once"),
+            ("--talkback --once", "--once"),
             ("--monitor hall", "--review"),
         ] {
             let said = announce(line).map(|_| ()).unwrap_err();

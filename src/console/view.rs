@@ -305,7 +305,12 @@ impl View {
             | Event::Warning { .. }
             | Event::Volume { .. }
             | Event::MicrophoneFaulty { .. }
-            | Event::MicrophoneHealthy { .. } => {}
+            | Event::MicrophoneHealthy { .. }
+            | Event::TalkbackSending { .. }
+            | Event::TalkbackReceived { .. }
+            | Event::TalkbackHeard { .. }
+            | Event::TalkbackKept { .. }
+            | Event::TalkbackRefused { .. } => {}
         }
     }
 

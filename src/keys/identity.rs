@@ -109,6 +109,11 @@ public_key!(
     "bullhorn announcer id v1"
 );
 public_key!(
+    /// A station's public Ed25519 key: who talked back.
+    StationId,
+    "bullhorn station id v1"
+);
+public_key!(
     /// The public X25519 key that a machine shows in the Noise handshake.
     NoisePublicKey,
     "bullhorn noise key v1"
@@ -239,7 +244,10 @@ impl fmt::Debug for AnnouncerKeys {
     }
 }
 
-/// A station's identity: what it shows in the handshake. It signs nothing.
+/// What the key that signs a station's talkback is derived with.
+const TALKBACK_KEY_DOMAIN: &[u8] = b"bullhorn talkback key v1\0";
+
+/// A station's identity: what it shows in the handshake, and what signs its talkback. It signs nothing else.
 #[derive(Debug, Clone)]
 pub struct StationKeys {
     noise: NoiseKeys,
@@ -291,6 +299,22 @@ impl StationKeys {
     pub fn noise(&self) -> &NoiseKeys {
         &self.noise
     }
+
+    /// Who talks back.
+    pub fn id(&self) -> StationId {
+        StationId(self.signing().verifying_key().to_bytes())
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.signing().sign(message).to_bytes()
+    }
+
+    /// Derived from the key that the station has, so that there is no second one to keep, to lose or to mix up.
+    fn signing(&self) -> SigningKey {
+        let digest =
+            Sha256::new().chain_update(TALKBACK_KEY_DOMAIN).chain_update(self.noise.secret()).finalize();
+        SigningKey::from_bytes(&Zeroizing::new(digest.into()))
+    }
 }
 
 fn lines(keys: &[(&str, &[u8; 32])]) -> Zeroizing<String> {
@@ -331,11 +355,18 @@ pub fn next_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysErro
             None => return Err(EPOCH.damaged(folder, "it does not hold a number")),
         },
     };
-    let random = getrandom::u32().map_err(KeysError::Random)?;
-    let fresh = now_unix_s.min(u32::MAX.into()) << 32 | u64::from(random);
-    let epoch = last.saturating_add(1).max(fresh);
+    let epoch = last.saturating_add(1).max(fresh_epoch(now_unix_s)?);
     if epoch == last {
         return Err(EPOCH.damaged(folder, "it is at its end"));
     }
     Ok(epoch)
+}
+
+/// The clock's seconds and 32 random bits.
+///
+/// # Errors
+/// [`KeysError::Random`].
+pub fn fresh_epoch(now_unix_s: u64) -> Result<u64, KeysError> {
+    let random = getrandom::u32().map_err(KeysError::Random)?;
+    Ok(now_unix_s.min(u32::MAX.into()) << 32 | u64::from(random))
 }

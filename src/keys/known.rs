@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Locked, Stamp};
-use super::{KeysError, NoisePublicKey, StateFolder};
+use super::{KeysError, NoisePublicKey, StateFolder, StationId};
 use crate::volume::Volume;
 
 /// The most stations that can join one announcer.
@@ -29,6 +29,8 @@ pub struct Station {
     pub last_seen_unix_s: u64,
     /// How loud it is to play; `None` where that is left to the station.
     pub volume: Option<Volume>,
+    /// What signs its talkback; `None` before its first.
+    pub signer: Option<StationId>,
 }
 
 /// What another process changed.
@@ -105,6 +107,8 @@ struct Row {
     last_seen_unix: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     volume_db: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    talkback_key: Option<String>,
 }
 
 impl KnownStations {
@@ -251,6 +255,7 @@ impl KnownStations {
             joined_unix_s: was.map_or(now_unix_s, |was| was.joined_unix_s),
             last_seen_unix_s: now_unix_s,
             volume: was.and_then(|was| was.volume),
+            signer: was.and_then(|was| was.signer),
         };
         Ok((admitted, Some(self.draft(Change::Insert(station))?)))
     }
@@ -322,6 +327,35 @@ impl KnownStations {
         })
     }
 
+    /// What pins the key that signs a station's talkback, unless it is pinned. The folder must be locked.
+    ///
+    /// # Errors
+    /// [`KeysError::NoSuchStation`] for a key that has not joined under that name, [`KeysError::SignerChanged`], and
+    /// those of reading.
+    pub fn draft_signer(
+        &mut self,
+        key: &NoisePublicKey,
+        name: &str,
+        signer: StationId,
+    ) -> Result<((), Option<Draft>), KeysError> {
+        self.reload()?;
+        let Some(station) = self.station(key).filter(|station| station.name == name) else {
+            return Err(KeysError::NoSuchStation(name.into()));
+        };
+        match station.signer {
+            Some(pinned) if pinned == signer => Ok(((), None)),
+            Some(pinned) => Err(KeysError::SignerChanged {
+                name: name.into(),
+                pinned: pinned.fingerprint(),
+                found: signer.fingerprint(),
+            }),
+            None => {
+                let station = Station { signer: Some(signer), ..station.clone() };
+                Ok(((), Some(self.draft(Change::Insert(station))?)))
+            }
+        }
+    }
+
     fn write<T>(
         &mut self,
         draft: impl FnOnce(&mut Self) -> Result<(T, Option<Draft>), KeysError>,
@@ -371,7 +405,14 @@ impl KnownStations {
         let text = std::str::from_utf8(&content).map_err(|_| damaged("it is not text".into()))?;
         let table: Table = toml::from_str(text).map_err(|error| damaged(error.message().into()))?;
         let mut roster = Roster::default();
-        for Row { name, noise_key, zones, joined_unix, last_seen_unix, volume_db } in table.stations {
+        for row in table.stations {
+            let Row { name, noise_key, zones, joined_unix, last_seen_unix, volume_db, talkback_key } = row;
+            let signer = talkback_key
+                .map(|hex| {
+                    StationId::from_hex(&hex)
+                        .ok_or_else(|| damaged(format!("the talkback key of {name} is not one")))
+                })
+                .transpose()?;
             let volume = volume_db
                 .map(|db| {
                     Volume::from_db(db).ok_or_else(|| damaged(format!("the volume of {name} is not one")))
@@ -389,6 +430,7 @@ impl KnownStations {
                 joined_unix_s: joined_unix,
                 last_seen_unix_s: last_seen_unix,
                 volume,
+                signer,
             });
         }
         Ok(roster)
@@ -410,6 +452,7 @@ impl KnownStations {
             joined_unix: station.joined_unix_s,
             last_seen_unix: station.last_seen_unix_s,
             volume_db: station.volume.map(Volume::db),
+            talkback_key: station.signer.map(|signer| signer.to_hex()),
         };
         let table = Table { stations: all.into_iter().map(row).collect() };
         let text = toml::to_string(&table).map_err(|source| KeysError::Encode { file: FILE, source })?;

@@ -8,10 +8,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::arbiter::Arbiter;
+use super::talkback::Welcome;
 use super::{Config, End, clock_us};
 use crate::clip::MAX_WAV_BYTES;
 use crate::clock::{Clock, Exchange};
@@ -61,6 +63,8 @@ pub(super) struct Memory {
     volume: Option<Volume>,
     /// How loud it was told to play last, for the operator.
     told_volume: Option<Volume>,
+    /// Tells how the announcer has welcomed the station, for what is said to it.
+    pub welcome: watch::Sender<Option<Welcome>>,
     /// None for an open link.
     pub membership: Option<Membership>,
 }
@@ -76,6 +80,7 @@ impl Memory {
             told_fault: None,
             volume: None,
             told_volume: None,
+            welcome: watch::Sender::new(None),
             // A receipt that this station's last run wrote down, and perhaps could not deliver.
             played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
             begun: membership.as_ref().and_then(Membership::last_cut_off).into_iter().collect(),
@@ -89,6 +94,14 @@ impl Memory {
         }
         self.played.push_back(receipt);
         self.begun.retain(|clip| *clip != receipt.clip);
+    }
+
+    fn tell_welcome(&self) {
+        let welcome = match &self.membership {
+            None => Some(Welcome::Open),
+            Some(member) => member.credentials().map(Welcome::Member),
+        };
+        self.welcome.send_replace(welcome);
     }
 
     fn note_begun(&mut self, clip: ClipId) {
@@ -287,6 +300,7 @@ impl<'a, C: Connection> Session<'a, C> {
                 self.next_ping = Instant::now();
                 // Where it has a wish, it says so on each connection.
                 self.memory.volume = None;
+                self.memory.tell_welcome();
                 Ok(())
             }
             FromAnnouncer::Refused { reason } => Err(SessionError::Refused(reason)),
@@ -399,6 +413,7 @@ impl<'a, C: Connection> Session<'a, C> {
                     (Some(member), Some((nonce, asked))) => member.told_time(nonce, &statement, asked)?,
                     _ => return Err(SessionError::OutOfTurn),
                 }
+                self.memory.tell_welcome();
                 Ok(None)
             }
             Turn::Message(FromAnnouncer::Volume { volume }) => {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::volume::Volume;
 
 use super::name::is_name;
+use super::talkback::{Answer, Offer};
 use super::{MAX_MESSAGE_BYTES, MAX_REASON_BYTES, MAX_ZONES, WireError};
 
 /// Names one clip of one announcer, in the order they were spoken.
@@ -128,6 +129,8 @@ pub enum FromStation {
         /// Which clip.
         clip: ClipId,
     },
+    /// The first message of a connection that is for a talkback.
+    Talkback(Offer),
 }
 
 /// From the announcer to a station.
@@ -185,6 +188,8 @@ pub enum FromAnnouncer {
     /// Something more urgent comes: whatever is received, waits or plays on this connection is broken off. The
     /// announcer closes after it, and sends the clip again when that is done.
     Yield,
+    /// What is said to a talkback, on its own connection.
+    Talkback(Answer),
 }
 
 /// A message that can be held against its bounds after decoding.
@@ -203,11 +208,11 @@ pub(super) fn check_zones(zones: &[String]) -> Result<(), WireError> {
     Ok(())
 }
 
-fn check_reason(reason: &str) -> Result<(), WireError> {
+pub(super) fn check_reason(reason: &str) -> Result<(), WireError> {
     if reason.len() > MAX_REASON_BYTES { Err(WireError::Field("reason")) } else { Ok(()) }
 }
 
-fn check_length(field: &'static str, length: usize, legal: &[usize]) -> Result<(), WireError> {
+pub(super) fn check_length(field: &'static str, length: usize, legal: &[usize]) -> Result<(), WireError> {
     if legal.contains(&length) { Ok(()) } else { Err(WireError::Field(field)) }
 }
 
@@ -234,6 +239,7 @@ impl Message for FromStation {
             Self::Rejected { reason, .. }
             | Self::Failed { reason, .. }
             | Self::Health { fault: Some(reason) } => check_reason(reason),
+            Self::Talkback(offer) => offer.check(),
             Self::Health { fault: None }
             | Self::Ping { .. }
             | Self::Verified { .. }
@@ -257,6 +263,7 @@ impl Message for FromAnnouncer {
                 check_length("signature", signature.len(), &[0, SIGNATURE_BYTES])?;
                 check_length("key", key.len(), &[0, CLIP_KEY_BYTES])
             }
+            Self::Talkback(answer) => answer.check(),
             Self::Volume { volume: Some(volume) } if !volume.is_valid() => Err(WireError::Field("volume")),
             Self::Welcome { site: None, .. }
             | Self::Volume { .. }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bullhorn::announcer::{self, Summary};
+use bullhorn::archive::{Archive, Retention};
 use bullhorn::event::{Command, Event, Events, Missing};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::membership::Membership;
@@ -247,7 +248,7 @@ pub struct Office {
     pub log: Log,
     commands: mpsc::Sender<Command>,
     running: JoinHandle<Summary>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Office {
@@ -257,15 +258,32 @@ impl Office {
 
     /// With a site, or open without.
     pub async fn open_as(site: Option<Arc<Site>>, rate_hz: u32, samples: &[i16], keep: Duration) -> Self {
+        Self::open_on("127.0.0.1:0", site, rate_hz, samples, keep, false).await
+    }
+
+    /// At an address; with `hears`, stations may talk back, and [`Self::heard`] is what they said.
+    pub async fn open_on(
+        address: &str,
+        site: Option<Arc<Site>>,
+        rate_hz: u32,
+        samples: &[i16],
+        keep: Duration,
+        hears: bool,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("spoken.wav");
         let wav = wav(rate_hz, samples);
         std::fs::write(&path, &wav).unwrap();
         let microphone = Microphone::open(&Input::File(path)).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (commands, orders) = mpsc::channel(8);
         let (events, log) = Events::channel();
+        let retention = Retention { age: Duration::from_secs(86_400), bytes: 1 << 30 };
+        let talkback = hears.then(|| announcer::Hearing {
+            loudspeaker: Loudspeaker::open(&Output::File(dir.path().join("heard"))).unwrap().shared(),
+            archive: Archive::open(&dir.path().join("kept"), retention, events.clone()).unwrap(),
+        });
         let config = announcer::Config {
             length: None,
             rate_hz: None,
@@ -280,13 +298,25 @@ impl Office {
             lines: true,
             site,
             archive: None,
+            talkback,
         };
         let running = tokio::spawn(async move {
             announcer::run(listener, microphone, config, orders, events, CancellationToken::new())
                 .await
                 .unwrap()
         });
-        Self { address, wav, log: Log::new(log), commands, running, _dir: dir }
+        Self { address, wav, log: Log::new(log), commands, running, dir }
+    }
+
+    /// What its loudspeaker has played of talkback, and what it has kept, by file.
+    pub fn heard(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let all = |folder: &str| {
+            let entries = std::fs::read_dir(self.dir.path().join(folder)).unwrap();
+            let paths = entries.map(|entry| entry.unwrap().path());
+            let wavs = paths.filter(|path| path.extension().is_some_and(|kind| kind == "wav"));
+            wavs.map(|path| std::fs::read(path).unwrap()).collect()
+        };
+        (all("heard"), all("kept"))
     }
 
     pub async fn joined(&mut self, name: &str) {
@@ -372,6 +402,7 @@ impl Hall {
             volume: Default::default(),
             zones,
             archive: None,
+            talkback: None,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();

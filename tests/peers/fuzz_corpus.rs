@@ -77,3 +77,13 @@ fn outbox_seeds() {
 fn archive_log_seeds() {
     replay("archive_log", entries::archive_log);
 }
+
+#[test]
+fn talkback_header_seeds() {
+    replay("talkback_header", entries::talkback_header);
+}
+
+#[test]
+fn talked_seeds() {
+    replay("talked", entries::talked);
+}

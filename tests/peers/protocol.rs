@@ -131,6 +131,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromStation::AskTime { nonce: [0; 16] },
         FromStation::Health { fault: None },
         FromStation::Queued { clip },
+        FromStation::Talkback(wire::Offer { header: vec![], signature: vec![], key: vec![] }),
     ];
     let announcer = [
         FromAnnouncer::Welcome { clock: 0, site: None },
@@ -142,6 +143,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromAnnouncer::Noted { clip },
         FromAnnouncer::Volume { volume: None },
         FromAnnouncer::Yield,
+        FromAnnouncer::Talkback(wire::Answer::Send),
     ];
     let rows = |section: &str| -> Vec<String> {
         let section = PAGE.split(section).nth(1).unwrap().split("\n\n").nth(1).unwrap();

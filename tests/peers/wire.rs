@@ -4,8 +4,8 @@ use bullhorn::clip::Format;
 use bullhorn::priority::Priority;
 use bullhorn::volume::Volume;
 use bullhorn::wire::{
-    self, BLOCK_BYTES, CLIP_KEY_BYTES, ClipHeader, ClipId, FrameHeader, FrameKind, FromAnnouncer,
-    FromStation, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ZONES, Message, Mode,
+    self, Answer, BLOCK_BYTES, CLIP_KEY_BYTES, ClipHeader, ClipId, FrameHeader, FrameKind, FromAnnouncer,
+    FromStation, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ZONES, Message, Mode, Offer,
     PREFACE_BYTES, Preface, Receipt, SIGNATURE_BYTES, Statement, Status, TAG_BYTES, WireError,
 };
 use proptest::collection::vec;
@@ -64,6 +64,14 @@ fn from_station() -> impl Strategy<Value = FromStation> {
         any::<[u8; 16]>().prop_map(|nonce| FromStation::AskTime { nonce }),
         proptest::option::of(reason()).prop_map(|fault| FromStation::Health { fault }),
         clip_id().prop_map(|clip| FromStation::Queued { clip }),
+        (vec(any::<u8>(), 0..300), any::<bool>()).prop_map(|(header, secured)| {
+            let signature = vec![7; if secured { SIGNATURE_BYTES } else { 0 }];
+            FromStation::Talkback(Offer {
+                header,
+                signature,
+                key: vec![8; if secured { CLIP_KEY_BYTES } else { 0 }],
+            })
+        }),
     ]
 }
 
@@ -89,6 +97,12 @@ fn from_announcer() -> impl Strategy<Value = FromAnnouncer> {
         proptest::option::of(-60.0..=0.0_f64)
             .prop_map(|db| FromAnnouncer::Volume { volume: db.and_then(Volume::from_db) }),
         Just(FromAnnouncer::Yield),
+        Just(FromAnnouncer::Talkback(Answer::Send)),
+        Just(FromAnnouncer::Talkback(Answer::Wait)),
+        Just(FromAnnouncer::Talkback(Answer::Heard)),
+        reason().prop_map(|reason| FromAnnouncer::Talkback(Answer::Later { reason })),
+        reason().prop_map(|reason| FromAnnouncer::Talkback(Answer::Kept { reason })),
+        reason().prop_map(|reason| FromAnnouncer::Talkback(Answer::Refused { reason })),
     ]
 }
 
@@ -271,7 +285,7 @@ proptest! {
 
     /// The first byte chooses the message: this one gets past it every time.
     #[test]
-    fn arbitrary_fields_never_panic(variant in 0_u8..11, bytes in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_fields_never_panic(variant in 0_u8..12, bytes in vec(any::<u8>(), 0..200)) {
         everything_is_stable(&[&[variant][..], &bytes].concat());
         everything_is_stable(&[&wire::MAGIC[..], &bytes].concat());
     }
@@ -411,7 +425,8 @@ fn golden_vectors() {
     let receipt =
         Receipt { clip, frames: 128, start_error_us: -2, max_error_us: 3, underruns: 1, uncertainty_us: 200 };
     let nonce = std::array::from_fn(|at| at as u8);
-    let from_station: [(FromStation, &[u8]); 13] = [
+    let offer = |bytes| Offer { header: vec![9], signature: vec![7; bytes], key: vec![8; bytes / 2] };
+    let from_station: [(FromStation, &[u8]); 15] = [
         (
             FromStation::Hello {
                 name: "é".into(),
@@ -443,6 +458,11 @@ fn golden_vectors() {
         (FromStation::Goodbye, &[7]),
         (FromStation::AskTime { nonce }, &[&[8][..], &nonce].concat()),
         (FromStation::Queued { clip }, &[10, 0xac, 2, 2]),
+        (FromStation::Talkback(offer(0)), &[11, 1, 9, 0, 0]),
+        (
+            FromStation::Talkback(offer(SIGNATURE_BYTES)),
+            &[&[11, 1, 9, 64][..], &[7; 64], &[32], &[8; 32]].concat(),
+        ),
         (FromStation::Health { fault: None }, &[9, 0]),
         (FromStation::Health { fault: Some("no".into()) }, &[9, 1, 2, b'n', b'o']),
     ];
@@ -453,7 +473,11 @@ fn golden_vectors() {
     let signature = vec![0x5a; SIGNATURE_BYTES];
     let statement = Statement { unix_ms: 300, signature: signature.clone() };
     let key = vec![0xa5; CLIP_KEY_BYTES];
-    let from_announcer: [(FromAnnouncer, &[u8]); 12] = [
+    for beyond in [&[11, 1, 9, 1, 7, 0][..], &[11, 1, 9, 0, 1, 8]] {
+        assert!(matches!(wire::decode::<FromStation>(beyond), Err(WireError::Field(_))));
+    }
+    let no = || "no".to_owned();
+    let from_announcer: [(FromAnnouncer, &[u8]); 18] = [
         (
             FromAnnouncer::Welcome { clock: u64::MAX, site: None },
             &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],
@@ -473,6 +497,12 @@ fn golden_vectors() {
         (FromAnnouncer::PlayAt { clip, instant_us: 5 }, &[4, 0xac, 2, 2, 5]),
         (FromAnnouncer::Noted { clip }, &[6, 0xac, 2, 2]),
         (FromAnnouncer::Yield, &[8]),
+        (FromAnnouncer::Talkback(Answer::Send), &[9, 0]),
+        (FromAnnouncer::Talkback(Answer::Wait), &[9, 1]),
+        (FromAnnouncer::Talkback(Answer::Later { reason: no() }), &[9, 2, 2, b'n', b'o']),
+        (FromAnnouncer::Talkback(Answer::Heard), &[9, 3]),
+        (FromAnnouncer::Talkback(Answer::Kept { reason: no() }), &[9, 4, 2, b'n', b'o']),
+        (FromAnnouncer::Talkback(Answer::Refused { reason: no() }), &[9, 5, 2, b'n', b'o']),
         (FromAnnouncer::Volume { volume: None }, &[7, 0]),
         (FromAnnouncer::Volume { volume: Volume::from_db(-6.5) }, &[7, 1, 0x93, 0x0a]),
     ];

@@ -20,3 +20,4 @@ mod oracle;
 mod several;
 mod speaking;
 mod supervision;
+mod talkback;

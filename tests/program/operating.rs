@@ -74,6 +74,24 @@ impl Office {
         assert_eq!(station.exit_code(), 0, "{line}");
     }
 
+    /// Runs an example of an announcer that hears, and one of a station that talks back to it.
+    fn talk(&self, announcer: &str, station: &str) {
+        let office = ["--listen", "127.0.0.1:0", "--input", "file:bell.wav", "--monitor", "file:answers"];
+        let mut announcer = self.start(announcer, &office);
+        let address = announcer.wait_for("listening")["address"].as_str().unwrap().to_owned();
+        let station = station.replace("office-pc", &address);
+        let mut station = self.start(&station, &["--output", "file:played", "--input", "file:bell.wav"]);
+        announcer.wait_for("station-joined");
+        station.enter();
+        let kept = announcer.wait_for("talkback-received")["file"].as_str().unwrap().to_owned();
+        station.wait_for("talkback-heard");
+        assert_eq!(wavs(&self.path("answers")).len(), 1);
+        assert!(Path::new(&kept).starts_with(self.path("state/bullhorn/talkback-clips")), "{kept}");
+        let verified = Command::new(BULLHORN).arg("verify").arg(&kept).output().unwrap();
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(verified.status.success() && said.contains("said by hall-1"), "{said}");
+    }
+
     /// Runs an example of a station that serves two: the lodge is joined first, as the page says.
     fn announce_from_two(&self, line: &str, station: &str) {
         let lodge = vec![(STATE.to_owned(), self.path("lodge").display().to_string())];
@@ -130,11 +148,19 @@ fn every_example_does_what_the_page_says() {
     let office = Office::new();
     let bell = "bullhorn announce --file bell.wav --once --wait-for 1";
     let hall = "bullhorn speaker office-pc --name hall-1";
-    let mut pages = 0;
+    let (mut pages, mut answered) = (0, None);
     let archived = |folder: &Path| if folder.exists() { wavs(folder).len() } else { 0 };
     for line in examples {
         let before = archived(&office.path("played"));
         match line.split(' ').nth(1).unwrap() {
+            "announce" if line.contains("--talkback") => {
+                answered = Some(line);
+                continue;
+            }
+            "speaker" if line.contains("--talkback") => {
+                office.talk(answered.take().unwrap(), line);
+                continue;
+            }
             "announce" if line.contains("--once") => office.announce(line, hall),
             "announce" if line.contains("--sounds") => {
                 office.press(line, &[("f sounds", "f"), ("> bell.wav", "Enter")]);

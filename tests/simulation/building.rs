@@ -295,6 +295,7 @@ impl Building {
             lines: true,
             site: Some(site),
             archive,
+            talkback: None,
         };
         let microphone = Microphone::open(&Input::File(self.root.path().join("spoken.wav"))).unwrap();
         let listener = self.net.listen(0);
@@ -324,6 +325,7 @@ impl Building {
             delay_us: 0,
             volume: Volume::default(),
             archive,
+            talkback: None,
         };
         let uplink = Uplink { net: self.net.clone(), machine };
         tokio::spawn(async move {

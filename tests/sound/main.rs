@@ -8,3 +8,4 @@ mod correlate;
 mod hallway;
 mod outage;
 mod several;
+mod talkback;

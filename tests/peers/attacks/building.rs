@@ -31,12 +31,40 @@ pub struct Building {
 
 impl Building {
     pub async fn open() -> Self {
+        Self::open_where(false).await
+    }
+
+    /// With `hears`, stations may talk back.
+    pub async fn open_where(hears: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
         let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
         let site = Arc::new(Site::open(&folder).unwrap());
         let minute = Duration::from_secs(60);
-        let office = Office::open_as(Some(site.clone()), RATE_HZ, &clip_of(FRAMES), minute).await;
+        let page = clip_of(FRAMES);
+        let office = Office::open_on("127.0.0.1:0", Some(site.clone()), RATE_HZ, &page, minute, hears).await;
         Self { office, site, folder, _home: home }
+    }
+
+    /// A later run of the announcer, at the same address and with the same keys.
+    pub async fn restart(&mut self) {
+        let (address, page) = (self.office.address.to_string(), clip_of(FRAMES));
+        let Self { office, site, folder, _home } = std::mem::replace(self, Self::open_where(true).await);
+        office.close().await;
+        // The folder is another process's until the last of the old run is gone.
+        let site = {
+            drop(site);
+            let started = std::time::Instant::now();
+            loop {
+                match Site::open(&folder) {
+                    Ok(site) => break Arc::new(site),
+                    Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let minute = Duration::from_secs(60);
+        let office = Office::open_on(&address, Some(site.clone()), RATE_HZ, &page, minute, true).await;
+        std::mem::replace(self, Self { office, site, folder, _home }).office.close().await;
     }
 
     pub fn keys(&self) -> AnnouncerKeys {

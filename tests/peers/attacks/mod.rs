@@ -14,3 +14,4 @@ mod replays;
 mod several;
 mod stations;
 mod strangers;
+mod talkback;

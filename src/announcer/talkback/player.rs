@@ -1,0 +1,73 @@
+//! Has talkback heard: one at a time, in order, and never while the announcer records, as it would be in the page.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{Job, Talkback, refused};
+use crate::event::Event;
+use crate::keys::End;
+use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
+use crate::wire::{self, Answer};
+
+/// What plays it.
+pub(in crate::announcer) struct Player {
+    pub(super) talkback: Arc<Talkback>,
+    pub(super) loudspeaker: SharedLoudspeaker,
+    pub(super) queue: mpsc::Receiver<Job>,
+}
+
+impl Player {
+    /// Plays whatever comes, for as long as the announcer runs. `records` tells while it records.
+    pub async fn run(mut self, mut records: watch::Receiver<bool>) {
+        while let Some(job) = self.queue.recv().await {
+            let played = self.play(&job, &mut records).await;
+            let (talkback, station) = (job.header.id.to_string(), job.header.name.clone());
+            let (end, event, answer) = match played {
+                Ok(()) => (Some(End::Heard), Event::TalkbackHeard { talkback, station }, Answer::Heard),
+                Err(reason) if job.is_kept => {
+                    let answer = Answer::Kept { reason: wire::reason(&reason) };
+                    (Some(End::Kept), Event::TalkbackKept { talkback, station, reason }, answer)
+                }
+                Err(reason) => {
+                    let reason = format!("it could not be kept, and {reason}");
+                    let answer = refused(&reason);
+                    (None, Event::TalkbackRefused { talkback, station, reason }, answer)
+                }
+            };
+            self.talkback.note(&job, end).await;
+            self.talkback.events.tell(event);
+            let Job { place, done, .. } = job;
+            // The station may talk back again when it is told.
+            drop(place);
+            // Its connection may be gone: it asks again then.
+            let _ = done.send(answer);
+        }
+    }
+
+    /// Plays to the last sample; from the first again where a recording has cut it off.
+    async fn play(&self, job: &Job, records: &mut watch::Receiver<bool>) -> Result<(), String> {
+        let label = format!("talkback-{}-{}", job.header.name, job.header.id);
+        loop {
+            until(records, false).await;
+            let mut loudspeaker = self.loudspeaker.lock().await;
+            let at = Instant::now() + loudspeaker.lead();
+            tokio::select! {
+                biased;
+                () = until(records, true) => (),
+                played = Loudspeaker::play(&mut loudspeaker, &job.clip, 1.0, &label, at, || ()) => {
+                    return played.map(|_| ()).map_err(|error| crate::error_chain(&error));
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the announcer records, or does not.
+async fn until(records: &mut watch::Receiver<bool>, wanted: bool) {
+    if records.wait_for(|records| *records == wanted).await.is_err() {
+        // The desk is closed: nothing is played any more.
+        std::future::pending().await
+    }
+}
