@@ -20,8 +20,8 @@ use bullhorn::outbox::Outbox;
 use bullhorn::priority::Priority;
 use bullhorn::seal::{self, Admission, AnnouncerTime, Claim, TimeNonce, TimeStatement};
 use bullhorn::wire::{
-    self, ClipHeader, FRAME_HEADER_BYTES, FrameHeader, FromAnnouncer, FromStation, Message, PREFACE_BYTES,
-    Preface, TalkbackHeader,
+    self, ClipHeader, FRAME_HEADER_BYTES, FrameHeader, FromAnnouncer, FromStation, LiveHeader, Message,
+    PREFACE_BYTES, Preface, TalkbackHeader,
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -85,6 +85,7 @@ pub fn header(bytes: &[u8]) {
     let site = &*SITE;
     let Some((signature, header)) = bytes.split_first_chunk::<64>() else { return };
     assert!(!seal::verify(&site.announcer.id(), header, signature));
+    assert!(!seal::verify_live(&site.announcer.id(), header, signature));
     let mut numbers = header.chunks_exact(8).map(|chunk| chunk.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
     let mut number = || numbers.next().unwrap_or_default();
     let zones = [String::from_utf8_lossy(header).into_owned()];
@@ -97,10 +98,11 @@ pub fn header(bytes: &[u8]) {
         created_unix_ms: number(),
         expires_unix_ms: number(),
         zones: &zones,
-        format: Format { wav_bytes: number() as u32, rate_hz: number() as u32 },
+        format: Some(Format { wav_bytes: number() as u32, rate_hz: number() as u32 }),
     };
     let admission = Admission { announcer: site.announcer.id(), zones: &zones, time: site.time, heard: None };
     admission.judge(&claim, site.asked.into()).unwrap_err();
+    admission.judge(&Claim { format: None, ..claim }, site.asked.into()).unwrap_err();
     let _ = admission.judge_freshness(&claim, site.asked.into());
     let _ = seal::verify(
         &bullhorn::keys::AnnouncerId::from_bytes(*signature.first_chunk().unwrap()),
@@ -129,13 +131,17 @@ pub fn announcer_message(bytes: &[u8]) {
     message::<FromAnnouncer>(bytes);
 }
 
-/// A clip header that is read is written as it was read, and names its clip either way.
+/// A header of a clip, or of live speech, that is read is written as it was read; a clip's names its clip either way.
 pub fn clip_header(bytes: &[u8]) {
     let id = ClipHeader::id_of(bytes);
     if let Ok(header) = ClipHeader::decode(bytes) {
         assert_eq!(header.encode(), bytes);
         assert_eq!(id, Some(header.id));
         let _ = header.format.check();
+    }
+    if let Ok(header) = LiveHeader::decode(bytes) {
+        assert_eq!((header.encode(), id), (bytes.to_vec(), None));
+        let _ = (header.blocks(), header.block_us(u32::MAX));
     }
 }
 

@@ -4,6 +4,7 @@ mod connection;
 mod desk;
 mod door;
 mod listener;
+mod live;
 mod memory;
 mod recording;
 mod room;
@@ -36,6 +37,7 @@ use room::Room;
 use talkback::Talkback;
 
 pub use listener::Listen;
+pub use live::{DEFAULT_LATENCY, MAX_LATENCY, MAX_LIVE, MIN_LATENCY};
 
 /// The clip's length where neither the user nor a file gives one.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
@@ -88,6 +90,10 @@ pub struct Config {
     pub keep: Duration,
     /// How long the others are waited for once half of the stations have the clip.
     pub wait: Duration,
+    /// [`Command::Announce`] begins live speech, and ends it.
+    pub live: bool,
+    /// How long after it was said live speech is heard, [`MIN_LATENCY`] to [`MAX_LATENCY`].
+    pub latency: Duration,
     /// Wait for so many stations, announce once and leave.
     pub once: Option<usize>,
     /// Commands are lines: each announces, one after the other. Otherwise a command to announce

@@ -11,15 +11,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
 use crate::batches::work_through;
-use crate::clip::{Clip, hex};
+use crate::clip::{self, Clip, Hash, hex};
 use crate::event::{Event, Events, Outcome, WeakEvents};
 use crate::keys::{AnnouncerId, Fingerprint};
-use crate::wire::{AnnouncerKey, ClipHeader};
+use crate::wire::{AnnouncerKey, ClipHeader, LiveHeader};
 
 mod talkback;
 mod verify;
@@ -116,23 +117,24 @@ pub(crate) enum Line {
 }
 
 enum Job {
-    Clip {
-        header: ClipHeader,
-        encoded: Vec<u8>,
-        signature: Vec<u8>,
-        announcer: Option<AnnouncerKey>,
-        clip: Clip,
-    },
-    Outcome {
-        clip: String,
-        station: String,
-        outcome: Outcome,
-        reason: String,
-    },
+    Keep(Box<Kept>),
+    Outcome { clip: String, station: String, outcome: Outcome, reason: String },
     Talkback(Box<talkback::Said>),
-    Close {
-        done: oneshot::Sender<()>,
-    },
+    Close { done: oneshot::Sender<()> },
+}
+
+/// What is kept of an announcement.
+struct Kept {
+    clip: String,
+    created_unix_ms: u64,
+    expires_unix_ms: u64,
+    zones: Vec<String>,
+    sha256: Hash,
+    /// Its header as signed.
+    encoded: Vec<u8>,
+    signature: Vec<u8>,
+    announcer: Option<AnnouncerKey>,
+    wav: Bytes,
 }
 
 /// An open archive. Cloning shares it.
@@ -173,8 +175,39 @@ impl Archive {
         announcer: Option<AnnouncerKey>,
         clip: &Clip,
     ) {
-        let (header, encoded, signature) = (header.clone(), encoded.to_vec(), signature.to_vec());
-        self.send(Job::Clip { header, encoded, signature, announcer, clip: clip.clone() });
+        self.send(Job::Keep(Box::new(Kept {
+            clip: header.id.to_string(),
+            created_unix_ms: header.created_unix_ms,
+            expires_unix_ms: header.expires_unix_ms,
+            zones: header.zones.clone(),
+            sha256: header.sha256,
+            encoded: encoded.to_vec(),
+            signature: signature.to_vec(),
+            announcer,
+            wav: clip.wav().clone(),
+        })));
+    }
+
+    /// Keeps live speech, whole, as a WAV. `encoded` is its header as signed at its end, and `samples` what was hashed.
+    pub fn keep_live(
+        &self,
+        header: &LiveHeader,
+        encoded: &[u8],
+        signature: &[u8],
+        announcer: Option<AnnouncerKey>,
+        samples: &[u8],
+    ) {
+        self.send(Job::Keep(Box::new(Kept {
+            clip: header.id.to_string(),
+            created_unix_ms: header.created_unix_ms,
+            expires_unix_ms: header.expires_unix_ms,
+            zones: header.zones.clone(),
+            sha256: header.sha256,
+            encoded: encoded.to_vec(),
+            signature: signature.to_vec(),
+            announcer,
+            wav: clip::wav(header.rate_hz, samples).into(),
+        })));
     }
 
     /// Writes down what an event says of a clip's outcome.
@@ -182,6 +215,13 @@ impl Archive {
         let (clip, station, outcome, reason) = match event {
             Event::Played { clip, station, outcome, .. } => (clip, station, outcome, String::new()),
             Event::Failed { clip, station, outcome, reason } => (clip, station, outcome, reason.clone()),
+            Event::LivePlayed { clip, station, outcome, blocks, concealed, .. } => {
+                let reason = match concealed {
+                    0 => String::new(),
+                    concealed => format!("concealed {concealed} of {blocks} blocks"),
+                };
+                (clip, station, outcome, reason)
+            }
             _ => return,
         };
         self.send(Job::Outcome { clip: clip.clone(), station: station.clone(), outcome: *outcome, reason });
@@ -216,9 +256,7 @@ impl Writer {
     fn work(&mut self, jobs: Vec<Job>) {
         for job in jobs {
             let written = match job {
-                Job::Clip { header, encoded, signature, announcer, clip } => {
-                    self.clip(&header, &encoded, &signature, announcer, &clip)
-                }
+                Job::Keep(kept) => self.keep(&kept),
                 Job::Outcome { clip, station, outcome, reason } => {
                     let file = self.files.get(&clip).cloned();
                     let unix_ms = now_unix_ms();
@@ -234,31 +272,24 @@ impl Writer {
         }
     }
 
-    fn clip(
-        &mut self,
-        header: &ClipHeader,
-        encoded: &[u8],
-        signature: &[u8],
-        announcer: Option<AnnouncerKey>,
-        clip: &Clip,
-    ) -> Result<(), ArchiveError> {
-        let who = announcer.map(|key| AnnouncerId::from_bytes(key).fingerprint());
-        let (file, kept) = self.write(header.created_unix_ms, who, clip)?;
+    fn keep(&mut self, it: &Kept) -> Result<(), ArchiveError> {
+        let who = it.announcer.map(|key| AnnouncerId::from_bytes(key).fingerprint());
+        let (file, kept) = self.write(it.created_unix_ms, who, &it.sha256, &it.wav)?;
         if self.files.len() >= MAX_REMEMBERED {
             self.files.clear();
         }
-        self.files.insert(header.id.to_string(), file.clone());
+        self.files.insert(it.clip.clone(), file.clone());
         self.line(&Line::Announcement {
             unix_ms: now_unix_ms(),
-            clip: header.id.to_string(),
+            clip: it.clip.clone(),
             file,
-            announcer: announcer.map(|key| hex(&key)),
-            created_unix_ms: header.created_unix_ms,
-            expires_unix_ms: header.expires_unix_ms,
-            zones: header.zones.clone(),
-            sha256: hex(&header.sha256),
-            header: hex(encoded),
-            signature: hex(signature),
+            announcer: it.announcer.map(|key| hex(&key)),
+            created_unix_ms: it.created_unix_ms,
+            expires_unix_ms: it.expires_unix_ms,
+            zones: it.zones.clone(),
+            sha256: hex(&it.sha256),
+            header: hex(&it.encoded),
+            signature: hex(&it.signature),
         })?;
         kept
     }
@@ -268,12 +299,13 @@ impl Writer {
         &self,
         created_unix_ms: u64,
         who: Option<Fingerprint>,
-        clip: &Clip,
+        sha256: &Hash,
+        wav: &[u8],
     ) -> Result<(String, Result<(), ArchiveError>), ArchiveError> {
-        let kept = self.retain(clip.wav().len() as u64, created_unix_ms);
+        let kept = self.retain(wav.len() as u64, created_unix_ms);
         let who = who.map_or_else(|| "open".to_owned(), |who| who.to_string().replace('-', ""));
-        let file = format!("{}-{who}-{}.wav", stamp(created_unix_ms), hex(&clip.sha256()[..4]));
-        write_whole(&self.folder, &file, clip.wav())
+        let file = format!("{}-{who}-{}.wav", stamp(created_unix_ms), hex(&sha256[..4]));
+        write_whole(&self.folder, &file, wav)
             .map_err(|source| ArchiveError::Write { path: self.folder.join(&file), source })?;
         Ok((file, kept))
     }

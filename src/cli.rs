@@ -73,7 +73,7 @@ pub enum Role {
 #[command(after_help = "\
 At the keyboard: Enter announces, Esc cancels a recording, q or Ctrl-C leaves;
 a digit speaks to one zone from then on, 0 to all; e makes the next announcement an
-emergency; with --sounds, f opens the list.
+emergency; l speaks live until Enter; with --sounds, f opens the list.
 Without a terminal: every line on standard input announces once; at its end
 bullhorn waits for the last verdict and leaves.
 

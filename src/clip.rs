@@ -135,6 +135,12 @@ impl Format {
     }
 }
 
+/// A WAV of the one form, around 16-bit samples as they are stored; also of speech that is longer than a clip may be.
+pub fn wav(rate_hz: u32, samples: &[u8]) -> Vec<u8> {
+    let wav_bytes = u32::try_from(WAV_HEADER_BYTES + samples.len()).unwrap_or(u32::MAX);
+    [&Format { wav_bytes, rate_hz }.header()[..], samples].concat()
+}
+
 /// A whole clip whose hash is known to be right. Cloning shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clip {

@@ -159,6 +159,8 @@ impl Demo {
             stations.spawn(speaker::run(config, loudspeaker, events, leaving.clone()));
         }
         let config = announcer::Config {
+            live: false,
+            latency: announcer::DEFAULT_LATENCY,
             rate_hz: None,
             preparation: Preparation { level_lufs: Some(DEFAULT_LEVEL_LUFS), ..Preparation::default() },
             monitor: None,

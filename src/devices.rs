@@ -11,6 +11,8 @@ use cpal::{HostId, SampleFormat};
 pub(crate) mod format;
 mod health;
 pub(crate) mod keeper;
+pub(crate) mod line;
+pub(crate) mod stamps;
 
 pub use health::HealthWatch;
 

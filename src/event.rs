@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::priority::Priority;
+use crate::wire::LiveReceipt;
 
 /// One fact from either role. `docs/events.md` gives every field and its unit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -206,6 +207,63 @@ pub enum Event {
         /// later is positive. See [`is_in_step`].
         off_us: i64,
     },
+    /// Somebody speaks live from now on: it is heard while it is said.
+    LiveStarted {
+        /// Its id, in order with those of clips.
+        clip: String,
+        /// The microphone's name, or `file:PATH`.
+        input: String,
+        /// Samples a second.
+        rate_hz: u32,
+        /// Between saying and hearing, in milliseconds.
+        latency_ms: u64,
+        /// How urgent it is.
+        priority: Priority,
+        /// The stations that should hear it.
+        stations: Vec<String>,
+    },
+    /// Nobody speaks live any more.
+    LiveEnded {
+        /// Its id.
+        clip: String,
+        /// How long it was, in milliseconds.
+        length_ms: u64,
+        /// Its blocks of 20 ms, the last one perhaps shorter.
+        blocks: u32,
+        /// SHA-256 over its samples as they were sent, in hex.
+        sha256: String,
+        /// Its loudest sample, in dB below full scale (−100 for pure silence).
+        peak_db: f32,
+    },
+    /// What a station heard of live speech, once it is over.
+    LivePlayed {
+        /// Its id.
+        clip: String,
+        /// The station's name.
+        station: String,
+        /// [`Outcome::Played`], or [`Outcome::Interrupted`] or [`Outcome::Missed`] where too much is missing.
+        outcome: Outcome,
+        /// Its blocks in all.
+        blocks: u32,
+        /// Blocks that sounded whole at their time.
+        played: u32,
+        /// Blocks that did not: before it joined, lost, or late.
+        concealed: u32,
+        /// Of those, blocks that came after their time.
+        late: u32,
+        /// How far its first sample was from the instant it was given, in µs, as the station measured it; later is
+        /// positive.
+        start_error_us: i64,
+        /// The largest distance from step while it sounded, in µs, as the station measured it.
+        max_error_us: u64,
+        /// Times the sound device ran dry meanwhile.
+        underruns: u32,
+        /// How far the station's notion of the instant may be off, in µs, as the station knows it; [`u32::MAX`] when it
+        /// does not.
+        uncertainty_us: u32,
+        /// The farthest that it was from step, in µs; later is positive. See [`is_in_step`].
+        off_us: i64,
+    },
     /// A station did not play the clip to its end, and will not.
     Failed {
         /// The clip's id.
@@ -234,6 +292,8 @@ pub enum Event {
         uncertainty_us: Option<u64>,
         /// Those that played it, but too far from the others for one sound.
         out_of_step: Vec<OutOfStep>,
+        /// Of live speech: those that did not hear all of it.
+        concealed: Vec<Concealed>,
     },
     /// A station has found its announcer.
     Connected {
@@ -356,6 +416,17 @@ pub struct Missing {
     pub reason: String,
 }
 
+/// A station that did not hear all of live speech.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Concealed {
+    /// The station's name.
+    pub station: String,
+    /// Blocks that did not sound.
+    pub concealed: u32,
+    /// Of so many.
+    pub blocks: u32,
+}
+
 /// A station that played a clip out of step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutOfStep {
@@ -366,6 +437,34 @@ pub struct OutOfStep {
     pub off_us: i64,
     /// How far the station's notion of the instant may be off, in µs; [`u32::MAX`] when it does not know.
     pub uncertainty_us: u32,
+}
+
+/// Live speech counts as heard if no more than one block in so many was concealed: what is missing is short, and named.
+pub const CONCEALED_ONE_IN: u32 = 20;
+
+/// What a station's receipt for live speech says.
+pub fn live_played(receipt: &LiveReceipt, station: String) -> Event {
+    let LiveReceipt { clip, played, concealed, late, .. } = *receipt;
+    let blocks = played.saturating_add(concealed);
+    let outcome = match played {
+        0 => Outcome::Missed,
+        _ if concealed.saturating_mul(CONCEALED_ONE_IN) > blocks => Outcome::Interrupted,
+        _ => Outcome::Played,
+    };
+    Event::LivePlayed {
+        clip: clip.to_string(),
+        station,
+        outcome,
+        blocks,
+        played,
+        concealed,
+        late,
+        start_error_us: receipt.start_error_us,
+        max_error_us: receipt.max_error_us,
+        underruns: receipt.underruns,
+        uncertainty_us: receipt.uncertainty_us,
+        off_us: worst_off_us(receipt.start_error_us, receipt.max_error_us),
+    }
 }
 
 /// Two loudspeakers closer together than this sound as one (Haas, 1949), in µs.
@@ -394,6 +493,8 @@ pub enum Command {
     Send,
     /// Drop the recording that runs, or the clip that was heard first.
     Cancel,
+    /// Speak live from now on.
+    Live,
     /// Make the next announcement an emergency, or take that back.
     Emergency,
     /// Speak to one zone from now on; `None` for every station.

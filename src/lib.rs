@@ -14,6 +14,8 @@
 //!
 //! Talkback goes the other way, over a connection of its own: [`speaker::talkback`] records and signs, the announcer
 //! verifies, keeps and plays.
+//! Live speech goes the same way block by block, while it is said: the announcer's microphone, one broadcast to all links,
+//! and a feed at each loudspeaker that conceals what is missing.
 //!
 //! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound;
 //! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.

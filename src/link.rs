@@ -343,13 +343,23 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
     /// # Errors
     /// [`LinkError::Stalled`], [`LinkError::Io`]; [`LinkError::Wire`] for a message over its bounds.
     pub async fn send(&mut self, message: &M) -> Result<(), LinkError> {
-        let mut payload = wire::encode(message)?;
-        if let Some(sealer) = &mut self.sealer {
+        self.send_encoded(&wire::encode(message)?).await
+    }
+
+    /// Sends one message that [`wire::encode`] made, perhaps for several.
+    ///
+    /// # Errors
+    /// [`LinkError::Stalled`], [`LinkError::Io`].
+    pub async fn send_encoded(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        let frame = {
             let mut sealed = [0; MAX_MESSAGE_BYTES + TAG_BYTES];
-            payload = sealer.seal(&payload, &mut sealed)?.to_vec();
-        }
-        let header = FrameHeader { kind: FrameKind::Message, length: payload.len() as u16 };
-        let frame = [&header.encode()[..], &payload].concat();
+            let payload = match &mut self.sealer {
+                Some(sealer) => sealer.seal(message, &mut sealed)?,
+                None => message,
+            };
+            let header = FrameHeader { kind: FrameKind::Message, length: payload.len() as u16 };
+            [&header.encode()[..], payload].concat()
+        };
         self.write(&frame).await
     }
 

@@ -6,18 +6,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clip::{Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
 use crate::sample::ResampleError;
+use live::{Anchor, Feed};
 
 mod device;
 mod file;
 mod interpolate;
-mod line;
+pub mod live;
 mod playout;
-mod stamps;
 
 /// Where clips are played: `--output`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -193,6 +194,24 @@ impl Loudspeaker {
         match &mut self.0 {
             Kind::Device(device) => device.play(clip, gain, at, on_start).await,
             Kind::Folder(folder) => folder.play(clip, gain, label, at, on_start).await,
+        }
+    }
+
+    /// Plays speech of a rate while it comes, each sample at its instant, and returns when the last one has sounded; what
+    /// has not come by then is concealed. Otherwise like [`Self::play`]; the report does not count frames.
+    ///
+    /// # Errors
+    /// Those of [`Self::play`].
+    pub async fn play_live(
+        &mut self,
+        (feed, rate_hz): (Feed, u32),
+        label: &str,
+        anchor: watch::Receiver<Anchor>,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        match &mut self.0 {
+            Kind::Device(device) => device.play_live((feed, rate_hz), anchor, on_start).await,
+            Kind::Folder(folder) => folder.play_live((feed, rate_hz), label, anchor, on_start).await,
         }
     }
 }

@@ -140,6 +140,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     let guard = runtime.enter();
     let mode = Mode::choose(options.events.is_some(), !options.once);
     let (speaking, preparation) = (&options.speaking, options.before.preparation());
+    let is_live = speaking.live;
     for (is_asked, option) in
         [(speaking.hold, "--hold"), (speaking.review, "--review"), (speaking.sounds.is_some(), "--sounds")]
     {
@@ -158,8 +159,8 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         false => Some(StateFolder::open(options.state.folder.as_deref())?),
     };
     let microphone = open_microphone(&options.input(), folder.as_ref(), options.once)?;
-    if let (Some(length), false) = (microphone.whole_length(), preparation.trims || options.seconds.is_some())
-    {
+    let is_judged_later = preparation.trims || options.seconds.is_some() || is_live;
+    if let (Some(length), false) = (microphone.whole_length(), is_judged_later) {
         preparation.check(length)?;
     }
     let monitor = match speaking.review || speaking.talkback {
@@ -193,6 +194,8 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         priority: options.priority,
         keep: options.keep,
         wait: options.wait,
+        live: is_live,
+        latency: options.speaking.latency,
         once,
         lines: mode != Mode::Terminal,
         site: site.clone(),
@@ -219,7 +222,8 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
         }
         let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let reader = once.is_none().then(|| commands.clone());
+        // Live speech that is made once is ended by a line.
+        let reader = (once.is_none() || is_live).then(|| commands.clone());
         let console = tokio::spawn(console::run(shown, reader, setup));
         let summary = announcer::run(listener, microphone, config, asked, events, shutdown).await?;
         drop(commands);

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use crate::clip::peak_db;
 use crate::devices::{DevicesError, HealthWatch};
-use crate::sample::Sound;
+use crate::sample::{ResampleError, Sound};
 use crate::sound_file::{self, SoundFileError};
 
 mod device;
+mod live;
+
+pub use live::Speech;
 
 /// Where clips come from: `--input`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,6 +59,9 @@ pub enum MicrophoneError {
     /// The device is open and gives no sound.
     #[error("the microphone gives no sound: check the sound server and the device")]
     Stalled,
+    /// What is said cannot be brought to the rate that is sent.
+    #[error("what the microphone gives cannot be sent")]
+    Resample(#[from] ResampleError),
     /// Sound was lost because it was not taken in time.
     #[error("sound was lost while recording, because this machine is too busy: record again")]
     Overrun,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::devices::{Device, Direction};
-use crate::event::{Event, IN_STEP_US, Missing, OutOfStep, Outcome, is_in_step};
+use crate::event::{Concealed, Event, IN_STEP_US, Missing, OutOfStep, Outcome, is_in_step};
 use crate::keys::Station;
 use crate::priority::Priority;
 use crate::wire::is_unprintable;
@@ -98,6 +98,33 @@ pub fn sentence(event: &Event) -> Option<String> {
             }
             played
         }
+        Event::LiveStarted { clip, input, stations, latency_ms, .. } => {
+            let who = match stations.as_slice() {
+                [] => "nobody".to_owned(),
+                [station] => station.clone(),
+                several => format!("{} stations", several.len()),
+            };
+            format!("live from {input} to {who}, {latency_ms} ms later: {clip}")
+        }
+        Event::LiveEnded { clip, length_ms, peak_db, .. } => {
+            format!("said {clip}: {} s, loudest {peak_db:.0} dB", seconds(*length_ms))
+        }
+        Event::LivePlayed {
+            clip, station, blocks, played, concealed, late, off_us, uncertainty_us, ..
+        } => {
+            let mut words = match (played, concealed) {
+                (0, _) => format!("{station} did not hear {clip}"),
+                (_, 0) => format!("{station} played {clip}"),
+                _ => format!("{station} played {clip}, concealed {concealed} of {blocks} blocks"),
+            };
+            if *late > 0 {
+                words += &format!(", {late} of them late");
+            }
+            if let (Some(out), true) = (out_of_step(*off_us, *uncertainty_us), *played > 0) {
+                words += &format!(", {out}");
+            }
+            words
+        }
         Event::Failed { clip, station, outcome: Outcome::Interrupted, reason } => {
             format!("{station} was interrupted in {clip}: {reason}")
         }
@@ -127,7 +154,9 @@ pub fn sentence(event: &Event) -> Option<String> {
 /// The verdict of [`Event::Done`]: how many played it, how well together, who did not, and why. `None` for
 /// another event.
 pub fn verdict(event: &Event) -> Option<String> {
-    let Event::Done { played, expected, missing, spread_us, uncertainty_us, out_of_step: out, .. } = event
+    let Event::Done {
+        played, expected, missing, spread_us, uncertainty_us, out_of_step: out, concealed, ..
+    } = event
     else {
         return None;
     };
@@ -147,6 +176,10 @@ pub fn verdict(event: &Event) -> Option<String> {
     }
     if out.len() > MAX_NAMED {
         verdict += &format!("; {} more out of step", out.len() - MAX_NAMED);
+    }
+    let heard = |it: &&Concealed| !missing.iter().any(|missing| missing.station == it.station);
+    for Concealed { station, concealed, blocks } in concealed.iter().filter(heard).take(MAX_NAMED) {
+        verdict += &format!("; {station} concealed {concealed} of {blocks} blocks");
     }
     for Missing { station, reason } in missing.iter().take(MAX_NAMED) {
         verdict += &format!("; {station} did not: {reason}");
@@ -351,6 +384,36 @@ mod tests {
                     off_us: 5_250_300,
                     uncertainty_us: 85,
                 }],
+                concealed: vec![Concealed { station: "hall-3".into(), concealed: 2, blocks: 250 }],
+            },
+            Event::LiveStarted {
+                clip: clip(),
+                input: "USB microphone".into(),
+                rate_hz: 48_000,
+                latency_ms: 140,
+                priority: Priority::Normal,
+                stations: vec![station(), "hall-2".into()],
+            },
+            Event::LiveEnded {
+                clip: clip(),
+                length_ms: 5000,
+                blocks: 250,
+                sha256: "9b74c9897bac770ffc029102a200c5de5c1f0d6b8f4b4d6c7e8a1f2b3c4d5e6f".into(),
+                peak_db: -6.5,
+            },
+            Event::LivePlayed {
+                clip: clip(),
+                station: station(),
+                outcome: Outcome::Played,
+                blocks: 250,
+                played: 248,
+                concealed: 2,
+                late: 1,
+                start_error_us: -12,
+                max_error_us: 30,
+                underruns: 0,
+                uncertainty_us: 85,
+                off_us: 30,
             },
             Event::Connected { announcer: "office-pc:7766".into() },
             Event::Waiting { announcer: "office-pc:7766".into(), reason: "connection refused".into() },
@@ -460,7 +523,16 @@ mod tests {
     ) -> Event {
         let (spread_us, uncertainty_us) = spread.unzip();
         let (missing, out_of_step) = (missing.to_vec(), out_of_step.to_vec());
-        Event::Done { clip: "c-1".into(), played, expected, missing, spread_us, uncertainty_us, out_of_step }
+        Event::Done {
+            clip: "c-1".into(),
+            played,
+            expected,
+            missing,
+            spread_us,
+            uncertainty_us,
+            out_of_step,
+            concealed: Vec::new(),
+        }
     }
 
     #[test]
@@ -482,6 +554,39 @@ mod tests {
         assert!(words(None, &many).ends_with("hall-3 20 ms late; 5 more out of step"));
         assert_eq!(super::out_of_step(9_000, 1_000), None);
         assert!(super::out_of_step(9_000, 1_001).is_some());
+    }
+
+    #[test]
+    fn verdicts_name_who_did_not_hear_all_of_live_speech() {
+        let mut event = done(3, 4, &[Missing { station: "hall-4".into(), reason: "gone".into() }], None, &[]);
+        if let Event::Done { concealed, .. } = &mut event {
+            let of = |station: &str| Concealed { station: station.into(), concealed: 3, blocks: 250 };
+            *concealed = vec![of("hall-2"), of("hall-4")];
+        }
+        assert_eq!(
+            verdict(&event).unwrap(),
+            "3 of 4 stations played it; hall-2 concealed 3 of 250 blocks; hall-4 did not: gone"
+        );
+        let played = |played, concealed, late| {
+            sentence(&Event::LivePlayed {
+                clip: "c-1".into(),
+                station: "hall-1".into(),
+                outcome: Outcome::Played,
+                blocks: played + concealed,
+                played,
+                concealed,
+                late,
+                start_error_us: 0,
+                max_error_us: 0,
+                underruns: 0,
+                uncertainty_us: 0,
+                off_us: 0,
+            })
+            .unwrap()
+        };
+        assert_eq!(played(250, 0, 0), "hall-1 played c-1");
+        assert_eq!(played(247, 3, 2), "hall-1 played c-1, concealed 3 of 250 blocks, 2 of them late");
+        assert_eq!(played(0, 250, 0), "hall-1 did not hear c-1");
     }
 
     #[test]

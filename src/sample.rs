@@ -34,6 +34,13 @@ pub struct ResampleError {
     problem: String,
 }
 
+impl ResampleError {
+    /// What a resampler said.
+    pub(crate) fn new(from_hz: u32, to_hz: u32, problem: &dyn std::fmt::Display) -> Self {
+        Self { from_hz, to_hz, problem: problem.to_string() }
+    }
+}
+
 /// A 16-bit sample as ±1.0; exact.
 pub fn from_i16(sample: i16) -> f32 {
     f32::from(sample) / 32_768.0

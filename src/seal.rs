@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! header signature = Ed25519( "bullhorn clip header v1" ‖ 0 ‖ announcer's id 32 ‖ header as sent )
+//! live signature   = Ed25519( "bullhorn live header v1" ‖ 0 ‖ announcer's id 32 ‖ header as sent )
 //! time statement   = Ed25519( "bullhorn announcer time v1" ‖ 0 ‖ announcer's id 32 ‖ nonce 16 ‖ Unix ms 8, big-endian )
 //! ```
 //!
@@ -25,6 +26,7 @@ use crate::keys::{AnnouncerId, AnnouncerKeys, KeysError, Mark, random};
 pub mod talkback;
 
 const HEADER_DOMAIN: &[u8] = b"bullhorn clip header v1\0";
+const LIVE_DOMAIN: &[u8] = b"bullhorn live header v1\0";
 const TIME_DOMAIN: &[u8] = b"bullhorn announcer time v1\0";
 /// An announcer that takes longer to state its time is not believed: the handshake's own deadline.
 pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(3);
@@ -49,6 +51,17 @@ pub fn sign(announcer: &AnnouncerKeys, header: &[u8]) -> SignatureBytes {
 /// Whether an announcer signed these bytes as a clip's header.
 pub fn verify(announcer: &AnnouncerId, header: &[u8], signature: &SignatureBytes) -> bool {
     let message = message(HEADER_DOMAIN, announcer.as_bytes(), &[header]);
+    verify_message(announcer.as_bytes(), &message, signature)
+}
+
+/// Signs a header of live speech, exactly as it is sent.
+pub fn sign_live(announcer: &AnnouncerKeys, header: &[u8]) -> SignatureBytes {
+    announcer.sign(&message(LIVE_DOMAIN, announcer.id().as_bytes(), &[header]))
+}
+
+/// Whether an announcer signed these bytes as a header of live speech.
+pub fn verify_live(announcer: &AnnouncerId, header: &[u8], signature: &SignatureBytes) -> bool {
+    let message = message(LIVE_DOMAIN, announcer.as_bytes(), &[header]);
     verify_message(announcer.as_bytes(), &message, signature)
 }
 
@@ -190,8 +203,8 @@ pub struct Claim<'a> {
     pub expires_unix_ms: u64,
     /// Where it is to be heard; none means everywhere.
     pub zones: &'a [String],
-    /// The WAV's size and rate.
-    pub format: Format,
+    /// The WAV's size and rate; none for live speech, which ends when it ends, and is signed as such.
+    pub format: Option<Format>,
 }
 
 /// Why a station does not take a clip.
@@ -252,11 +265,12 @@ impl Admission<'_> {
         if claim.header.len() > MAX_HEADER_BYTES {
             return Err(Refusal::HeaderSize(claim.header.len()));
         }
-        claim.format.check()?;
+        claim.format.map_or(Ok(()), |format| format.check())?;
         if claim.announcer != self.announcer {
             return Err(Refusal::Announcer);
         }
-        if !verify(&self.announcer, claim.header, claim.signature) {
+        let is_genuine = if claim.format.is_some() { verify } else { verify_live };
+        if !is_genuine(&self.announcer, claim.header, claim.signature) {
             return Err(Refusal::Signature);
         }
         let here = claim.zones.is_empty() || claim.zones.iter().any(|zone| self.zones.contains(zone));

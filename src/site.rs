@@ -104,6 +104,11 @@ impl Site {
         seal::sign(&self.keys, header).to_vec()
     }
 
+    /// Signs a header of live speech.
+    pub fn sign_live(&self, header: &[u8]) -> Vec<u8> {
+        seal::sign_live(&self.keys, header).to_vec()
+    }
+
     /// The current invite, or a new one where none is valid.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod ending;
 mod faults;
 mod instant;
 mod leaving;
+mod live;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -21,10 +22,12 @@ use tokio::time::Instant;
 use crate::event::Event;
 use crate::volume::Volume;
 use crate::wire::{ClipId, FromStation, Receipt};
-use announcement::{Announcement, Progress};
+use announcement::{Announcement, Progress, out_of_step, spread};
+use live::Live;
 
 pub use announcement::Delivery;
 pub use ending::Restored;
+pub use live::{LiveOffer, LivePart, MAX_WAITING_LIVE_BLOCKS};
 pub use pace::{Pace, Transfer};
 
 /// How long the verdict waits for a station that is between two connections: the longest pause
@@ -73,6 +76,8 @@ pub type ConnectionId = u64;
 pub enum Order {
     /// Send this clip.
     Deliver(Arc<Delivery>),
+    /// Let it join live speech.
+    Live(Arc<LiveOffer>),
     /// Send the instant to play it.
     PlayAt {
         /// Which clip.
@@ -147,6 +152,7 @@ pub struct Stations {
     /// Those who went between two connections, in order; some are back meanwhile.
     between: VecDeque<(Instant, String)>,
     announcements: BTreeMap<ClipId, Announcement>,
+    live: Option<Live>,
     actions: Vec<Action>,
     max_stations: usize,
     straggler_wait: Duration,
@@ -164,6 +170,7 @@ impl Stations {
             names: BTreeMap::new(),
             between: VecDeque::new(),
             announcements: BTreeMap::new(),
+            live: None,
             actions: Vec::new(),
             max_stations,
             straggler_wait: STRAGGLER_WAIT,
@@ -189,7 +196,7 @@ impl Stations {
 
     /// Whether every announcement has its verdict.
     pub fn is_settled(&self) -> bool {
-        self.announcements.values().all(|announcement| announcement.settled)
+        self.live.is_none() && self.announcements.values().all(|announcement| announcement.settled)
     }
 
     /// Puts a station on the roster that has joined earlier and is not here.
@@ -282,7 +289,9 @@ impl Stations {
             FromStation::Verified { clip, lead_us } => {
                 self.verified(&name, clip, Duration::from_micros(lead_us.into()), now)
             }
+            FromStation::Playing { clip } if self.is_live(clip, &name) => self.live_playing(&name, clip),
             FromStation::Playing { clip } => self.playing(&name, clip, now),
+            FromStation::Queued { clip } if self.is_live(clip, &name) => self.live_queued(&name, clip),
             FromStation::Queued { clip } => self.queued(&name, clip, now),
             FromStation::Played(receipt) => {
                 let told = matches!(self.progress(receipt.clip, &name), Some(Progress::Told { .. }));
@@ -291,6 +300,15 @@ impl Stations {
                     self.played(&name, receipt, now);
                 }
                 told
+            }
+            FromStation::Rejected { clip, reason } if self.is_live(clip, &name) => {
+                self.live_failed(&name, clip, reason, true, now)
+            }
+            FromStation::Failed { clip, reason } if self.is_live(clip, &name) => {
+                self.live_failed(&name, clip, reason, false, now)
+            }
+            FromStation::LivePlayed(receipt) => {
+                self.is_live(receipt.clip, &name) && self.live_played(&name, receipt, now)
             }
             FromStation::Rejected { clip, reason } => self.rejected(&name, clip, reason, now),
             FromStation::Failed { clip, reason } => self.failed(&name, clip, reason, now),
@@ -366,6 +384,7 @@ impl Stations {
             self.tick_one(id, now);
         }
         self.settle(now);
+        self.settle_live(now);
         for (id, announcement) in &mut self.announcements {
             if announcement.settled && announcement.open() == 0 && !announcement.closed {
                 announcement.closed = true;
@@ -379,8 +398,9 @@ impl Stations {
     /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
         let is_quiet = |it: &Announcement| it.settled && !it.is_busy();
-        let pace = if self.announcements.values().all(is_quiet) { SLOW_TICK } else { TICK };
-        let regular = (!self.announcements.is_empty()).then(|| now + pace);
+        let is_busy = self.live.is_some() || !self.announcements.values().all(is_quiet);
+        let pace = if is_busy { TICK } else { SLOW_TICK };
+        let regular = (self.live.is_some() || !self.announcements.is_empty()).then(|| now + pace);
         let agreeing = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
         let missed = self.between.front().map(|(since, _)| *since + REJOIN_GRACE);
         let mended = self.roster.values().filter_map(|station| station.mended_at).min();
@@ -413,8 +433,10 @@ impl Stations {
     }
 
     /// Gives a station that is free, and whose loudspeaker works, the most urgent clip that it is owed, the earliest of
-    /// those.
+    /// those. Live speech goes before what is less urgent; not before an earlier clip of its own priority, which the
+    /// station would then take for one that it has heard.
     fn serve(&mut self, name: &str, now: Instant) {
+        let live = self.live_for(name);
         let Some(Station {
             presence: Presence::Here { connection, served: served @ false },
             fault: None,
@@ -427,7 +449,13 @@ impl Stations {
             now < announcement.expires && announcement.progress(name) == Some(&Progress::Owed)
         });
         let first = owed.max_by_key(|(id, announcement)| (announcement.delivery.priority, Reverse(**id)));
-        let Some((_, announcement)) = first else { return };
+        let goes_first = |it: &Announcement| live.is_none_or(|live| it.delivery.priority >= live);
+        let Some((_, announcement)) = first.filter(|(_, it)| goes_first(it)) else {
+            if live.is_some() {
+                self.join_live(name);
+            }
+            return;
+        };
         *served = true;
         let delivery = announcement.delivery.clone();
         let until =
@@ -460,7 +488,7 @@ impl Stations {
                 continue;
             }
             announcement.settled = true;
-            let (spread_us, uncertainty_us) = announcement.spread().unzip();
+            let (spread_us, uncertainty_us) = spread(&announcement.timings).unzip();
             self.actions.push(Action::Tell(Event::Done {
                 clip: id.to_string(),
                 played: tally.played,
@@ -468,7 +496,8 @@ impl Stations {
                 missing: announcement.missing(),
                 spread_us,
                 uncertainty_us,
-                out_of_step: announcement.out_of_step(),
+                out_of_step: out_of_step(&announcement.timings),
+                concealed: Vec::new(),
             }));
         }
         for id in ready {

@@ -4,11 +4,13 @@
 //! length before them); everything that is not a message has a fixed layout, big-endian.
 
 mod header;
+mod live;
 mod message;
 mod name;
 mod talkback;
 
 pub use header::ClipHeader;
+pub use live::{LIVE_BLOCK_MS, LIVE_LAYOUT, LiveHeader, LiveReceipt, MAX_LIVE_BLOCK_BYTES, MAX_LIVE_BLOCKS};
 pub use message::{
     AnnouncerKey, CLIP_KEY_BYTES, ClipId, FromAnnouncer, FromStation, Message, Nonce, Receipt,
     SIGNATURE_BYTES, Statement, decode, encode, reason,

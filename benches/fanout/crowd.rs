@@ -175,6 +175,11 @@ async fn session(
                 }
             }
             Frame::Message(FromAnnouncer::Refused { reason }) => return Err(reason),
+            Frame::Message(
+                FromAnnouncer::LiveStart { .. }
+                | FromAnnouncer::LiveBlock { .. }
+                | FromAnnouncer::LiveEnd { .. },
+            ) => return Err("nobody was to speak live".into()),
             Frame::Message(FromAnnouncer::Clip { header, signature, key }) => {
                 let _ = news.send(News::Header(Instant::now()));
                 clip = Some(Taking::new(office, &header, &signature, &key)?);

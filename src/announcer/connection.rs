@@ -7,8 +7,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::PollSemaphore;
 
@@ -18,7 +20,7 @@ use crate::batches::on_a_thread;
 use crate::keys::{Admitted, KeysError};
 use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Peer, Receiver, Sender};
 use crate::site::Site;
-use crate::stations::{ConnectionId, Delivery, Hello, Order};
+use crate::stations::{ConnectionId, Delivery, Hello, LivePart, Order};
 use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 
 /// Orders that may wait for one connection; a clip needs three.
@@ -180,12 +182,19 @@ async fn converse<C: Connection>(
     sender.send(&FromAnnouncer::Welcome { clock: clock.id, site: site_and_time }).await?;
     let mut transfers = PollSemaphore::new(transfers.clone());
     let mut to_send: Option<Arc<Delivery>> = None;
+    let mut live = None;
     loop {
         tokio::select! {
             // An order is never held up by what a station says.
             biased;
             order = mailbox.recv() => match order {
                 Some(Order::Deliver(delivery)) => to_send = Some(delivery),
+                Some(Order::Live(offer)) => {
+                    let (parts, next) = offer.join();
+                    let (header, signature) = (offer.header.clone(), offer.signature.clone());
+                    sender.send(&FromAnnouncer::LiveStart { header, signature, next }).await?;
+                    live = Some((parts, next));
+                }
                 Some(Order::Volume(volume)) => sender.send(&FromAnnouncer::Volume { volume }).await?,
                 Some(Order::PlayAt { clip, at }) => {
                     let instant_us = clock.at_us(at);
@@ -225,6 +234,7 @@ async fn converse<C: Connection>(
                     sender.send(&FromAnnouncer::Volume { volume }).await?;
                 }
             }
+            message = next_part(&mut live) => sender.send_encoded(&message).await?,
             frame = receiver.next() => match frame? {
                 Some(Frame::Message(FromStation::Ping { t1_us })) => {
                     let now_us = clock.at_us(Instant::now());
@@ -243,6 +253,20 @@ async fn converse<C: Connection>(
                 Some(Frame::Block(_)) => return Err(WireError::FrameKind(2).into()),
                 None => return Ok("it closed the connection"),
             },
+        }
+    }
+}
+
+/// The next part of the live speech that a station has joined, as it is sent; for ever where there is none. What it did
+/// not take in time is left out.
+async fn next_part(live: &mut Option<(broadcast::Receiver<LivePart>, u32)>) -> Bytes {
+    let Some((parts, next)) = live else { return std::future::pending().await };
+    loop {
+        match parts.recv().await {
+            Ok(LivePart::Block { number, .. }) if number < *next => (),
+            Ok(LivePart::Block { message, .. } | LivePart::End(message)) => return message,
+            Err(RecvError::Lagged(_)) => (),
+            Err(RecvError::Closed) => return std::future::pending().await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The desk: one task that owns the roster and the microphone, where everything comes together.
 
 mod list;
+mod live;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{AnnouncerClock, Report};
+use super::live::{Speaking, news};
 use super::recording::{
     self, Outcome, Recipe, Recorded, Recording, Source, Steering, Tools, delivery, finished,
 };
@@ -45,6 +47,7 @@ pub(super) struct Desk {
     events: Events,
     start_unix: Duration,
     start: Instant,
+    clock: AnnouncerClock,
     epoch: u64,
     last_sequence: u64,
     orders: BTreeMap<ConnectionId, mpsc::Sender<Order>>,
@@ -57,6 +60,9 @@ pub(super) struct Desk {
     recording: Option<Recording>,
     /// Tells while something is recorded.
     is_recording: watch::Sender<bool>,
+    /// Live speech that is going on.
+    speaking: Option<Speaking>,
+    has_warned_of_howling: bool,
     steering: Steering,
     /// The zones that are spoken to; none for every station.
     addressed: Vec<String>,
@@ -120,6 +126,7 @@ impl Desk {
             events,
             start_unix,
             start: clock.base,
+            clock,
             last_sequence: 0,
             orders: BTreeMap::new(),
             strangers: HashSet::new(),
@@ -127,6 +134,8 @@ impl Desk {
             microphone_health,
             recording: None,
             is_recording,
+            speaking: None,
+            has_warned_of_howling: false,
             steering: Steering::default(),
             leaving: false,
             seen_saved: clock.base,
@@ -162,19 +171,24 @@ impl Desk {
                 (_, due) => due,
             };
             self.announce_once_when_ready();
-            if self.leaving && self.recording.is_none() && self.stations.is_settled() {
+            let is_silent = self.recording.is_none() && self.speaking.is_none();
+            if self.leaving && is_silent && self.stations.is_settled() {
                 let enough = self.config.once.is_none() || self.announced > 0;
                 self.save_seen();
                 self.close().await;
                 return Summary { all_heard: self.all_heard && enough };
             }
-            let listens = !(self.leaving || self.config.lines && self.recording.is_some());
+            // Live speech of one announcement is ended by a line.
+            let ends_live = self.speaking.is_some() && self.config.once.is_some();
+            let is_busy = self.recording.is_some() || self.speaking.is_none() && self.stations.has_live();
+            let listens = ends_live || !(self.leaving || self.config.lines && is_busy);
             tokio::select! {
                 // What is rare comes first, so that no flood of reports holds it up.
                 biased;
                 () = shutdown.cancelled(), if !told_to_leave => {
                     told_to_leave = true;
                     self.steering.cancel.cancel();
+                    self.finish_live();
                     self.leaving = true;
                 }
                 () = at(tick) => {
@@ -187,12 +201,26 @@ impl Desk {
                 }
                 () = self.microphone_health.changed() => self.tell_microphone(),
                 finished = finished(&mut self.recording) => self.recorded(finished),
+                news = news(&mut self.speaking) => self.follow_live(news),
                 command = commands.recv(), if listens => match command {
+                    Some(Command::Announce) if self.config.live && (ends_live || self.config.once.is_none()) => {
+                        self.toggle_live();
+                    }
+                    // It ends by a line, or by itself, not because nobody types.
+                    Some(Command::Announce | Command::Leave) if self.config.once.is_some() => (),
+                    Some(Command::Live) => self.toggle_live(),
                     Some(Command::Announce) => self.record(None),
                     Some(Command::AnnounceFile(path)) => self.record(Some(path)),
-                    Some(Command::Finish) => self.steering.finish.cancel(),
+                    Some(Command::Finish) => {
+                        self.steering.finish.cancel();
+                        self.finish_live();
+                    }
                     Some(Command::Send) => self.steering.send.cancel(),
-                    Some(Command::Cancel) => self.steering.cancel.cancel(),
+                    // What was said live was heard already: it cannot be taken back.
+                    Some(Command::Cancel) => {
+                        self.steering.cancel.cancel();
+                        self.finish_live();
+                    }
                     Some(Command::Emergency) => self.toggle_emergency(),
                     Some(Command::Address(zone)) => self.address(zone),
                     Some(Command::Leave) | None => self.leave(),
@@ -254,6 +282,7 @@ impl Desk {
 
     fn leave(&mut self) {
         self.leaving = true;
+        self.finish_live();
         if !self.config.lines {
             self.steering.cancel.cancel();
         }
@@ -264,7 +293,10 @@ impl Desk {
             && !self.leaving
             && self.stations.present() >= wanted
         {
-            self.record(None);
+            match self.config.live {
+                true => self.toggle_live(),
+                false => self.record(None),
+            }
             self.leaving = true;
         }
     }

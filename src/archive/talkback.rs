@@ -42,7 +42,7 @@ impl Writer {
         let is_signed = !signature.is_empty();
         let signer = is_signed.then(|| StationId::from_bytes(header.station));
         let who = signer.map(|signer| signer.fingerprint());
-        let (file, kept) = self.write(header.created_unix_ms, who, &clip)?;
+        let (file, kept) = self.write(header.created_unix_ms, who, clip.sha256(), clip.wav())?;
         self.line(&Line::Talkback {
             unix_ms: now_unix_ms(),
             talkback: header.id.to_string(),

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::{Line, log_of};
-use crate::clip::{ClipError, Format, Hash, Incoming, MAX_WAV_BYTES};
+use crate::clip::{self, ClipError, Format, Hash, Incoming, MAX_WAV_BYTES, WAV_HEADER_BYTES, hex};
 use crate::keys::{AnnouncerId, Fingerprint, StationId};
 use crate::seal;
-use crate::wire::{ClipHeader, TalkbackHeader, WireError};
+use crate::wire::{ClipHeader, LIVE_LAYOUT, LiveHeader, TalkbackHeader, WireError};
 
 /// Why a file is not proven.
 #[derive(Debug, thiserror::Error)]
@@ -68,16 +70,23 @@ pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError
     match line {
         Line::Announcement { announcer, header, signature, .. } => {
             let (encoded, signature) = (bytes(&header)?, bytes(&signature)?);
-            let header = ClipHeader::decode(&encoded).map_err(VerifyError::Header)?;
-            check_body(path, header.format, header.sha256)?;
+            let is_live = encoded.first() == Some(&LIVE_LAYOUT);
+            let created_unix_ms = if is_live {
+                let header = LiveHeader::decode(&encoded).map_err(VerifyError::Header)?;
+                is_what_was_said(&header, &read(path, header.frames * 2 + WAV_HEADER_BYTES as u64)?)?;
+                header.created_unix_ms
+            } else {
+                let header = ClipHeader::decode(&encoded).map_err(VerifyError::Header)?;
+                check_body(path, header.format, header.sha256)?;
+                header.created_unix_ms
+            };
             let Some(key) = announcer.filter(|_| !signature.is_empty()) else {
                 return Err(VerifyError::Unsigned);
             };
             let id = AnnouncerId::from_hex(&key).ok_or(VerifyError::Line)?;
             let signature = signature.as_slice().try_into().map_err(|_| VerifyError::Line)?;
-            let is_genuine = seal::verify(&id, &encoded, signature);
-            judge(id.fingerprint(), is_genuine, signer)?;
-            let created_unix_ms = header.created_unix_ms;
+            let is_genuine = if is_live { seal::verify_live } else { seal::verify };
+            judge(id.fingerprint(), is_genuine(&id, &encoded, signature), signer)?;
             Ok(Verified { created_unix_ms, signer: id.fingerprint(), station: None })
         }
         Line::Talkback { header, signature, .. } => {
@@ -98,12 +107,35 @@ pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError
     }
 }
 
-fn check_body(path: &Path, format: Format, sha256: Hash) -> Result<(), VerifyError> {
+/// A file, or so much of it that it is clearly too long.
+fn read(path: &Path, longest: u64) -> Result<Vec<u8>, VerifyError> {
     let mut wav = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_WAV_BYTES as u64 + 1).read_to_end(&mut wav));
+    let read = File::open(path).and_then(|file| file.take(longest + 1).read_to_end(&mut wav));
     read.map_err(|source| VerifyError::Read { path: path.into(), source })?;
+    Ok(wav)
+}
+
+fn check_body(path: &Path, format: Format, sha256: Hash) -> Result<(), VerifyError> {
+    let wav = read(path, MAX_WAV_BYTES as u64)?;
     let mut incoming = Incoming::new(format, sha256).map_err(VerifyError::Clip)?;
     incoming.push(&wav).and_then(|()| incoming.finish()).map_err(VerifyError::Clip)?;
+    Ok(())
+}
+
+/// Whether a WAV is live speech, to the bit.
+fn is_what_was_said(header: &LiveHeader, wav: &[u8]) -> Result<(), VerifyError> {
+    let samples = wav.get(WAV_HEADER_BYTES..).unwrap_or_default();
+    if samples.len() as u64 != header.frames * 2 {
+        return Err(VerifyError::Clip(ClipError::Size { bytes: wav.len() as u64 }));
+    }
+    let sha256: Hash = Sha256::digest(samples).into();
+    if sha256 != header.sha256 {
+        let (announced, received) = (hex(&header.sha256[..4]), hex(&sha256[..4]));
+        return Err(VerifyError::Clip(ClipError::Hash { announced, received }));
+    }
+    if clip::wav(header.rate_hz, samples) != wav {
+        return Err(VerifyError::Clip(ClipError::HeaderDisagrees));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::announcer::{MAX_LATENCY, MIN_LATENCY};
 use crate::loudspeaker::Output;
 use crate::prepare::{Chime, DEFAULT_LEVEL_LUFS, MAX_LEVEL_LUFS, MAX_REPEATS, MIN_LEVEL_LUFS, Preparation};
 
@@ -28,6 +29,18 @@ pub struct Speaking {
     /// go, Space starts and Space again ends
     #[arg(long, conflicts_with = "once")]
     pub hold: bool,
+
+    /// Speak live: Enter, or a line, begins, and ends it; what is said is heard while it is said
+    #[arg(
+        long,
+        conflicts_with_all = ["file", "seconds", "hold", "review", "sounds", "chime", "trim", "repeat", "keep", "wait"]
+    )]
+    pub live: bool,
+
+    /// How long after it was said live speech is heard, in milliseconds: 40 to 1000. Less is lost where the network or
+    /// a loudspeaker takes longer
+    #[arg(long, value_name = "MS", default_value = "140", allow_negative_numbers = true, value_parser = latency)]
+    pub latency: Duration,
 
     /// Hear each recording here first: Enter sends it, Esc drops it
     #[arg(long, conflicts_with = "once")]
@@ -86,6 +99,15 @@ impl Before {
 /// A chime by name or path; the reason says what is wrong with the file.
 fn chime(text: &str) -> Result<Chime, String> {
     text.parse().map_err(|error| crate::error_chain(&error))
+}
+
+/// The milliseconds of `--latency`.
+fn latency(text: &str) -> Result<Duration, String> {
+    let least_ms = MIN_LATENCY.as_millis();
+    let most_ms = MAX_LATENCY.as_millis();
+    let latency = text.trim().parse().ok().map(Duration::from_millis);
+    let legal = latency.filter(|latency| (MIN_LATENCY..=MAX_LATENCY).contains(latency));
+    legal.ok_or_else(|| format!("give milliseconds from {least_ms} to {most_ms}"))
 }
 
 fn level(text: &str) -> Result<f64, String> {

@@ -40,6 +40,7 @@ enum Action {
 enum Doing {
     Nothing,
     Recording,
+    Live,
     Reviewing,
 }
 
@@ -89,6 +90,12 @@ impl Keyboard {
                 None
             }
             KeyCode::Esc => Some(Action::Tell(Command::Cancel)),
+            KeyCode::Char('l' | 'L') if doing == Doing::Live && is_plain => {
+                Some(Action::Tell(Command::Finish))
+            }
+            KeyCode::Char('l' | 'L') if doing == Doing::Nothing && is_plain && !self.is_leaving => {
+                Some(Action::Tell(Command::Live))
+            }
             KeyCode::Char('f' | 'F') if doing == Doing::Nothing && is_plain && !self.is_leaving => {
                 *lock(&self.shared.choice) = self.sounds.as_ref().map(Choice::among);
                 None
@@ -111,6 +118,7 @@ impl Keyboard {
             (Doing::Nothing, Some(choice)) => choice.chosen().map(Command::AnnounceFile),
             (Doing::Nothing, None) => self.space.is_none().then_some(Command::Announce),
             (Doing::Reviewing, _) => Some(Command::Send),
+            (Doing::Live, _) => Some(Command::Finish),
             (Doing::Recording, _) => None,
         }
     }
@@ -170,6 +178,8 @@ pub struct Shared {
     is_over: AtomicBool,
     /// A recording runs: Enter does nothing.
     is_recording: AtomicBool,
+    /// Somebody speaks live: Enter ends that.
+    is_live: AtomicBool,
     /// A clip is heard before it is sent: Enter sends it.
     is_reviewing: AtomicBool,
     /// The operator has asked to leave.
@@ -186,6 +196,7 @@ impl Shared {
     /// Tells the keys what goes on, and the view what the keys did; whether that changes the view.
     pub fn follow(&self, view: &mut View) -> bool {
         self.is_recording.store(view.recording.is_some(), Ordering::SeqCst);
+        self.is_live.store(view.recording.as_ref().is_some_and(|it| it.is_live), Ordering::SeqCst);
         self.is_reviewing.store(view.review.is_some(), Ordering::SeqCst);
         lock(&self.zones).clone_from(&view.zones);
         let choice = lock(&self.choice).clone();
@@ -197,6 +208,8 @@ impl Shared {
     fn doing(&self) -> Doing {
         if self.is_reviewing.load(Ordering::SeqCst) {
             Doing::Reviewing
+        } else if self.is_live.load(Ordering::SeqCst) {
+            Doing::Live
         } else if self.is_recording.load(Ordering::SeqCst) {
             Doing::Recording
         } else {

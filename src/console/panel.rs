@@ -21,6 +21,8 @@ const SMALL_ROWS: u16 = 7;
 const METER_DB: f32 = -60.0;
 /// The columns from which the line of keys has room for them all.
 const WITH_EMERGENCY: u16 = 64;
+/// And those for live speech too.
+const WITH_LIVE: u16 = 80;
 /// The widest bar, in columns.
 const MAX_BAR: usize = 40;
 
@@ -216,8 +218,13 @@ fn activity(view: &View, width: usize) -> Line<'_> {
 }
 
 fn recording_line<'a>(view: &View, recording: &Recording, width: usize) -> Line<'a> {
-    let tenths = recording.remaining_ms.div_ceil(100);
-    let countdown = format!("● recording {:2}.{} s ", tenths / 10, tenths % 10);
+    let countdown = if recording.is_live {
+        let tenths = recording.length_ms.saturating_sub(recording.remaining_ms) / 100;
+        format!("● LIVE {:3}.{} s ", tenths / 10, tenths % 10)
+    } else {
+        let tenths = recording.remaining_ms.div_ceil(100);
+        format!("● recording {:2}.{} s ", tenths / 10, tenths % 10)
+    };
     let level = recording.peak_db.unwrap_or(METER_DB);
     let style = match level {
         level if level >= -3.0 => coloured(view, Color::Red),
@@ -302,15 +309,19 @@ fn keys(view: &View, width: u16) -> Line<'_> {
         Some(Space::Pressed) => "Space starts, Space ends",
     };
     let sounds = if view.has_sounds { "  f sounds" } else { "" };
+    let live = if width >= WITH_LIVE { "  l live" } else { "" };
     let emergency = if width >= WITH_EMERGENCY { "  e emergency" } else { "" };
     let words = match (view.is_leaving, width) {
         (true, _) => "leaving after the verdict; Ctrl-C: now".to_owned(),
+        _ if view.recording.as_ref().is_some_and(|it| it.is_live) => {
+            "Enter ends it   q ends it and leaves".to_owned()
+        }
         (false, _) if view.choice.is_some() => "Up, Down  Enter announces it  Esc closes".to_owned(),
         (false, 90..) if view.space.is_none() && !view.has_sounds => {
-            "Enter announces   Esc cancels a recording   e emergency   q leaves   (--seconds N: length)"
+            "Enter announces  Esc cancels a recording  l live  e emergency  q leaves  (--seconds N: length)"
                 .to_owned()
         }
-        (false, _) => format!("{announces}  Esc cancels{sounds}{emergency}  q leaves"),
+        (false, _) => format!("{announces}  Esc cancels{sounds}{live}{emergency}  q leaves"),
     };
     Line::styled(words, Modifier::DIM)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::sounds::Choice;
+use crate::announcer::MAX_LIVE;
 use crate::event::Event;
 use crate::priority::Priority;
 use crate::report;
@@ -113,6 +114,10 @@ impl State<'_> {
 /// The recording that runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
+    /// It is heard while it is said, until it is ended.
+    pub is_live: bool,
+    /// How long it may be, in milliseconds.
+    pub length_ms: u64,
     /// Time still to record, in milliseconds.
     pub remaining_ms: u64,
     /// The loudest sample lately, in dB below full scale; `None` before the first.
@@ -123,6 +128,18 @@ pub struct Recording {
 }
 
 impl Recording {
+    fn begun(length_ms: u64) -> Self {
+        Self {
+            is_live: false,
+            length_ms,
+            remaining_ms: length_ms,
+            peak_db: None,
+            heard_at_ms: length_ms,
+            clipped_at_ms: None,
+            silent_for: Duration::ZERO,
+        }
+    }
+
     /// Whether the sound was cut off at full scale within the last second.
     pub fn is_clipping(&self) -> bool {
         self.clipped_at_ms.is_some_and(|at_ms| at_ms.saturating_sub(self.remaining_ms) < WARNING_MS)
@@ -240,13 +257,26 @@ impl View {
                 }
             }
             Event::Recording { length_ms, .. } => {
-                self.recording = Some(Recording {
-                    remaining_ms: *length_ms,
-                    peak_db: None,
-                    heard_at_ms: *length_ms,
-                    clipped_at_ms: None,
-                    silent_for: Duration::ZERO,
-                });
+                self.recording = Some(Recording::begun(*length_ms));
+            }
+            Event::LiveStarted { clip, stations, .. } => {
+                let remaining_ms = MAX_LIVE.as_millis() as u64;
+                self.recording = Some(Recording { is_live: true, ..Recording::begun(remaining_ms) });
+                for station in stations {
+                    self.page(clip).stages.entry(station.clone()).or_insert(Stage::Receiving);
+                }
+            }
+            Event::LiveEnded { .. } => self.recording = None,
+            Event::LivePlayed { clip, station, outcome, blocks, played, off_us, uncertainty_us, .. } => {
+                let out_of_step = report::out_of_step(*off_us, *uncertainty_us);
+                let stage = match out_of_step {
+                    _ if !outcome.is_played() => {
+                        Stage::Failed(format!("it heard {played} of {blocks} blocks"))
+                    }
+                    Some(words) => Stage::OutOfStep(words),
+                    None => Stage::Played,
+                };
+                self.advance(clip, station, stage);
             }
             Event::Level { remaining_ms, peak_db } => self.measure(*remaining_ms, *peak_db),
             Event::Cancelled => (self.recording, self.review) = (None, None),
@@ -541,6 +571,7 @@ mod tests {
             spread_us: None,
             uncertainty_us: None,
             out_of_step: Vec::new(),
+            concealed: Vec::new(),
         });
         let verdict = view.verdict.unwrap();
         assert_eq!(verdict.sentence, "0 of 0 stations played it: nobody is listening");

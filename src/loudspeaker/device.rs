@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use cpal::traits::DeviceTrait;
 use cpal::{FromSample, SizedSample, StreamConfig, StreamInstant};
 
-use super::line::{Line, Stamp, median};
-use super::playout::{Command, Course, Job, Playout, Progress};
-use super::stamps::Stamps;
+use tokio::sync::watch;
+
+use super::live::{Anchor, Feed};
+use super::playout::{Command, Course, Job, Playout, Progress, Sound};
 use super::{LoudspeakerError, PlayReport};
 use crate::clip::Clip;
 use crate::devices::format::{Format, with_sample_type};
 use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
+use crate::devices::line::{Line, Stamp, median};
+use crate::devices::stamps::Stamps;
 use crate::devices::{DevicesError, Direction, Found, HealthWatch};
 use crate::sample;
 
@@ -152,9 +155,10 @@ impl Link {
         (self.epoch + Duration::from_nanos(ns.max(0.0) as u64)).into()
     }
 
-    /// Plays the first sample at a time.
-    fn course(&self, line: &Line, at_ns: f64) -> Course {
-        Course { frame: line.frame(at_ns), position: 0.0, ratio: f64::from(self.rate_hz) / line.rate_hz() }
+    /// Plays a sample of a sound of that rate at its time.
+    fn course(&self, line: &Line, anchor: Anchor, rate_hz: u32) -> Course {
+        let frame = line.frame(self.ns(anchor.at.into_std()));
+        Course { frame, position: anchor.index as f64, ratio: f64::from(rate_hz) / line.rate_hz() }
     }
 
     /// False when the callback takes nothing any more.
@@ -221,15 +225,23 @@ impl DeviceLoudspeaker {
         };
         samples.iter_mut().for_each(|sample| *sample *= gain);
         tokio::select! {
-            report = play(&link, samples, at.into_std(), on_start) => {
-                let (progress, started_ns, underruns) = report?;
-                Ok(PlayReport {
-                    frames: u64::from(clip.format().frames()),
-                    start_error_us: ((started_ns - link.ns(at.into_std())) / 1e3).round() as i64,
-                    max_error_us: (f64::from(progress.worst_error()) * 1e6 / f64::from(link.rate_hz)).round() as u64,
-                    underruns,
-                })
+            report = play(&link, (Sound::Clip(samples), link.rate_hz), || Anchor { index: 0, at }, on_start) => {
+                Ok(PlayReport { frames: u64::from(clip.format().frames()), ..report? })
             }
+            error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
+        }
+    }
+
+    pub(super) async fn play_live(
+        &mut self,
+        (feed, rate_hz): (Feed, u32),
+        anchor: watch::Receiver<Anchor>,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        let link = self.keeper.link().await.map_err(LoudspeakerError::Device)?;
+        let sound = Sound::Live(Box::new(feed));
+        tokio::select! {
+            report = play(&link, (sound, rate_hz), || *anchor.borrow(), on_start) => report,
             error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
         }
     }
@@ -248,19 +260,20 @@ async fn warm_line(link: &Link) -> Result<Line, LoudspeakerError> {
     tokio::time::timeout(WARM_UP, warm).await.map_err(|_| LoudspeakerError::Stalled)
 }
 
-/// Plays to the last sample; its progress, when it began, and how often the device ran dry.
+/// Plays a sound of a rate to its last sample, as the anchor says at each moment; the frames are the caller's to count.
 async fn play(
     link: &Link,
-    samples: Vec<f32>,
-    at: Instant,
+    (sound, rate_hz): (Sound, u32),
+    anchor: impl Fn() -> Anchor,
     on_start: impl FnOnce(),
-) -> Result<(Arc<Progress>, f64, u32), LoudspeakerError> {
+) -> Result<PlayReport, LoudspeakerError> {
     let xruns_before = link.health.xruns();
-    let at_ns = link.ns(at);
+    let first = anchor();
+    let at_ns = link.ns(first.at.into_std()) - first.index as f64 * 1e9 / f64::from(rate_hz);
     let mut line = warm_line(link).await?;
     let progress = Arc::new(Progress::default());
     let playing = Playing(progress.clone());
-    let job = Job { samples, course: link.course(&line, at_ns), progress: progress.clone() };
+    let job = Job { sound, course: link.course(&line, anchor(), rate_hz), progress: progress.clone() };
     if !link.order(Command::Play(job)) {
         return Err(LoudspeakerError::Stalled);
     }
@@ -276,7 +289,7 @@ async fn play(
             let frame = newer.frame(link.ns(Instant::now()));
             breaks += u32::from(newer.time_ns(frame) - line.time_ns(frame) > UNDERRUN_NS);
             line = newer;
-            link.order(Command::Steer(link.course(&line, at_ns)));
+            link.order(Command::Steer(link.course(&line, anchor(), rate_hz)));
         }
         if let (None, Some(frame)) = (started_ns, progress.started()) {
             started_ns = Some(line.time_ns(frame));
@@ -294,8 +307,12 @@ async fn play(
         on_start();
     }
     drop(playing);
-    let underruns = breaks.max(link.health.xruns() - xruns_before);
-    Ok((progress, started_ns.unwrap_or(at_ns), underruns))
+    Ok(PlayReport {
+        frames: 0,
+        start_error_us: ((started_ns.unwrap_or(at_ns) - at_ns) / 1e3).round() as i64,
+        max_error_us: (f64::from(progress.worst_error()) * 1e6 / f64::from(rate_hz)).round() as u64,
+        underruns: breaks.max(link.health.xruns() - xruns_before),
+    })
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use super::live::{Anchor, Feed};
 use super::{LoudspeakerError, PlayReport};
-use crate::clip::{Clip, ClipError};
+use crate::clip::{self, Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
+use crate::sample;
 
 /// The folder.
 #[derive(Debug)]
@@ -43,18 +47,87 @@ impl FolderLoudspeaker {
         at: tokio::time::Instant,
         on_start: impl FnOnce(),
     ) -> Result<PlayReport, LoudspeakerError> {
+        tokio::select! {
+            biased;
+            error = self.lost() => Err(error),
+            report = self.write(clip, gain, label, at, on_start) => report,
+        }
+    }
+
+    pub(super) async fn play_live(
+        &mut self,
+        live: (Feed, u32),
+        label: &str,
+        anchor: watch::Receiver<Anchor>,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        tokio::select! {
+            biased;
+            error = self.lost() => Err(error),
+            report = self.write_live(live, label, anchor, on_start) => report,
+        }
+    }
+
+    fn lost(&self) -> impl Future<Output = LoudspeakerError> + use<> {
         let (mut health, device) = (self.health.clone(), self.name.clone());
-        let lost = async {
+        async move {
             while health.fault().is_none() {
                 health.changed().await;
             }
             LoudspeakerError::Device(Arc::new(DevicesError::Silent { device, waited: Duration::ZERO }))
-        };
-        tokio::select! {
-            biased;
-            error = lost => Err(error),
-            report = self.write(clip, gain, label, at, on_start) => report,
         }
+    }
+
+    /// Hears each 10 ms when it is their turn, and writes them all down at the end.
+    async fn write_live(
+        &self,
+        (mut feed, rate_hz): (Feed, u32),
+        label: &str,
+        anchor: watch::Receiver<Anchor>,
+        on_start: impl FnOnce(),
+    ) -> Result<PlayReport, LoudspeakerError> {
+        let step = u64::from(rate_hz / 100).max(1);
+        let mut stretch = vec![0.0; step as usize];
+        let (mut heard, mut frames) = (Vec::new(), 0);
+        let (mut on_start, mut start_error, mut worst) = (Some(on_start), Duration::ZERO, Duration::ZERO);
+        while frames < feed.end() {
+            let Anchor { index, at } = *anchor.borrow();
+            let length = |frames: u64| Duration::from_nanos(frames * 1_000_000_000 / u64::from(rate_hz));
+            let due = match frames.checked_sub(index) {
+                Some(after) => at + length(after),
+                None => at.checked_sub(length(index - frames)).unwrap_or(at),
+            };
+            tokio::time::sleep_until(due).await;
+            let late = due.elapsed();
+            if let Some(on_start) = on_start.take() {
+                start_error = late;
+                on_start();
+            }
+            worst = worst.max(late);
+            feed.take(&mut stretch);
+            let said = feed.end().saturating_sub(frames).min(step) as usize;
+            heard.extend(stretch.iter().take(said).flat_map(|sample| sample::to_i16(*sample).to_le_bytes()));
+            frames += step;
+        }
+        // So that it notices that the last one is over.
+        feed.take(&mut [0.0]);
+        let stem = stem(label);
+        let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
+        let (from, to) = (part.0.clone(), self.folder.join(format!("{stem}.wav")));
+        let write = move || {
+            let mut file = std::fs::File::create(&from)?;
+            file.write_all(&clip::wav(rate_hz, &heard))?;
+            file.sync_all()?;
+            std::fs::rename(from, to)
+        };
+        let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
+        on_a_thread(write).await.map_err(failed)?;
+        Ok(PlayReport {
+            frames: 0,
+            start_error_us: start_error.as_micros() as i64,
+            max_error_us: worst.as_micros() as u64,
+            underruns: 0,
+        })
     }
 
     async fn write(

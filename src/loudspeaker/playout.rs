@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::interpolate::{Interpolator, REACH};
+use super::live::Feed;
 
 /// Where in the sound the device should be at each frame: at `frame` it should be at `position`, going on by
 /// `ratio` samples a frame. Frames are counted since the stream was opened.
@@ -24,11 +25,30 @@ impl Course {
     }
 }
 
+/// What is played.
+#[derive(Debug)]
+pub enum Sound {
+    /// A clip, from its first sample to its last.
+    Clip(Vec<f32>),
+    /// Speech that is still being said: from the sample whose turn it is.
+    Live(Box<Feed>),
+}
+
+impl Sound {
+    /// Samples in all, as far as that is known.
+    fn end(&self) -> f64 {
+        match self {
+            Self::Clip(samples) => samples.len() as f64,
+            Self::Live(feed) => feed.end() as f64,
+        }
+    }
+}
+
 /// One sound to be played.
 #[derive(Debug)]
 pub struct Job {
-    /// Samples at the device's rate.
-    pub samples: Vec<f32>,
+    /// Its samples.
+    pub sound: Sound,
     /// When.
     pub course: Course,
     /// Where it is told how it goes.
@@ -96,6 +116,8 @@ const MAX_STEERING: f64 = 0.002;
 const FADE_FRAMES: u32 = 240;
 /// A start this many samples late or more begins with the first sample all the same.
 const LATE_SAMPLES: f64 = 1.0;
+/// Frames of live speech that are looked at together.
+const LIVE_STRETCH: usize = 256;
 
 /// The output callback's state.
 #[derive(Debug)]
@@ -177,17 +199,24 @@ impl Playout {
 }
 
 impl Playing {
-    fn fill(&mut self, first: u64, frames: usize, sound: &Interpolator, mut put: impl FnMut(usize, f32)) {
+    fn fill(
+        &mut self,
+        first: u64,
+        frames: usize,
+        interpolator: &Interpolator,
+        mut put: impl FnMut(usize, f32),
+    ) {
         if self.over {
             return (0..frames).for_each(|index| put(index, 0.0));
         }
-        let Job { samples, course, progress } = &self.job;
+        let Job { sound, course, progress } = &mut self.job;
+        let is_clip = matches!(sound, Sound::Clip(_));
         if self.fade.is_none() && progress.cancelled.load(Ordering::Acquire) {
             self.fade = Some(FADE_FRAMES);
         }
         let target = course.at(first) - self.late;
         let (mut position, ratio) = match self.position {
-            None if target >= LATE_SAMPLES => {
+            None if target >= LATE_SAMPLES && is_clip => {
                 self.late = target;
                 (0.0, course.ratio)
             }
@@ -200,19 +229,29 @@ impl Playing {
                 (position, course.ratio + steering)
             }
         };
-        let end = samples.len() as f64;
+        let end = sound.end();
         let audible = -(REACH as f64)..end + REACH as f64;
-        for index in 0..frames {
-            let frame = first as f64 + index as f64;
-            if position >= 0.0 && progress.started().is_none() {
-                progress.started.store((frame - position / ratio).to_bits(), Ordering::Release);
+        let mut index = 0;
+        while index < frames {
+            let stretch = (frames - index).min(LIVE_STRETCH);
+            let (samples, from) = match sound {
+                Sound::Clip(samples) => (&samples[..], 0.0),
+                Sound::Live(feed) => feed.around(position, ratio * stretch as f64),
+            };
+            for index in index..index + stretch {
+                let frame = first as f64 + index as f64;
+                if position >= 0.0 && progress.started().is_none() {
+                    progress.started.store((frame - position / ratio).to_bits(), Ordering::Release);
+                }
+                if position >= end && progress.ended().is_none() && self.fade.is_none() {
+                    progress.ended.store((frame - (position - end) / ratio).to_bits(), Ordering::Release);
+                }
+                let is_audible = audible.contains(&position);
+                let sample = if is_audible { interpolator.at(samples, position - from) } else { 0.0 };
+                put(index, sample * fade(&mut self.fade));
+                position += ratio;
             }
-            if position >= end && progress.ended().is_none() && self.fade.is_none() {
-                progress.ended.store((frame - (position - end) / ratio).to_bits(), Ordering::Release);
-            }
-            let sample = if audible.contains(&position) { sound.at(samples, position) } else { 0.0 };
-            put(index, sample * fade(&mut self.fade));
-            position += ratio;
+            index += stretch;
         }
         self.over = position >= audible.end || self.fade == Some(0);
         if progress.started().is_some() {

@@ -1,16 +1,23 @@
 //! A real microphone: its stream is opened once and kept running; sound is dropped until it is asked for.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cpal::traits::DeviceTrait;
 use cpal::{BufferSize, FromSample, HostId, Sample, SizedSample, StreamConfig};
 
+mod live;
+
+pub(super) use live::DeviceSpeech;
+
 use super::{Level, MicrophoneError, frames_of};
 use crate::clip::peak_db;
 use crate::devices::format::{Format, with_sample_type};
 use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
+use crate::devices::line::Stamp;
+use crate::devices::stamps::Stamps;
 use crate::devices::{DevicesError, Direction, Found, HealthWatch};
 use crate::sample::Sound;
 
@@ -28,6 +35,8 @@ const RING: Duration = Duration::from_secs(4);
 const MAX_LATENCY: Duration = Duration::from_millis(200);
 /// Recorded beyond the moment at which it is to finish: what was said last is still on its way, and a finger is quick.
 const TAIL: Duration = Duration::from_millis(150);
+/// The first timestamps of a stream are wrong: the device does not run yet.
+const IGNORED_STAMPS: u64 = 4;
 /// Recordings that may wait for the callback.
 const QUEUE: usize = 4;
 
@@ -42,6 +51,8 @@ pub(super) struct DeviceMicrophone {
 pub(super) struct Link {
     rate_hz: u32,
     epoch: Instant,
+    /// When which frame was captured.
+    stamps: Arc<Stamps>,
     /// Never locked by the callback, which has the other end of each ring; here the microphone alone does.
     orders: Mutex<Orders>,
 }
@@ -58,7 +69,12 @@ struct Capture {
     ring: rtrb::Producer<f32>,
     not_before_ns: u64,
     missing: usize,
+    /// Where it is told which frame of the stream was the first; [`NO_FRAME`] until then.
+    first: Arc<AtomicU64>,
 }
+
+/// No frame of a stream.
+const NO_FRAME: u64 = u64::MAX;
 
 struct Opener;
 
@@ -77,7 +93,16 @@ impl Open for Opener {
         let (given, finished) = rtrb::RingBuffer::new(QUEUE);
         let rate_hz = format.config.sample_rate;
         let epoch = Instant::now();
-        let sink = Sink { rate_hz, epoch, captures: taken, finished: given, current: None };
+        let stamps = Arc::new(Stamps::new());
+        let sink = Sink {
+            rate_hz,
+            epoch,
+            stamps: stamps.clone(),
+            frame: 0,
+            captures: taken,
+            finished: given,
+            current: None,
+        };
         let mut config = format.config;
         let mut streams = Vec::new();
         if found.host == HostId::PulseAudio {
@@ -87,7 +112,7 @@ impl Open for Opener {
             }
         }
         streams.push(with_sample_type!(format.sample, build(found, config, sink, health))?);
-        Ok((streams, Link { rate_hz, epoch, orders: Mutex::new(Orders { captures, finished }) }))
+        Ok((streams, Link { rate_hz, epoch, stamps, orders: Mutex::new(Orders { captures, finished }) }))
     }
 }
 
@@ -114,11 +139,14 @@ where
     found.device.build_input_stream::<T, _, _>(
         config,
         move |data, info| {
-            health.called();
+            let called = health.called();
             let now_ns = sink.epoch.elapsed().as_nanos() as u64;
             let told = info.timestamp();
             let latency = told.callback.duration_since(told.capture).min(MAX_LATENCY);
             let captured_ns = now_ns.saturating_sub(latency.as_nanos() as u64);
+            if called >= IGNORED_STAMPS {
+                sink.stamps.push(Stamp { frame: sink.frame, plays_ns: captured_ns, told_ns: now_ns });
+            }
             let mono = |frame: &[T]| {
                 frame.iter().map(|&sample| f32::from_sample(sample)).sum::<f32>() / channels as f32
             };
@@ -133,6 +161,9 @@ where
 struct Sink {
     rate_hz: u32,
     epoch: Instant,
+    stamps: Arc<Stamps>,
+    /// Of the stream, so far.
+    frame: u64,
     captures: rtrb::Consumer<Capture>,
     finished: rtrb::Producer<Capture>,
     current: Option<Capture>,
@@ -140,7 +171,9 @@ struct Sink {
 
 impl Sink {
     /// Takes a block whose first sample was captured at a time.
-    fn take(&mut self, captured_ns: u64, samples: impl Iterator<Item = f32>) {
+    fn take(&mut self, captured_ns: u64, samples: impl ExactSizeIterator<Item = f32>) {
+        let frame = self.frame;
+        self.frame += samples.len() as u64;
         if self.current.as_ref().is_some_and(|capture| capture.missing == 0 || capture.ring.is_abandoned()) {
             self.retire();
         }
@@ -150,6 +183,9 @@ impl Sink {
         let Some(capture) = &mut self.current else { return };
         let early_ns = capture.not_before_ns.saturating_sub(captured_ns);
         let early = (early_ns as f64 * f64::from(self.rate_hz) / 1e9).ceil() as usize;
+        if early < samples.len() && capture.first.load(Ordering::Relaxed) == NO_FRAME {
+            capture.first.store(frame + early as u64, Ordering::Release);
+        }
         for sample in samples.skip(early).take(capture.missing) {
             // A full ring shows to the recorder: it lacks samples for ever.
             if capture.ring.push(sample).is_ok() {
@@ -225,7 +261,7 @@ async fn record(
     {
         let mut orders = link.orders.lock().unwrap_or_else(PoisonError::into_inner);
         while orders.finished.pop().is_ok() {}
-        let capture = Capture { ring, not_before_ns, missing: frames };
+        let capture = Capture { ring, not_before_ns, missing: frames, first: Arc::default() };
         orders.captures.push(capture).map_err(|_| MicrophoneError::Stalled)?;
     }
     let mut samples = Vec::with_capacity(frames);
@@ -272,12 +308,23 @@ mod tests {
     fn rig() -> Rig {
         let (captures, taken) = rtrb::RingBuffer::new(2);
         let (given, finished) = rtrb::RingBuffer::new(2);
-        let sink =
-            Sink { rate_hz: 1_000, epoch: Instant::now(), captures: taken, finished: given, current: None };
+        let sink = Sink {
+            rate_hz: 1_000,
+            epoch: Instant::now(),
+            stamps: Arc::new(Stamps::new()),
+            frame: 0,
+            captures: taken,
+            finished: given,
+            current: None,
+        };
         Rig { captures, finished, sink }
     }
 
-    fn block(first: usize) -> impl Iterator<Item = f32> {
+    fn capture(ring: rtrb::Producer<f32>, not_before_ns: u64, missing: usize) -> Capture {
+        Capture { ring, not_before_ns, missing, first: Arc::new(AtomicU64::new(NO_FRAME)) }
+    }
+
+    fn block(first: usize) -> impl ExactSizeIterator<Item = f32> {
         (first..first + 10).map(|index| index as f32)
     }
 
@@ -286,7 +333,7 @@ mod tests {
         let mut rig = rig();
         rig.sink.take(0, block(0));
         let (ring, mut captured) = rtrb::RingBuffer::new(100);
-        rig.captures.push(Capture { ring, not_before_ns: 14_500_000, missing: 13 }).expect("room");
+        rig.captures.push(capture(ring, 14_500_000, 13)).expect("room");
         for index in 1..5 {
             rig.sink.take(index * 10_000_000, block(index as usize * 10));
         }
@@ -306,13 +353,13 @@ mod tests {
         };
         called(&mut rig);
         let (ring, captured) = rtrb::RingBuffer::new(100);
-        rig.captures.push(Capture { ring, not_before_ns: 0, missing: 15 }).expect("room");
+        rig.captures.push(capture(ring, 0, 15)).expect("room");
         (0..3).for_each(|_| called(&mut rig));
         assert_eq!(captured.slots(), 15);
         // An abandoned one, one into a full ring, and one more than can be given back.
         for missing in [1_000, 50, 50] {
             let (ring, captured) = rtrb::RingBuffer::new(5);
-            rig.captures.push(Capture { ring, not_before_ns: 0, missing }).expect("room");
+            rig.captures.push(capture(ring, 0, missing)).expect("room");
             called(&mut rig);
             drop(captured);
             (0..3).for_each(|_| called(&mut rig));
@@ -325,11 +372,11 @@ mod tests {
     fn an_abandoned_recording_is_given_back_and_the_next_one_taken() {
         let mut rig = rig();
         let (ring, captured) = rtrb::RingBuffer::new(100);
-        rig.captures.push(Capture { ring, not_before_ns: 0, missing: 1_000 }).expect("room");
+        rig.captures.push(capture(ring, 0, 1_000)).expect("room");
         rig.sink.take(0, block(0));
         drop(captured);
         let (ring, mut captured) = rtrb::RingBuffer::new(100);
-        rig.captures.push(Capture { ring, not_before_ns: 0, missing: 5 }).expect("room");
+        rig.captures.push(capture(ring, 0, 5)).expect("room");
         rig.sink.take(0, block(70));
         assert_eq!(captured.pop(), Ok(70.0));
         assert!(rig.finished.pop().is_ok());

@@ -36,7 +36,7 @@ impl Fixture {
             created_unix_ms: NOW_MS,
             expires_unix_ms: NOW_MS + 60_000,
             zones: &[],
-            format: Format { wav_bytes: 44 + 96_000, rate_hz: 48_000 },
+            format: Some(Format { wav_bytes: 44 + 96_000, rate_hz: 48_000 }),
         }
     }
 }
@@ -139,7 +139,7 @@ fn checks_come_in_the_promised_order() {
         signature: &forged,
         announcer: rogue,
         zones: &west,
-        format: Format { wav_bytes: 3, rate_hz: 48_000 },
+        format: Some(Format { wav_bytes: 3, rate_hz: 48_000 }),
         ..good
     };
     let refusal = |claim: &Claim<'_>, now| fixture.admission(heard).judge(claim, now).unwrap_err();

@@ -1,6 +1,7 @@
-//! One connection of a station: hello, at most one clip, its receipt.
+//! One connection of a station: hello, at most one clip or live speech, its receipt.
 
 mod intake;
+mod live;
 mod playing;
 mod turns;
 
@@ -61,6 +62,8 @@ pub(super) struct Memory {
     told_fault: Option<String>,
     /// How loud the announcer wants it to play, if it says.
     volume: Option<Volume>,
+    /// What was heard of live speech that the link broke off.
+    live: Option<live::Heard>,
     /// How loud it was told to play last, for the operator.
     told_volume: Option<Volume>,
     /// Tells how the announcer has welcomed the station, for what is said to it.
@@ -79,6 +82,7 @@ impl Memory {
             health,
             told_fault: None,
             volume: None,
+            live: None,
             told_volume: None,
             welcome: watch::Sender::new(None),
             // A receipt that this station's last run wrote down, and perhaps could not deliver.
@@ -146,6 +150,8 @@ enum SessionError {
     Keys(#[from] KeysError),
     #[error("the announcer spoke out of turn")]
     OutOfTurn,
+    #[error("the end of live speech is not its announcer's")]
+    Falsified,
     #[error("the announcer did not go on for {} s", .0.as_secs())]
     Overdue(Duration),
     #[error("the announcer has something more urgent")]
@@ -218,8 +224,13 @@ impl<'a, C: Connection> Session<'a, C> {
         self.join().await?;
         joined();
         self.tell_health().await?;
-        let FromAnnouncer::Clip { header, signature, key } = self.next_message(None).await? else {
-            return Err(SessionError::OutOfTurn);
+        let (header, signature, key) = match self.next_message(None).await? {
+            FromAnnouncer::Clip { header, signature, key } => (header, signature, key),
+            FromAnnouncer::LiveStart { header, signature, next } => {
+                let id = self.live(&header, &signature, next).await?;
+                return self.noted(id).await;
+            }
+            _ => return Err(SessionError::OutOfTurn),
         };
         let sent = Sent { header: &header, signature: &signature, key: Zeroizing::new(key) };
         let (id, received) = match ClipHeader::decode(&header) {
@@ -257,7 +268,8 @@ impl<'a, C: Connection> Session<'a, C> {
             match self.turn_until(until, NOTE_DEADLINE).await? {
                 Turn::Message(FromAnnouncer::Noted { clip }) if clip == id => return Ok(()),
                 Turn::Message(FromAnnouncer::PlayAt { .. }) => (),
-                Turn::Block(_) => until = last.min(Instant::now() + NOTE_DEADLINE),
+                Turn::Message(FromAnnouncer::LiveBlock { .. } | FromAnnouncer::LiveEnd { .. })
+                | Turn::Block(_) => until = last.min(Instant::now() + NOTE_DEADLINE),
                 _ => return Err(SessionError::OutOfTurn),
             }
         }

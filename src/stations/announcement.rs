@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::REJOIN_GRACE;
 use super::pace::Pace;
 use crate::clip_cipher::ClipKey;
-use crate::event::{Event, Missing, OutOfStep, Outcome, is_in_step};
+use crate::event::{self, Event, Missing, OutOfStep, Outcome, is_in_step};
 use crate::priority::Priority;
-use crate::wire::{ClipId, FromAnnouncer};
+use crate::wire::{ClipId, FromAnnouncer, LiveReceipt};
 
 /// Between the end of a page and the start for those that verified too late to be in step.
 pub(super) const LATE_GAP: Duration = Duration::from_millis(250);
@@ -140,6 +140,38 @@ pub(super) struct Timing {
     /// The farthest that it was from step.
     pub off_us: i64,
     pub uncertainty_us: u32,
+}
+
+impl Timing {
+    /// That of live speech.
+    pub fn of_live(receipt: &LiveReceipt) -> Self {
+        let off_us = event::worst_off_us(receipt.start_error_us, receipt.max_error_us);
+        Self { late_us: receipt.start_error_us, off_us, uncertainty_us: receipt.uncertainty_us }
+    }
+}
+
+/// Between the first and the last to begin, of those in step, and by how much that may be wrong, in µs;
+/// `None` for fewer than two.
+pub(super) fn spread(timings: &BTreeMap<String, Timing>) -> Option<(u64, u64)> {
+    let in_step: Vec<&Timing> =
+        timings.values().filter(|timing| is_in_step(timing.off_us, timing.uncertainty_us)).collect();
+    let (first, last) =
+        (in_step.iter().map(|it| it.late_us).min()?, in_step.iter().map(|it| it.late_us).max()?);
+    let mut doubts: Vec<u32> = in_step.iter().map(|timing| timing.uncertainty_us).collect();
+    doubts.sort_unstable();
+    let doubt = doubts.iter().rev().take(2).copied().map(u64::from).sum();
+    (in_step.len() > 1).then(|| (last.abs_diff(first), doubt))
+}
+
+/// Those that played it out of step; sorted by name.
+pub(super) fn out_of_step(timings: &BTreeMap<String, Timing>) -> Vec<OutOfStep> {
+    let out = timings.iter().filter(|(_, timing)| !is_in_step(timing.off_us, timing.uncertainty_us));
+    let out = out.map(|(station, &Timing { off_us, uncertainty_us, .. })| OutOfStep {
+        station: station.clone(),
+        off_us,
+        uncertainty_us,
+    });
+    out.collect()
 }
 
 /// A clip on its way to everybody who should play it.
@@ -274,30 +306,6 @@ impl Announcement {
     /// Whether it may sound somewhere then or later.
     pub fn sounds_at(&self, instant: Instant) -> bool {
         self.starts.last().is_some_and(|start| instant < *start + self.delivery.length)
-    }
-
-    /// Between the first and the last to begin, of those in step, and by how much that may be wrong, in µs;
-    /// `None` for fewer than two.
-    pub fn spread(&self) -> Option<(u64, u64)> {
-        let in_step: Vec<&Timing> =
-            self.timings.values().filter(|timing| is_in_step(timing.off_us, timing.uncertainty_us)).collect();
-        let (first, last) =
-            (in_step.iter().map(|it| it.late_us).min()?, in_step.iter().map(|it| it.late_us).max()?);
-        let mut doubts: Vec<u32> = in_step.iter().map(|timing| timing.uncertainty_us).collect();
-        doubts.sort_unstable();
-        let doubt = doubts.iter().rev().take(2).copied().map(u64::from).sum();
-        (in_step.len() > 1).then(|| (last.abs_diff(first), doubt))
-    }
-
-    /// Those that played it out of step; sorted by name.
-    pub fn out_of_step(&self) -> Vec<OutOfStep> {
-        let out = self.timings.iter().filter(|(_, timing)| !is_in_step(timing.off_us, timing.uncertainty_us));
-        let out = out.map(|(station, &Timing { off_us, uncertainty_us, .. })| OutOfStep {
-            station: station.clone(),
-            off_us,
-            uncertainty_us,
-        });
-        out.collect()
     }
 
     /// The outcome for a station that did not play it to its end.

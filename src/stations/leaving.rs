@@ -16,6 +16,7 @@ impl Stations {
                 Some(Progress::Sent { .. } | Progress::Verified | Progress::Told { .. })
             )
         });
+        let owing = owing || self.hears_live(&name);
         let Some(station) = self.roster.get_mut(&name) else { return };
         let as_agreed = matches!(station.presence, Presence::Here { served: true, .. }) && !owing;
         if as_agreed {
@@ -35,6 +36,7 @@ impl Stations {
         }
         self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
         self.end_all(name, reason);
+        self.forget_live(name, reason, now);
         self.settle(now);
     }
 
@@ -74,6 +76,7 @@ impl Stations {
             }
         }
         self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
+        self.leave_live(name, reason, now);
         gone.iter().for_each(|id| self.miss(*id, name));
         self.settle(now);
     }

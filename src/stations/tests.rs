@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod instant;
+mod live;
 mod office;
 mod outcomes;
 mod random;

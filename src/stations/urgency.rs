@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::announcement::Progress;
 use super::{Action, LONGEST_QUEUE, Order, Presence, RECEIPT_DEADLINE, REJOIN_GRACE, Station, Stations};
 use crate::event::Event;
+use crate::priority::Priority;
 use crate::wire::ClipId;
 
 impl Stations {
@@ -31,23 +32,36 @@ impl Stations {
     pub(super) fn clear_the_way(&mut self, emergency: ClipId, now: Instant) {
         let Some(announcement) = self.announcements.get(&emergency) else { return };
         let priority = announcement.delivery.priority;
-        for name in announcement.names(|progress| *progress == Progress::Owed) {
-            let busy = self.announcements.iter().find(|(_, other)| {
-                let is_here = matches!(
-                    other.progress(&name),
-                    Some(Progress::Sent { .. } | Progress::Verified | Progress::Told { .. })
-                );
+        let names = announcement.names(|progress| *progress == Progress::Owed);
+        self.clear_the_way_for(emergency, priority, &names, now);
+    }
+
+    /// The same, for what these stations are to hear at once.
+    pub(super) fn clear_the_way_for(
+        &mut self,
+        urgent: ClipId,
+        priority: Priority,
+        names: &[String],
+        now: Instant,
+    ) {
+        for name in names {
+            let busy = self.announcements.iter().find(|(id, other)| {
+                let is_here = **id != urgent
+                    && matches!(
+                        other.progress(name),
+                        Some(Progress::Sent { .. } | Progress::Verified | Progress::Told { .. })
+                    );
                 is_here && priority.interrupts(other.delivery.priority)
             });
             let Some(clip) = busy.map(|(id, _)| *id) else { continue };
-            if let Some(station) = self.roster.get_mut(&name)
+            if let Some(station) = self.roster.get_mut(name)
                 && let Station { presence: Presence::Here { connection, .. }, .. } = station
             {
                 self.names.remove(connection);
                 self.actions.push(Action::Order(*connection, Order::Yield));
                 station.presence = Presence::Between { since: now };
                 self.between.push_back((now, name.clone()));
-                self.break_off_for_now(clip, &name, now);
+                self.break_off_for_now(clip, name, now);
             }
         }
     }

@@ -43,11 +43,7 @@ impl ClipHeader {
         bytes.extend_from_slice(&[1, 16]);
         bytes.extend_from_slice(&self.sha256);
         bytes.push(self.priority as u8);
-        bytes.push(self.zones.len() as u8);
-        for zone in &self.zones {
-            bytes.push(zone.len() as u8);
-            bytes.extend_from_slice(zone.as_bytes());
-        }
+        put_zones(&mut bytes, &self.zones);
         bytes
     }
 
@@ -85,20 +81,38 @@ impl ClipHeader {
         let sha256: Hash = rest.take().ok_or(malformed.clone())?;
         let [priority] = rest.take().ok_or(malformed.clone())?;
         let priority = Priority::from_byte(priority).ok_or(WireError::Field("priority"))?;
-        let [count] = rest.take().ok_or(malformed.clone())?;
-        let mut zones = Vec::new();
-        for _ in 0..count {
-            let [length] = rest.take().ok_or(malformed.clone())?;
-            let zone = rest.slice(length.into()).ok_or(malformed.clone())?;
-            let zone = std::str::from_utf8(zone).map_err(|_| WireError::Field("zones"))?;
-            zones.push(zone.to_owned());
-        }
-        if !rest.0.is_empty() {
-            return Err(malformed);
-        }
-        check_zones(&zones)?;
+        let zones = take_zones(&mut rest, &|| malformed.clone())?;
         Ok(Self { id, created_unix_ms, expires_unix_ms, format, sha256, priority, zones })
     }
+}
+
+/// Puts zones at the end of a fixed layout.
+pub(super) fn put_zones(bytes: &mut Vec<u8>, zones: &[String]) {
+    bytes.push(zones.len() as u8);
+    for zone in zones {
+        bytes.push(zone.len() as u8);
+        bytes.extend_from_slice(zone.as_bytes());
+    }
+}
+
+/// Takes the zones that end a fixed layout.
+pub(super) fn take_zones(
+    rest: &mut Fields<'_>,
+    malformed: &impl Fn() -> WireError,
+) -> Result<Vec<String>, WireError> {
+    let [count] = rest.take().ok_or_else(malformed)?;
+    let mut zones = Vec::new();
+    for _ in 0..count {
+        let [length] = rest.take().ok_or_else(malformed)?;
+        let zone = rest.slice(length.into()).ok_or_else(malformed)?;
+        let zone = std::str::from_utf8(zone).map_err(|_| WireError::Field("zones"))?;
+        zones.push(zone.to_owned());
+    }
+    if !rest.0.is_empty() {
+        return Err(malformed());
+    }
+    check_zones(&zones)?;
+    Ok(zones)
 }
 
 /// What is left of a fixed layout.

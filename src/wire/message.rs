@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::volume::Volume;
 
+use super::live::{LiveReceipt, MAX_LIVE_BLOCK_BYTES};
 use super::name::is_name;
 use super::talkback::{Answer, Offer};
 use super::{MAX_MESSAGE_BYTES, MAX_REASON_BYTES, MAX_ZONES, WireError};
@@ -131,6 +132,8 @@ pub enum FromStation {
     },
     /// The first message of a connection that is for a talkback.
     Talkback(Offer),
+    /// Live speech is over, and this is what was heard of it.
+    LivePlayed(LiveReceipt),
 }
 
 /// From the announcer to a station.
@@ -190,6 +193,31 @@ pub enum FromAnnouncer {
     Yield,
     /// What is said to a talkback, on its own connection.
     Talkback(Answer),
+    /// Somebody speaks live from now on: blocks follow, at the pace of speech.
+    LiveStart {
+        /// An encoded [`LiveHeader`](super::LiveHeader) without length and hash.
+        header: Vec<u8>,
+        /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
+        signature: Vec<u8>,
+        /// The first block that follows: 0, or a later one where the station joins in the middle.
+        next: u32,
+    },
+    /// What was said just now.
+    LiveBlock {
+        /// Of which announcement.
+        clip: ClipId,
+        /// From 0, in order. Numbers are left out for a station that does not take them in time.
+        number: u32,
+        /// 16-bit samples, little-endian.
+        samples: Vec<u8>,
+    },
+    /// The speech is over; the station answers with LivePlayed.
+    LiveEnd {
+        /// The header of LiveStart, with length and hash.
+        header: Vec<u8>,
+        /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
+        signature: Vec<u8>,
+    },
 }
 
 /// A message that can be held against its bounds after decoding.
@@ -246,6 +274,7 @@ impl Message for FromStation {
             | Self::Playing { .. }
             | Self::Queued { .. }
             | Self::Played(_)
+            | Self::LivePlayed(_)
             | Self::Goodbye
             | Self::AskTime { .. } => Ok(()),
         }
@@ -264,6 +293,17 @@ impl Message for FromAnnouncer {
                 check_length("key", key.len(), &[0, CLIP_KEY_BYTES])
             }
             Self::Talkback(answer) => answer.check(),
+            Self::LiveStart { signature, .. } | Self::LiveEnd { signature, .. } => {
+                check_length("signature", signature.len(), &[0, SIGNATURE_BYTES])
+            }
+            Self::LiveBlock { samples, .. } => {
+                let is_whole = !samples.is_empty() && samples.len().is_multiple_of(2);
+                if is_whole && samples.len() <= MAX_LIVE_BLOCK_BYTES {
+                    Ok(())
+                } else {
+                    Err(WireError::Field("samples"))
+                }
+            }
             Self::Volume { volume: Some(volume) } if !volume.is_valid() => Err(WireError::Field("volume")),
             Self::Welcome { site: None, .. }
             | Self::Volume { .. }

@@ -285,6 +285,8 @@ impl Office {
             archive: Archive::open(&dir.path().join("kept"), retention, events.clone()).unwrap(),
         });
         let config = announcer::Config {
+            live: false,
+            latency: announcer::DEFAULT_LATENCY,
             length: None,
             rate_hz: None,
             preparation: Default::default(),
@@ -337,6 +339,11 @@ impl Office {
     pub async fn announce(&mut self) {
         self.log.mark();
         self.commands.send(Command::Announce).await.unwrap();
+    }
+
+    /// Begins to speak live, or ends it.
+    pub async fn speak(&mut self) {
+        self.commands.send(Command::Live).await.unwrap();
     }
 
     /// Played, expected, and who did not and why.

@@ -13,6 +13,7 @@ mod fuzz_corpus;
 mod hostile;
 mod limits;
 mod limits_table;
+mod live;
 mod protocol;
 mod sync;
 mod wire;

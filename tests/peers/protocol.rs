@@ -132,6 +132,16 @@ fn the_tables_name_every_message_by_its_number() {
         FromStation::Health { fault: None },
         FromStation::Queued { clip },
         FromStation::Talkback(wire::Offer { header: vec![], signature: vec![], key: vec![] }),
+        FromStation::LivePlayed(wire::LiveReceipt {
+            clip,
+            played: 0,
+            concealed: 0,
+            late: 0,
+            start_error_us: 0,
+            max_error_us: 0,
+            underruns: 0,
+            uncertainty_us: 0,
+        }),
     ];
     let announcer = [
         FromAnnouncer::Welcome { clock: 0, site: None },
@@ -144,6 +154,9 @@ fn the_tables_name_every_message_by_its_number() {
         FromAnnouncer::Volume { volume: None },
         FromAnnouncer::Yield,
         FromAnnouncer::Talkback(wire::Answer::Send),
+        FromAnnouncer::LiveStart { header: vec![], signature: vec![], next: 0 },
+        FromAnnouncer::LiveBlock { clip, number: 0, samples: vec![0; 2] },
+        FromAnnouncer::LiveEnd { header: vec![], signature: vec![] },
     ];
     let rows = |section: &str| -> Vec<String> {
         let section = PAGE.split(section).nth(1).unwrap().split("\n\n").nth(1).unwrap();

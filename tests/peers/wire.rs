@@ -11,11 +11,11 @@ use bullhorn::wire::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-fn name() -> impl Strategy<Value = String> {
+pub fn name() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9äß_][a-z0-9 äß_.-]{0,20}[a-z0-9é]".prop_filter("a legal name", |name| wire::is_name(name))
 }
 
-fn clip_id() -> impl Strategy<Value = ClipId> {
+pub fn clip_id() -> impl Strategy<Value = ClipId> {
     (any::<u64>(), any::<u64>()).prop_map(|(epoch, sequence)| ClipId { epoch, sequence })
 }
 
@@ -72,6 +72,7 @@ fn from_station() -> impl Strategy<Value = FromStation> {
                 key: vec![8; if secured { CLIP_KEY_BYTES } else { 0 }],
             })
         }),
+        crate::live::live_receipt().prop_map(FromStation::LivePlayed),
     ]
 }
 
@@ -103,6 +104,7 @@ fn from_announcer() -> impl Strategy<Value = FromAnnouncer> {
         reason().prop_map(|reason| FromAnnouncer::Talkback(Answer::Later { reason })),
         reason().prop_map(|reason| FromAnnouncer::Talkback(Answer::Kept { reason })),
         reason().prop_map(|reason| FromAnnouncer::Talkback(Answer::Refused { reason })),
+        crate::live::message(),
     ]
 }
 

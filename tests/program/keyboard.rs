@@ -21,8 +21,13 @@ struct Desk {
 
 impl Desk {
     fn open(options: &str) -> Self {
+        Self::open_with(options, 4_000)
+    }
+
+    /// With so many frames to say.
+    fn open_with(options: &str, frames: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let page = Spec::mono(16, 8_000).write(folder.path(), 4_000);
+        let page = Spec::mono(16, 8_000).write(folder.path(), frames);
         let environment = vec![(STATE.to_owned(), folder.path().join("state").display().to_string())];
         let terminal = Terminal::open(100, 30, &environment);
         terminal.type_line(&format!("cd {}; clear", folder.path().display()));
@@ -268,5 +273,30 @@ fn e_makes_the_next_page_an_emergency_which_interrupts() {
     let again = desk.stations[0].wait_for("played");
     assert_eq!((&again["clip"], &again["again"]), (&first.as_str().into(), &true.into()));
     desk.terminal.wait_for("again, from its start");
+    desk.leave(0);
+}
+
+/// l speaks live; l, Enter and Esc end it: it was heard already.
+#[test]
+fn live_speech_begins_with_l_and_ends_with_any_of_three_keys() {
+    let desk = Desk::open_with("--latency 1000", 60 * 8_000);
+    for (spoken, end) in ["l", "Enter", "Escape"].into_iter().enumerate() {
+        desk.terminal.wait_for("ready: press Enter");
+        // A second Enter sooner than that is a held key's repeat.
+        std::thread::sleep(Duration::from_millis(400));
+        desk.terminal.press("l");
+        desk.terminal.wait_for("LIVE");
+        desk.terminal.wait_for("Enter ends it");
+        desk.terminal.wait_until("the station to play", |screen| {
+            screen
+                .lines()
+                .any(|line| line.trim_start().starts_with("hall-1") && line.trim_end().ends_with("playing"))
+        });
+        desk.terminal.press(end);
+        desk.terminal.wait_until("the verdict", |screen| {
+            screen.matches("hall-1 played ").count() > spoken && screen.contains("ready: press Enter")
+        });
+    }
+    assert_eq!(desk.played("hall-1"), 3);
     desk.leave(0);
 }

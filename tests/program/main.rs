@@ -14,6 +14,7 @@ mod keep;
 mod keyboard;
 mod killed;
 mod leaving;
+mod live;
 mod membership;
 mod operating;
 mod oracle;

@@ -62,13 +62,22 @@ impl Office {
 
     /// Runs an example that announces once, with a station of another.
     fn announce(&self, line: &str, station: &str) {
+        self.announce_as(line, station, "played");
+    }
+
+    /// The same for live speech.
+    fn speak(&self, line: &str, station: &str) {
+        self.announce_as(line, station, "live-played");
+    }
+
+    fn announce_as(&self, line: &str, station: &str, receipt: &str) {
         let mut announcer = self.start(line, &["--listen", "127.0.0.1:0"]);
         let address = announcer.wait_for("listening")["address"].as_str().unwrap().to_owned();
         let mut station = self.station(station, &address);
         let done = announcer.wait_for("done");
         assert_eq!((&done["played"], &done["expected"]), (&1.into(), &1.into()), "{line}: {done}");
         assert_eq!(announcer.exit_code(), 0, "{line}");
-        station.wait_for("played");
+        station.wait_for(receipt);
         // Its archive is written when it leaves.
         station.terminate();
         assert_eq!(station.exit_code(), 0, "{line}");
@@ -114,10 +123,20 @@ impl Office {
 
     /// Runs an example that is for the keyboard.
     fn press(&self, line: &str, keys: &[(&str, &str)]) {
+        self.press_as(line, keys, "bell.wav", "played");
+    }
+
+    /// The same for live speech, of which somebody speaks for a minute.
+    fn press_live(&self, line: &str, keys: &[(&str, &str)]) {
+        crate::support::wav::speech(self.folder.path(), 60, 8_000);
+        self.press_as(line, keys, "speech.wav --latency 1000", "live-played");
+    }
+
+    fn press_as(&self, line: &str, keys: &[(&str, &str)], voice: &str, receipt: &str) {
         let terminal = Terminal::open(100, 30, &self.environment);
         terminal.type_line(&format!("cd {}; clear", self.folder.path().display()));
         let own = line.strip_prefix("bullhorn").unwrap();
-        let (listen, input) = ("--listen 127.0.0.1:0", "--input file:bell.wav");
+        let (listen, input) = ("--listen 127.0.0.1:0", format!("--input file:{voice}"));
         let monitor = if line.contains("--review") { "--monitor file:heard" } else { "" };
         terminal.type_line(&format!("clear; {BULLHORN}{own} {listen} {input} {monitor}; echo left=$?"));
         let address = |screen: &str| {
@@ -134,7 +153,7 @@ impl Office {
             std::thread::sleep(Duration::from_millis(400));
             terminal.press(key);
         }
-        station.wait_for("played");
+        station.wait_for(receipt);
         terminal.wait_for("1 of 1 stations played it");
         terminal.press("q");
         terminal.wait_for("left=0");
@@ -160,6 +179,10 @@ fn every_example_does_what_the_page_says() {
             "speaker" if line.contains("--talkback") => {
                 office.talk(answered.take().unwrap(), line);
                 continue;
+            }
+            "announce" if line.contains("--live") && line.contains("--once") => office.speak(line, hall),
+            "announce" if line.contains("--live") => {
+                office.press_live(line, &[("ready: press Enter", "Enter"), ("LIVE", "Enter")]);
             }
             "announce" if line.contains("--once") => office.announce(line, hall),
             "announce" if line.contains("--sounds") => {

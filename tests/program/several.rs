@@ -204,3 +204,34 @@ fn an_unknown_name_keeps_no_other_from_being_served() {
     desk.announce();
     desk.played();
 }
+
+/// Live speech of one announcer keeps the loudspeaker from another's pages, but not from an emergency; what was said
+/// meanwhile is concealed, and it goes on in step.
+#[test]
+fn an_emergency_interrupts_live_speech_and_other_pages_wait() {
+    let live = ["--live", "--latency", "1000"];
+    let mut desks = [desk(60.0, &live), desk(0.5, &[]), desk(0.5, &["--priority", "emergency"])];
+    let mut hall = Hall::open(&desks, &[]);
+    desks[0].announcer.enter();
+    let speech = hall.station.wait_for("playing")["clip"].as_str().unwrap().to_owned();
+    let page = desks[1].announce();
+    hall.station.wait_for_one("queued", "clip", &page);
+    let alarm = desks[2].announce();
+    let cut_off = hall.station.wait_for_one("queued", "clip", &speech);
+    assert_eq!(cut_off["interrupted"], true, "{cut_off}");
+    hall.station.wait_for_one("played", "clip", &alarm);
+    hall.station.wait_for_one("playing", "clip", &speech);
+    desks[0].announcer.enter();
+    let receipt = desks[0].announcer.wait_for("live-played");
+    assert!(receipt["played"].as_u64() > Some(0) && receipt["concealed"].as_u64() > Some(0), "{receipt}");
+    desks[2].played();
+    assert_eq!(desks[1].played()["outcome"], "played-late");
+    assert!(hall.heard(&alarm) == read_i16(&desks[2].wav).0);
+    assert!(hall.heard(&page) == read_i16(&desks[1].wav).0);
+    // What was heard last of the speech is the end of what was said.
+    let end = hall.heard(&speech);
+    let said = read_i16(&desks[0].wav).0;
+    let fade = 8_000 / 200;
+    let is_there = said.windows(end.len() - fade).any(|part| part == &end[fade..]);
+    assert!(end.len() > 2 * fade && is_there, "{} frames of something else", end.len());
+}

@@ -282,6 +282,8 @@ impl Building {
             self.invite = Some(site.invite().unwrap());
         }
         let config = announcer::Config {
+            live: false,
+            latency: announcer::DEFAULT_LATENCY,
             length: None,
             rate_hz: None,
             preparation: Preparation::default(),

@@ -6,6 +6,7 @@ mod support;
 
 mod correlate;
 mod hallway;
+mod live;
 mod outage;
 mod several;
 mod talkback;

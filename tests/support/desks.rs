@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::hallway::{BULLHORN, Environment, Program, STATE, start_station};
+use super::hallway::{BULLHORN, Environment, Program, STATE, file, start_station};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -71,15 +71,12 @@ impl Desk {
 }
 
 fn start(listen: &str, wav: &Path, more: &[&str], environment: &Environment) -> Program {
-    let own: [OsString; 6] = [
-        "announce".into(),
-        "--listen".into(),
-        listen.into(),
-        "--no-level".into(),
-        "--file".into(),
-        wav.into(),
-    ];
-    Program::start("an announcer", own.into_iter().chain(more.iter().map(OsString::from)), environment)
+    let mut says: [OsString; 3] = ["--no-level".into(), "--file".into(), wav.into()];
+    if more.contains(&"--live") {
+        says = ["--no-level".into(), "--input".into(), file(wav)];
+    }
+    let own = ["announce".into(), "--listen".into(), listen.into()].into_iter().chain(says);
+    Program::start("an announcer", own.chain(more.iter().map(OsString::from)), environment)
 }
 
 /// Starts `hall-1`, which joins these announcers one after the other and then serves all of them.

@@ -152,7 +152,7 @@ fn how_space_records_is_said() {
     view.space = Some(Space::Pressed);
     let shown = screen(&view, 100, 6);
     assert_eq!(shown[3], "ready: press Space, speak, press Space again");
-    assert_eq!(shown[5], "Space starts, Space ends  Esc cancels  e emergency  q leaves");
+    assert_eq!(shown[5], "Space starts, Space ends  Esc cancels  l live  e emergency  q leaves");
 }
 
 #[test]
@@ -196,6 +196,7 @@ fn an_announcement_moves_on_station_by_station() {
         spread_us,
         uncertainty_us,
         out_of_step,
+        concealed: Vec::new(),
     });
     let shown = screen(&view, 80, 6);
     assert_eq!(shown[1], "  hall-1  ground, gym  played");
@@ -220,6 +221,7 @@ fn the_spread_is_shown_and_who_was_out_of_step_is_flagged() {
         spread_us: Some(42),
         uncertainty_us: Some(160),
         out_of_step,
+        concealed: Vec::new(),
     });
     let shown = screen(&view, 90, 7);
     assert_eq!(shown[1..4], ["  hall-1  played", "  hall-2  played", "  hall-3  out of step: 4250 ms late"]);

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::line::{Line, Stamp};
 use super::*;
+use crate::devices::line::{Line, Stamp};
 
 struct Rig {
     commands: rtrb::Producer<Command>,
@@ -20,7 +20,7 @@ fn rig() -> Rig {
 impl Rig {
     fn play(&mut self, samples: Vec<f32>, course: Course) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
-        let job = Job { samples, course, progress: progress.clone() };
+        let job = Job { sound: Sound::Clip(samples), course, progress: progress.clone() };
         self.commands.push(Command::Play(job)).expect("room");
         progress
     }
@@ -91,7 +91,8 @@ fn a_cancelled_sound_is_silent_within_a_block_and_comes_back_unfreed() {
     assert!(rest[FADE_FRAMES as usize..].iter().all(|&sample| sample == 0.0));
     assert!(rest.windows(2).all(|pair| (pair[0] - pair[1]).abs() < 0.01), "no click");
     assert_eq!(progress.ended(), None);
-    assert_eq!(rig.finished.pop().expect("the job").samples.len(), 10_000);
+    let Sound::Clip(samples) = rig.finished.pop().expect("the job").sound else { panic!("no clip") };
+    assert_eq!(samples.len(), 10_000);
 }
 
 #[test]

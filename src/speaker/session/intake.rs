@@ -4,17 +4,31 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{Session, SessionError, Turn, transfer_deadline};
-use crate::clip::{Clip, ClipError, Incoming};
+use crate::clip::{Clip, ClipError, Format, Incoming};
 use crate::clip_cipher::{ClipCipherError, ClipKey, ClipOpener};
 use crate::link::Connection;
+use crate::priority::Priority;
 use crate::seal::{self, Claim};
-use crate::wire::{ClipHeader, WireError};
+use crate::wire::{ClipHeader, ClipId, WireError};
 
 /// A clip's announcement as it came.
 pub(super) struct Sent<'a> {
     pub header: &'a [u8],
     pub signature: &'a [u8],
     pub key: Zeroizing<Vec<u8>>,
+}
+
+/// What an announcement is judged by, of a clip or of live speech, which has no format.
+pub(super) struct Paper<'a> {
+    pub id: ClipId,
+    pub created_unix_ms: u64,
+    pub expires_unix_ms: u64,
+    pub priority: Priority,
+    pub zones: &'a [String],
+    pub format: Option<Format>,
+    /// As it was signed.
+    pub encoded: &'a [u8],
+    pub signature: &'a [u8],
 }
 
 /// Why a clip is refused.
@@ -74,36 +88,52 @@ impl<C: Connection> Session<'_, C> {
 
     /// Whether a clip may be received at all. Gives what opens its blocks; nothing on an open link.
     fn admit(&self, header: &ClipHeader, sent: &Sent<'_>) -> Result<Option<ClipOpener>, Refusal> {
-        let opener = match &self.memory.membership {
+        self.judge(&Paper {
+            id: header.id,
+            created_unix_ms: header.created_unix_ms,
+            expires_unix_ms: header.expires_unix_ms,
+            priority: header.priority,
+            zones: &header.zones,
+            format: Some(header.format),
+            encoded: sent.header,
+            signature: sent.signature,
+        })?;
+        if self.memory.membership.is_none() {
+            return Ok(None);
+        }
+        let key = sent.key.as_slice().try_into().map_err(|_| Refusal::Unsigned)?;
+        Ok(Some(ClipOpener::new(&ClipKey::from_bytes(key))?))
+    }
+
+    /// Whether what is announced may be heard here, and now.
+    pub(super) fn judge(&self, paper: &Paper<'_>) -> Result<(), Refusal> {
+        match &self.memory.membership {
             None => {
-                header.format.check()?;
+                paper.format.map_or(Ok(()), |format| format.check())?;
                 let zones = &self.config.zones;
-                if !header.zones.is_empty() && !header.zones.iter().any(|zone| zones.contains(zone)) {
+                if !paper.zones.is_empty() && !paper.zones.iter().any(|zone| zones.contains(zone)) {
                     return Err(seal::Refusal::Zone.into());
                 }
-                None
             }
             Some(member) => {
-                let admission = member.admission(header.priority).ok_or(Refusal::Unsigned)?;
+                let admission = member.admission(paper.priority).ok_or(Refusal::Unsigned)?;
                 let claim = Claim {
-                    header: sent.header,
-                    signature: sent.signature.try_into().map_err(|_| Refusal::Unsigned)?,
+                    header: paper.encoded,
+                    signature: paper.signature.try_into().map_err(|_| Refusal::Unsigned)?,
                     announcer: admission.announcer,
-                    epoch: header.id.epoch,
-                    sequence: header.id.sequence,
-                    created_unix_ms: header.created_unix_ms,
-                    expires_unix_ms: header.expires_unix_ms,
-                    zones: &header.zones,
-                    format: header.format,
+                    epoch: paper.id.epoch,
+                    sequence: paper.id.sequence,
+                    created_unix_ms: paper.created_unix_ms,
+                    expires_unix_ms: paper.expires_unix_ms,
+                    zones: paper.zones,
+                    format: paper.format,
                 };
                 admission.judge(&claim, Instant::now())?;
-                let key = sent.key.as_slice().try_into().map_err(|_| Refusal::Unsigned)?;
-                Some(ClipOpener::new(&ClipKey::from_bytes(key))?)
             }
-        };
-        if self.memory.played.iter().any(|receipt| receipt.clip == header.id) {
+        }
+        if self.memory.played.iter().any(|receipt| receipt.clip == paper.id) {
             return Err(Refusal::Repeated);
         }
-        Ok(opener)
+        Ok(())
     }
 }

@@ -22,7 +22,7 @@ const BEGUN_PATIENCE: Duration = Duration::from_millis(50);
 /// The longest that a clip may live; see `announce --keep`.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 /// The furthest instant: an earlier page of the greatest length, and a transfer.
-const MAX_AHEAD: Duration = Duration::from_secs(300);
+pub(super) const MAX_AHEAD: Duration = Duration::from_secs(300);
 
 impl<C: Connection> Session<'_, C> {
     /// Says that the clip is here, waits for the instant, plays, and reports.
@@ -41,13 +41,7 @@ impl<C: Connection> Session<'_, C> {
             _ => return Err(SessionError::OutOfTurn),
         };
         let now = Instant::now();
-        let at = match self.memory.clock.to_station_us(instant_us) {
-            Some(local_us) => {
-                let local_us = local_us + self.config.delay_us as f64;
-                self.memory.base + Duration::from_nanos((local_us.max(0.0) * 1_000.0) as u64)
-            }
-            None => now + lead,
-        };
+        let at = self.station_instant(instant_us).unwrap_or(now + lead);
         let uncertainty_us =
             self.memory.clock.uncertainty_us(instant_us).map_or(u32::MAX, |us| us.ceil() as u32);
         if at > now + MAX_AHEAD {
@@ -127,8 +121,16 @@ impl<C: Connection> Session<'_, C> {
         }
     }
 
+    /// When an instant of the announcer's clock is here, moved by `--delay`; `None` before the first exchange of times.
+    pub(super) fn station_instant(&self, instant_us: u64) -> Option<Instant> {
+        let local_us = self.memory.clock.to_station_us(instant_us)? + self.config.delay_us as f64;
+        // Far beyond what is ever waited for, an instant is as good as any later one.
+        let local_us = local_us.clamp(0.0, 1e15);
+        Some(self.memory.base + Duration::from_nanos((local_us * 1_000.0) as u64))
+    }
+
     /// The loudspeaker is lost: no outcome yet, as the announcer sends the clip again when it works, if it is fresh.
-    async fn fault(&mut self, id: ClipId, error: &LoudspeakerError) -> Result<(), SessionError> {
+    pub(super) async fn fault(&mut self, id: ClipId, error: &LoudspeakerError) -> Result<(), SessionError> {
         let reason = crate::error_chain(error);
         let message = format!("{id} was not played to its end, and is when there is time left: {reason}");
         self.events.tell(Event::Warning { message });
@@ -141,7 +143,12 @@ impl<C: Connection> Session<'_, C> {
         self.send(FromStation::Failed { clip: id, reason: wire::reason(&reason) }).await
     }
 
-    async fn fail(&mut self, id: ClipId, outcome: Outcome, reason: &str) -> Result<(), SessionError> {
+    pub(super) async fn fail(
+        &mut self,
+        id: ClipId,
+        outcome: Outcome,
+        reason: &str,
+    ) -> Result<(), SessionError> {
         self.tell(|clip, station| Event::Failed { clip, station, outcome, reason: reason.to_owned() }, id);
         self.send(FromStation::Failed { clip: id, reason: wire::reason(reason) }).await
     }

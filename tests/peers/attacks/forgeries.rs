@@ -78,7 +78,7 @@ fn ten_thousand_are_not_admitted() {
                 created_unix_ms: parsed.created_unix_ms,
                 expires_unix_ms: parsed.expires_unix_ms,
                 zones: &parsed.zones,
-                format: parsed.format,
+                format: Some(parsed.format),
             };
             admission.judge(&claim, asked).is_ok()
         })

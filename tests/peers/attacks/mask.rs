@@ -56,6 +56,11 @@ impl Mask {
         Ok(link::accept(stream, Some(self), || ()).await?.0)
     }
 
+    /// Its clock, as it answers pings.
+    pub fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
     pub fn states(&self, nonce: Nonce, unix_ms: u64) -> Statement {
         let statement = TimeStatement::sign(&self.signer, TimeNonce(nonce), unix_ms);
         Statement { unix_ms, signature: statement.signature.to_vec() }
@@ -96,7 +101,7 @@ impl Talk<'_> {
             let frame = timeout(PATIENCE, self.link.0.next()).await.expect("nothing was heard in time");
             match frame {
                 Ok(Some(Frame::Message(FromStation::Ping { t1_us }))) => {
-                    let now_us = self.mask.started.elapsed().as_micros() as u64;
+                    let now_us = self.mask.now_us();
                     self.say(FromAnnouncer::Pong { t1_us, t2_us: now_us, t3_us: now_us }).await;
                 }
                 Ok(Some(Frame::Message(message))) => return Some(message),

@@ -5,6 +5,7 @@ mod announcers;
 pub mod building;
 mod clips;
 mod forgeries;
+mod live;
 mod mask;
 mod middle;
 mod proxy;

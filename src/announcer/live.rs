@@ -1,0 +1,217 @@
+//! Live speech at the announcer: what the microphone hears becomes blocks that every station hears at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::AnnouncerClock;
+use super::recording::Tools;
+use crate::clip::{Hash, SILENCE_DB, peak_db};
+use crate::event::{Event, Events};
+use crate::microphone::MicrophoneError;
+use crate::priority::Priority;
+use crate::sample;
+use crate::site::Site;
+use crate::stations::{LiveOffer, LivePart};
+use crate::wire::{self, ClipId, FromAnnouncer, LiveHeader, MAX_LIVE_BLOCKS, WireError};
+
+/// Live speech ends by itself after this long, which is [`MAX_LIVE_BLOCKS`].
+pub const MAX_LIVE: Duration = Duration::from_secs(600);
+/// Between saying and hearing unless `--latency` says otherwise.
+pub const DEFAULT_LATENCY: Duration = Duration::from_millis(140);
+/// The least that `--latency` may say: a block, a microphone and a loudspeaker take more together.
+pub const MIN_LATENCY: Duration = Duration::from_millis(40);
+/// The most that it may say.
+pub const MAX_LATENCY: Duration = Duration::from_secs(1);
+/// How often the level is told.
+const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What live speech is to be.
+pub(super) struct Recipe {
+    pub id: ClipId,
+    pub priority: Priority,
+    pub zones: Vec<String>,
+    pub latency: Duration,
+    pub clock: AnnouncerClock,
+    /// The wall clock at the start of the announcer's.
+    pub start_unix: Duration,
+    pub rate_hz: Option<u32>,
+    pub site: Option<Arc<Site>>,
+}
+
+/// Live speech that is going on.
+pub(super) struct Speaking {
+    /// Comes once the microphone runs, unless it does not.
+    begun: Option<oneshot::Receiver<(Arc<LiveOffer>, u32)>>,
+    spoken: JoinHandle<Outcome>,
+    /// Ends it.
+    pub finish: CancellationToken,
+}
+
+/// How it ended.
+pub(super) struct Outcome {
+    /// Given back.
+    pub tools: Tools,
+    /// What was said; nothing if it never began.
+    pub spoken: Option<Spoken>,
+    /// Why it ended before it was to.
+    pub trouble: Option<LiveError>,
+}
+
+/// All that was said.
+pub(super) struct Spoken {
+    /// With length and hash.
+    pub header: LiveHeader,
+    pub encoded: Vec<u8>,
+    pub signature: Vec<u8>,
+    pub samples: Vec<u8>,
+    pub peak_db: f32,
+}
+
+/// What happens next to live speech.
+pub(super) enum News {
+    /// It begins, at a rate.
+    Begun(Arc<LiveOffer>, u32),
+    /// It is over.
+    Over(Box<Outcome>),
+}
+
+/// Why live speech broke off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LiveError {
+    #[error("the microphone failed")]
+    Microphone(#[from] MicrophoneError),
+    #[error("what was said cannot be sent")]
+    Wire(#[from] WireError),
+    #[error("it was {} minutes long, which is the limit", MAX_LIVE.as_secs() / 60)]
+    TooLong,
+}
+
+/// Begins to speak.
+pub(super) fn begin(tools: Tools, recipe: Recipe, events: Events) -> Speaking {
+    let (begins, begun) = oneshot::channel();
+    let finish = CancellationToken::new();
+    let spoken = tokio::spawn(run(tools, recipe, events, begins, finish.clone()));
+    Speaking { begun: Some(begun), spoken, finish }
+}
+
+/// What happens next; for ever where nobody speaks. Cancelling loses nothing.
+pub(super) async fn news(speaking: &mut Option<Speaking>) -> News {
+    let Some(running) = speaking else { return std::future::pending().await };
+    if let Some(begun) = &mut running.begun {
+        let begun = begun.await;
+        running.begun = None;
+        if let Ok((offer, rate_hz)) = begun {
+            return News::Begun(offer, rate_hz);
+        }
+    }
+    let result = (&mut running.spoken).await;
+    *speaking = None;
+    News::Over(Box::new(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))))
+}
+
+async fn run(
+    mut tools: Tools,
+    recipe: Recipe,
+    events: Events,
+    begins: oneshot::Sender<(Arc<LiveOffer>, u32)>,
+    finish: CancellationToken,
+) -> Outcome {
+    let mut trouble = None;
+    let spoken = match speak(&mut tools, recipe, &events, begins, &finish, &mut trouble).await {
+        Ok(spoken) => spoken,
+        Err(error) => {
+            trouble = Some(error);
+            None
+        }
+    };
+    Outcome { tools, spoken, trouble }
+}
+
+/// Speaks until it is told to finish, the file is over, or the microphone fails; what was said by then is what was
+/// said, and `trouble` tells why it was not more.
+async fn speak(
+    tools: &mut Tools,
+    recipe: Recipe,
+    events: &Events,
+    begins: oneshot::Sender<(Arc<LiveOffer>, u32)>,
+    finish: &CancellationToken,
+    trouble: &mut Option<LiveError>,
+) -> Result<Option<Spoken>, LiveError> {
+    let mut speech = tokio::select! {
+        biased;
+        () = finish.cancelled() => return Ok(None),
+        speech = tools.microphone.speak(recipe.rate_hz) => speech?,
+    };
+    let created = recipe.start_unix + speech.start().saturating_duration_since(recipe.clock.base);
+    let mut header = LiveHeader {
+        id: recipe.id,
+        created_unix_ms: created.as_millis() as u64,
+        expires_unix_ms: (created + MAX_LIVE + MAX_LATENCY).as_millis() as u64,
+        rate_hz: speech.rate_hz(),
+        block_frames: LiveHeader::block_frames_at(speech.rate_hz()),
+        instant_us: recipe.clock.at_us(speech.start() + recipe.latency),
+        frames: 0,
+        sha256: Hash::default(),
+        priority: recipe.priority,
+        zones: recipe.zones.clone(),
+    };
+    let signed = |header: &LiveHeader| {
+        let encoded = header.encode();
+        let signature = recipe.site.as_ref().map(|site| site.sign_live(&encoded)).unwrap_or_default();
+        (encoded, signature)
+    };
+    let offer = LiveOffer::new(recipe.id, signed(&header), recipe.priority, recipe.zones, recipe.latency);
+    let offer = Arc::new(offer);
+    if begins.send((offer.clone(), header.rate_hz)).is_err() {
+        return Ok(None);
+    }
+    let length = |frames: u64| Duration::from_nanos(frames * 1_000_000_000 / u64::from(header.rate_hz));
+    let (mut samples, mut frames, mut number) = (Vec::new(), 0_u64, 0_u32);
+    let (mut loudest_db, mut recent_db, mut told) = (SILENCE_DB, SILENCE_DB, Duration::ZERO);
+    // What is said when it is to end is still on its way.
+    let mut until: Option<Instant> = None;
+    while until.is_none_or(|until| speech.start() + length(frames) < until) {
+        if number >= MAX_LIVE_BLOCKS {
+            *trouble = Some(LiveError::TooLong);
+            break;
+        }
+        let block = match speech.next().await {
+            Ok(Some(block)) => block,
+            Ok(None) => break,
+            Err(error) => {
+                *trouble = Some(error.into());
+                break;
+            }
+        };
+        let bytes: Vec<u8> = block.iter().flat_map(|sample| sample::to_i16(*sample).to_le_bytes()).collect();
+        samples.extend_from_slice(&bytes);
+        frames += block.len() as u64;
+        let message = FromAnnouncer::LiveBlock { clip: recipe.id, number, samples: bytes };
+        offer.give(LivePart::Block { number, message: wire::encode(&message)?.into() });
+        number += 1;
+        let block_db = peak_db(&block);
+        (loudest_db, recent_db) = (loudest_db.max(block_db), recent_db.max(block_db));
+        if length(frames) >= told + LEVEL_INTERVAL {
+            told = length(frames);
+            let remaining_ms = MAX_LIVE.saturating_sub(told).as_millis() as u64;
+            events
+                .tell(Event::Level { remaining_ms, peak_db: std::mem::replace(&mut recent_db, SILENCE_DB) });
+        }
+        if until.is_none() && finish.is_cancelled() {
+            until = Some(Instant::now());
+        }
+    }
+    header.frames = frames;
+    header.sha256 = Sha256::digest(&samples).into();
+    let (encoded, signature) = signed(&header);
+    let end = FromAnnouncer::LiveEnd { header: encoded.clone(), signature: signature.clone() };
+    offer.give(LivePart::End(Bytes::from(wire::encode(&end)?)));
+    Ok(Some(Spoken { header, encoded, signature, samples, peak_db: loudest_db }))
+}
