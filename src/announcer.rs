@@ -63,9 +63,9 @@ pub enum AnnouncerError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),
-    /// How far stations have talked back cannot be read.
+    /// The state folder does not tell how far stations have talked back, or there are no random numbers.
     #[error(transparent)]
-    Talkback(#[from] KeysError),
+    Keys(#[from] KeysError),
 }
 
 /// How to announce.

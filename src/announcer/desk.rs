@@ -23,6 +23,7 @@ use super::{AnnouncerError, Config, DEFAULT_LENGTH, LEAVE_DEADLINE, Summary};
 use crate::clip;
 use crate::devices::HealthWatch;
 use crate::event::{Command, Event, Events};
+use crate::keys::identity::fresh_epoch;
 use crate::link::LinkError;
 use crate::microphone::Microphone;
 use crate::outbox::{Kept, Outbox};
@@ -115,7 +116,7 @@ impl Desk {
             stations,
             epoch: match &config.site {
                 Some(site) => site.epoch(),
-                None => new_epoch(start_unix)?,
+                None => fresh_epoch(start_unix.as_secs())?,
             },
             addressed: config.zones.clone(),
             priority: config.priority,
@@ -530,13 +531,6 @@ fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
             (None, Vec::new())
         }
     }
-}
-
-/// Seconds since 1970 and random bits: later runs have greater numbers, and two within one second
-/// different ones.
-fn new_epoch(start_unix: Duration) -> Result<u64, AnnouncerError> {
-    let random = getrandom::u32().map_err(AnnouncerError::Random)?;
-    Ok(start_unix.as_secs() << 32 | u64::from(random))
 }
 
 async fn at(instant: Option<Instant>) {
