@@ -430,11 +430,7 @@ impl<'a, C: Connection> Session<'a, C> {
             }
             Turn::Message(FromAnnouncer::Volume { volume }) => {
                 self.memory.volume = volume;
-                if self.memory.told_volume != volume {
-                    self.memory.told_volume = volume;
-                    let station = self.config.name.clone();
-                    self.events.tell(Event::Volume { station, volume_db: volume.map(Volume::db) });
-                }
+                self.tell_volume();
                 Ok(None)
             }
             Turn::Message(FromAnnouncer::Pong { t1_us, t2_us, t3_us }) => {
@@ -443,11 +439,21 @@ impl<'a, C: Connection> Session<'a, C> {
                     return Err(LinkError::Wire(WireError::Field("t1")).into());
                 }
                 self.memory.clock.learn(Exchange { t1_us, t2_us, t3_us, t4_us });
+                // On a new connection its wish comes before this, if it has one still.
+                self.tell_volume();
                 Ok(None)
             }
             Turn::Message(FromAnnouncer::Yield) => Err(SessionError::Yielded),
             Turn::Closed => Err(SessionError::Closed),
             turn => Ok(Some(turn)),
+        }
+    }
+
+    fn tell_volume(&mut self) {
+        let volume = self.memory.volume;
+        if std::mem::replace(&mut self.memory.told_volume, volume) != volume {
+            let station = self.config.name.clone();
+            self.events.tell(Event::Volume { station, volume_db: volume.map(Volume::db) });
         }
     }
 }

@@ -147,6 +147,30 @@ fn a_prepared_stereo_file_is_heard_whole_and_loud_enough() {
 }
 
 #[test]
+fn a_zones_page_is_heard_there_and_nowhere_else() {
+    let rig = PulseRig::start(2);
+    let clip = speech(rig.folder(), 3, RATE_HZ);
+    let mut hallway = Hallway::plan()
+        .environment(rig.environment())
+        .says(&clip)
+        .announce(["--zone", "east"])
+        .open();
+    let _stations = [("hall-1", "east"), ("hall-2", "west")].map(|(name, zone)| {
+        let station = ["speaker", &hallway.address, "--name", name, "--zone", zone, "--output", name];
+        let station = Program::start(name, station, &hallway.environment);
+        hallway.announcer.wait_for_one("station-joined", "station", name);
+        station
+    });
+    let recording = rig.record();
+    let announced = hallway.announce_undisturbed(&recording);
+    assert_eq!(announced.receipts.len(), 1);
+    assert_eq!(announced.receipts[0]["station"], "hall-1");
+    let [east, west] = [1, 2].map(|channel| recording.channel(channel, announced.from_frame));
+    assert_whole("the clip, in the east,", &to_f32(&read_i16(&clip).0), &east, RATE_HZ, ALIKE);
+    assert_eq!(extent(&west, 0), None, "not a sample in the west");
+}
+
+#[test]
 fn silence_is_sent_with_a_warning_that_names_the_microphone() {
     let rig = PulseRig::start(1);
     let mut hallway = Hallway::plan()
