@@ -170,10 +170,7 @@ pub async fn run_on(
     let for_talkback = if talkback.is_some() { talkback::MAX_BYTES as u64 } else { 0 };
     let (room, warnings) = Room::make(config.max_stations, for_talkback);
     if let Some(player) = player {
-        let closing = closing.clone();
-        tasks.spawn(async move {
-            tokio::select! { biased; () = closing.cancelled() => (), () = player.run(records) => () }
-        });
+        tasks.spawn(player.run(records, closing.clone()));
     }
     tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone()));
     events.tell(Event::Listening { address: address.to_string() });

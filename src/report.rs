@@ -81,7 +81,7 @@ pub fn sentence(event: &Event) -> Option<String> {
             format!("{station} plays another page first, then {clip}")
         }
         Event::Queued { clip, station, interrupted: true } => {
-            format!("{station} broke off {clip} for an emergency, and plays it again afterwards")
+            format!("{station} broke off {clip} for an emergency, and comes back to it afterwards")
         }
         Event::Played { clip, station, again, off_us, uncertainty_us, underruns, .. } => {
             let mut played = format!("{station} played {clip}");
@@ -110,11 +110,23 @@ pub fn sentence(event: &Event) -> Option<String> {
             format!("said {clip}: {} s, loudest {peak_db:.0} dB", seconds(*length_ms))
         }
         Event::LivePlayed {
-            clip, station, blocks, played, concealed, late, off_us, uncertainty_us, ..
+            clip,
+            station,
+            outcome,
+            blocks,
+            played,
+            concealed,
+            late,
+            off_us,
+            uncertainty_us,
+            ..
         } => {
             let mut words = match (played, concealed) {
                 (0, _) => format!("{station} did not hear {clip}"),
                 (_, 0) => format!("{station} played {clip}"),
+                _ if *outcome == Outcome::Interrupted => {
+                    format!("{station} heard only {played} of {blocks} blocks of {clip}")
+                }
                 _ => format!("{station} played {clip}, concealed {concealed} of {blocks} blocks"),
             };
             if *late > 0 {

@@ -103,6 +103,8 @@ impl Keyboard {
             KeyCode::Char('e' | 'E') if doing == Doing::Nothing && is_plain && !self.is_leaving => {
                 Some(Action::Tell(Command::Emergency))
             }
+            // What is heard already goes where it goes.
+            KeyCode::Char('0'..='9') if doing == Doing::Live => None,
             KeyCode::Char('0') if is_plain => Some(Action::Tell(Command::Address(None))),
             KeyCode::Char(digit @ '1'..='9') if is_plain => {
                 let zone = lock(&self.shared.zones).get(digit as usize - '1' as usize).cloned()?;

@@ -13,6 +13,9 @@ use crate::clip::{self, Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
 use crate::sample;
 
+/// The most files of one live speech that was broken off again and again; the last one is written anew beyond.
+const MAX_PARTS: u32 = 100;
+
 /// The folder.
 #[derive(Debug)]
 pub(super) struct FolderLoudspeaker {
@@ -113,11 +116,19 @@ impl FolderLoudspeaker {
         feed.take(&mut [0.0]);
         let stem = stem(label);
         let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
-        let (from, to) = (part.0.clone(), self.folder.join(format!("{stem}.wav")));
+        let (from, folder) = (part.0.clone(), self.folder.clone());
         let write = move || {
             let mut file = std::fs::File::create(&from)?;
             file.write_all(&clip::wav(rate_hz, &heard))?;
             file.sync_all()?;
+            // What was heard of it before it was broken off is kept.
+            let mut to = folder.join(format!("{stem}.wav"));
+            for part in 2..=MAX_PARTS {
+                if !to.exists() {
+                    break;
+                }
+                to = folder.join(format!("{stem}-{part}.wav"));
+            }
             std::fs::rename(from, to)
         };
         let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };

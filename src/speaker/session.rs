@@ -140,7 +140,7 @@ enum SessionError {
     #[error("the announcer refused this station: {0}")]
     Refused(String),
     #[error(
-        "the announcer closed the connection without a word: this station was removed there, or its \
+        "the announcer closed the connection without a word: it is leaving, or this station was removed there, or its \
          invite has expired or was replaced; `bullhorn invite` there prints a good one"
     )]
     TurnedAway,

@@ -316,6 +316,25 @@ fn what_cannot_be_heard_is_kept_and_said_to_be() {
     }
 }
 
+#[test]
+fn what_an_announcer_has_not_heard_when_it_leaves_is_kept_and_said_to_be() {
+    let mut building = Building::open(&HEARS);
+    building.said = Spec::mono(16, 16_000).write(building.home.path(), 16_000 * 30);
+    let mut hall = building.talker("hall-1", &[]);
+    hall.enter();
+    let received = building.announcer.wait_for("talkback-received");
+    building.announcer.end_input();
+    let kept = building.announcer.wait_for("talkback-kept");
+    assert_eq!(kept["talkback"], received["talkback"]);
+    assert!(kept["reason"].as_str().unwrap().contains("left"), "{kept}");
+    assert_eq!(building.announcer.exit_code(), 0);
+    assert!(building.kept().len() == 1 && building.heard().is_empty());
+    // The station asks again when it is back, and is told.
+    building.restart(&HEARS);
+    assert_eq!(hall.wait_for("talkback-kept")["talkback"], received["talkback"]);
+    assert!(building.heard().is_empty());
+}
+
 /// At a terminal nothing more is needed than Enter, and one that comes too soon is said to.
 #[test]
 fn a_person_at_a_station_presses_enter() {

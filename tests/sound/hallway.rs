@@ -150,11 +150,8 @@ fn a_prepared_stereo_file_is_heard_whole_and_loud_enough() {
 fn a_zones_page_is_heard_there_and_nowhere_else() {
     let rig = PulseRig::start(2);
     let clip = speech(rig.folder(), 3, RATE_HZ);
-    let mut hallway = Hallway::plan()
-        .environment(rig.environment())
-        .says(&clip)
-        .announce(["--zone", "east"])
-        .open();
+    let mut hallway =
+        Hallway::plan().environment(rig.environment()).says(&clip).announce(["--zone", "east"]).open();
     let _stations = [("hall-1", "east"), ("hall-2", "west")].map(|(name, zone)| {
         let station = ["speaker", &hallway.address, "--name", name, "--zone", zone, "--output", name];
         let station = Program::start(name, station, &hallway.environment);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Job, Talkback, refused};
 use crate::event::Event;
@@ -19,10 +20,15 @@ pub(in crate::announcer) struct Player {
 }
 
 impl Player {
-    /// Plays whatever comes, for as long as the announcer runs. `records` tells while it records.
-    pub async fn run(mut self, mut records: watch::Receiver<bool>) {
-        while let Some(job) = self.queue.recv().await {
-            let played = self.play(&job, &mut records).await;
+    /// Plays whatever comes, for as long as the announcer runs; what is not heard by then is said to be kept.
+    /// `records` tells while it records.
+    pub async fn run(mut self, mut records: watch::Receiver<bool>, closing: CancellationToken) {
+        while let Some(job) = self.next(&closing).await {
+            let played = tokio::select! {
+                biased;
+                () = closing.cancelled() => Err("the announcer left before it was heard".to_owned()),
+                played = self.play(&job, &mut records) => played,
+            };
             let (talkback, station) = (job.header.id.to_string(), job.header.name.clone());
             let (end, event, answer) = match played {
                 Ok(()) => (Some(End::Heard), Event::TalkbackHeard { talkback, station }, Answer::Heard),
@@ -43,6 +49,15 @@ impl Player {
             drop(place);
             // Its connection may be gone: it asks again then.
             let _ = done.send(answer);
+        }
+    }
+
+    /// The next one; when the announcer leaves, those that are here.
+    async fn next(&mut self, closing: &CancellationToken) -> Option<Job> {
+        tokio::select! {
+            biased;
+            job = self.queue.recv() => job,
+            () = closing.cancelled() => None,
         }
     }
 
