@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::announcement::Progress;
+use super::announcement::{Progress, Recipient};
 use super::{Action, LONGEST_QUEUE, Order, Presence, RECEIPT_DEADLINE, REJOIN_GRACE, Station, Stations};
 use crate::event::Event;
 use crate::priority::Priority;
@@ -80,7 +80,10 @@ impl Stations {
         (recipient.unresolved, recipient.yielded) = (true, true);
         let interrupted = recipient.begun;
         announcement.set(name, Progress::Away { held_until: now + REJOIN_GRACE });
-        if announcement.tally.told == 0 {
+        let length = announcement.delivery.length;
+        // One that is cut off plays to the end.
+        let may_sound = |it: &Recipient| !it.yielded && it.told.is_some_and(|at| now < at + length);
+        if announcement.tally.told == 0 && !announcement.recipients.values().any(may_sound) {
             // Nobody plays it any more: those who do so afterwards begin together.
             announcement.starts.clear();
         }

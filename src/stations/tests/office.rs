@@ -145,10 +145,18 @@ impl Office {
         self.collect();
     }
 
-    /// Every play that was ordered of a clip: who, from when to when.
+    /// Every play that was ordered of a clip: who, from when to when. One ends when its station was told to yield.
     pub(super) fn plays_of(&self, clip: ClipId) -> Vec<(ConnectionId, Instant, Instant)> {
+        let yielded = |to: ConnectionId| {
+            self.orders.iter().find_map(|(other, order, when)| {
+                (*other == to && matches!(order, Order::Yield)).then_some(*when)
+            })
+        };
         let play = |(to, order, _): &(ConnectionId, Order, Instant)| match order {
-            Order::PlayAt { clip: told, at } if *told == clip => Some((*to, *at, *at + LENGTH)),
+            Order::PlayAt { clip: told, at } if *told == clip => {
+                let until = yielded(*to).map_or(*at + LENGTH, |when| when.min(*at + LENGTH));
+                Some((*to, *at, until)).filter(|_| *at < until)
+            }
             _ => None,
         };
         self.orders.iter().filter_map(play).collect()

@@ -175,3 +175,21 @@ fn an_emergency_for_another_zone_interrupts_nobody() {
     office.announce_as(2, &["west"], Priority::Emergency);
     assert_eq!((yields(&office), office.deliveries("b", clip(2))), (0, 1));
 }
+
+#[test]
+fn who_is_cut_off_sounds_on_though_another_breaks_off() {
+    let mut office = Office::with(&["a", "b"]);
+    let first = office.announce_as(1, &[], Priority::Low);
+    for name in ["a", "b"] {
+        office.verifies(name, first);
+    }
+    let (_, at) = office.told("a", first).unwrap();
+    office.leave("a");
+    office.announce_as(2, &[], Priority::Emergency);
+    assert_eq!(yields(&office), 1);
+    office.join("c").unwrap();
+    let last = office.announce_as(3, &[], Priority::Low);
+    office.verifies("c", last);
+    office.pass(LENGTH / 2);
+    assert!(office.told("c", last).unwrap().1 >= at + LENGTH, "not across what a plays still");
+}
