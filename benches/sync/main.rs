@@ -307,7 +307,7 @@ fn crowd(stations: usize) {
         &sound,
         Some((300.0, 300.0)),
     );
-    row("... until its announcer knows that, too", "ms", &known, None);
+    row("... until its announcer knows that, too", "ms", &known, Some((300.0, 300.0)));
 }
 
 /// Processor time of all threads, to the nanosecond: proc(5), schedstat.

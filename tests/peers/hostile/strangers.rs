@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bullhorn::link::SILENCE_DEADLINE;
+use bullhorn::link::{OPENING_DEADLINE, SILENCE_DEADLINE};
 use bullhorn::wire::{ClipId, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Receipt, TAG_BYTES, encode};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::hostile::{Cases, MARGIN, good_one_plays, office_and_hall};
 use crate::peer::{Hall, Heard, Office, RawStation, clip_of, hello};
 
-/// What a stranger is given is no less than what a station is.
+const OPENING: Duration = OPENING_DEADLINE;
 const SILENCE: Duration = SILENCE_DEADLINE;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +30,7 @@ async fn drip(peer: &mut RawStation, bytes: &[u8], since: Instant) {
         if timeout(SECOND, peer.end()).await.is_ok() {
             break;
         }
-        assert!(since.elapsed() < SILENCE + MARGIN, "a byte a second keeps it alive");
+        assert!(since.elapsed() < OPENING + MARGIN, "a byte a second keeps it alive");
     }
 }
 
@@ -116,7 +116,7 @@ async fn strangers_are_told_dropped_and_disturb_nobody() {
     cases.add("another mode", answered(address, b"BULLHORN\x00\x01\x01\x00", 2));
     cases.add("silence", async move {
         let started = Instant::now();
-        dropped(&mut RawStation::dial(address).await, started, SILENCE).await;
+        dropped(&mut RawStation::dial(address).await, started, OPENING).await;
     });
     cases.add("a byte a second", async move {
         let started = Instant::now();
