@@ -388,6 +388,10 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
     let folder = StateFolder::open(options.state.folder.as_deref())?;
     match &options.action {
         None => {
+            if AnnouncerKeys::load(&folder)?.is_none() {
+                let path = folder.path().display();
+                writeln!(io::stderr(), "no announcer has run yet with the state folder {path}")?;
+            }
             let known = KnownStations::open(&folder)?;
             io::stdout().write_all(report::stations(&known.all()).as_bytes())?;
         }

@@ -186,12 +186,6 @@ impl Membership {
         announcers.iter().zip(invites).map(open).collect()
     }
 
-    /// A number that stands for that key.
-    pub fn instance(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = *self.keys.noise().public().as_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    }
-
     /// What to show, and whom to expect at the announcer's address. A station of the announcer's own user on the
     /// announcer's own machine joins here, if it has not.
     ///

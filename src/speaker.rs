@@ -216,15 +216,15 @@ impl Station {
         let address = announcer.address();
         let mut redial = Redial::default();
         let mut outage = true;
-        let mut told = false;
+        let mut told = Told::Nothing;
         loop {
             let mut welcomed = None;
-            let mut joined = |outage: &mut bool, told: &mut bool| {
+            let mut joined = |outage: &mut bool, told: &mut Told| {
                 welcomed = Some(Instant::now());
                 if std::mem::take(outage) {
                     events.tell(Event::Connected { announcer: address.clone() });
                 }
-                *told = false;
+                *told = Told::Nothing;
             };
             let connect = async {
                 if !is_found {
@@ -250,6 +250,7 @@ impl Station {
                 },
             };
             let refused = matches!(end, End::Refused(_));
+            let news = if refused { Told::Refused } else { Told::Lost };
             match end {
                 End::Served => {
                     redial = Redial::default();
@@ -261,7 +262,8 @@ impl Station {
                     if welcomed.is_some_and(|at: Instant| at.elapsed() >= STANDING) {
                         redial = Redial::default();
                     }
-                    if !std::mem::replace(&mut told, true) {
+                    if news > told {
+                        told = news;
                         events.tell(Event::Waiting { announcer: address.clone(), reason });
                     }
                 }
@@ -274,6 +276,15 @@ impl Station {
             }
         }
     }
+}
+
+/// What was said of an outage so far. That it waits is said once; and once more when what it waits for is that the
+/// announcer takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Nothing,
+    Lost,
+    Refused,
 }
 
 /// Tells whether the loudspeaker works, also while there is no announcer to tell.

@@ -5,6 +5,7 @@ mod announcement;
 mod ending;
 mod faults;
 mod instant;
+mod joining;
 mod leaving;
 mod live;
 mod pace;
@@ -23,6 +24,7 @@ use crate::event::Event;
 use crate::volume::Volume;
 use crate::wire::{ClipId, FromStation, Receipt};
 use announcement::{Announcement, Progress, out_of_step, spread};
+use joining::Twins;
 use live::Live;
 
 pub use announcement::Delivery;
@@ -125,6 +127,7 @@ struct Station {
     fault: Option<String>,
     /// When the fault, told on an earlier connection, is taken for mended.
     mended_at: Option<Instant>,
+    twins: Twins,
 }
 
 /// What a station says of itself when it joins.
@@ -199,18 +202,6 @@ impl Stations {
         self.live.is_none() && self.announcements.values().all(|announcement| announcement.settled)
     }
 
-    /// Puts a station on the roster that has joined earlier and is not here.
-    pub fn expect(&mut self, name: String, zones: Vec<String>) {
-        let reason = "it has not been here since the announcer started".to_owned();
-        self.roster.entry(name).or_insert(Station {
-            zones,
-            instance: 0,
-            presence: Presence::Lost { reason, since: None },
-            fault: None,
-            mended_at: None,
-        });
-    }
-
     /// Takes a station off the roster, and ends its connection.
     pub fn remove(&mut self, name: &str, reason: &str, now: Instant) {
         self.forget(name, reason, now);
@@ -231,55 +222,6 @@ impl Stations {
     /// The names of the stations that are connected.
     pub fn present_names(&self) -> impl Iterator<Item = &str> {
         self.names.values().map(String::as_str)
-    }
-
-    /// A station said hello.
-    ///
-    /// # Errors
-    /// Why it is refused, in words for the station.
-    pub fn join(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), String> {
-        let name = hello.name;
-        let is_here = |station: &Station| matches!(station.presence, Presence::Here { .. });
-        let is_new = !self.roster.get(&name).is_some_and(is_here);
-        let too_many = self.names.len() >= self.max_stations
-            || !self.lasting && !self.roster.contains_key(&name) && self.roster.len() >= self.max_stations;
-        if is_new && too_many && (self.names.len() >= self.max_stations || !self.forget_longest_lost(now)) {
-            return Err(format!("{} stations are here already, which is the limit", self.max_stations));
-        }
-        let known = self.roster.get(&name);
-        if let Some(Station { presence: Presence::Here { connection: old, .. }, instance, .. }) = known {
-            if *instance != hello.instance {
-                return Err(format!("another station is here under the name {name}: choose another --name"));
-            }
-            let old = *old;
-            self.actions.push(Action::Order(old, Order::Drop));
-            self.left(old, "it connected anew", now);
-        }
-        let news = !matches!(
-            self.roster.get(&name),
-            Some(Station { presence: Presence::Between { .. } | Presence::Here { .. }, .. })
-        );
-        let presence = Presence::Here { connection, served: false };
-        if news {
-            self.tell(Event::StationJoined {
-                station: name.clone(),
-                address: hello.address,
-                zones: hello.zones.clone(),
-            });
-        }
-        let fault = self.roster.remove(&name).and_then(|station| station.fault);
-        let mended_at = fault.is_some().then(|| now + FAULT_MEMORY);
-        let station = Station { zones: hello.zones, instance: hello.instance, presence, fault, mended_at };
-        self.roster.insert(name.clone(), station);
-        self.names.insert(connection, name.clone());
-        if let Some(receipt) = hello.last {
-            self.played(&name, receipt, now);
-        }
-        if let Some(clip) = hello.begun {
-            self.was_cut_off(clip, &name);
-        }
-        self.take_up_what_waited(&name, now);
-        Ok(())
     }
 
     /// A message from a station, other than Hello and Ping.

@@ -38,7 +38,7 @@ const MIN_LIFE: Duration = Duration::from_secs(10);
 const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// How far ahead of this run's clock a kept clip may be dated: the clock's steps, and no more.
 const DATE_SLACK: Duration = Duration::from_secs(2);
-/// The most addresses of strangers remembered, so that each is logged once.
+/// The most addresses of strangers remembered, so that each is told of once.
 const MAX_STRANGERS: usize = 1_024;
 
 /// Where everything comes together: one task that owns the roster and the microphone.
@@ -332,14 +332,14 @@ impl Desk {
         }
     }
 
-    /// Logs a peer that does not speak our protocol or version, once an address.
+    /// Tells of a peer that does not speak our protocol or version, once an address.
     fn stranger(&mut self, address: IpAddr, error: &LinkError) {
         let telling = matches!(
             error,
             LinkError::OtherVersion { .. } | LinkError::OtherMode | LinkError::Wire(WireError::NotBullhorn)
         );
         if telling && self.strangers.len() < MAX_STRANGERS && self.strangers.insert(address) {
-            tracing::warn!(%address, "refused a peer: {error}");
+            self.events.tell(Event::Warning { message: format!("{address} was refused: {error}") });
         }
     }
 

@@ -76,7 +76,7 @@ impl Memory {
     pub fn new(instance: u64, membership: Option<Membership>, health: HealthWatch) -> Self {
         Self {
             base: Instant::now(),
-            instance: membership.as_ref().map_or(instance, Membership::instance),
+            instance,
             clock: Clock::default(),
             clock_of: None,
             health,

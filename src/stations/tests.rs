@@ -337,6 +337,34 @@ fn a_transfer_that_takes_too_long_is_broken_off() {
 }
 
 #[test]
+fn a_restart_takes_the_place_and_a_twin_does_not_get_it_back() {
+    let mut office = Office::new(true);
+    office.stations = Stations::new(9, true, true);
+    let warnings =
+        |office: &Office| office.events.iter().filter(|event| matches!(event, Event::Warning { .. })).count();
+    office.join_as("a", &[], 1, None).unwrap();
+    office.join_as("a", &[], 2, None).unwrap();
+    office.join_as("a", &[], 2, None).unwrap();
+    assert_eq!(warnings(&office), 0);
+    for _ in 0..3 {
+        let reason = office.join_as("a", &[], 1, None).unwrap_err();
+        assert!(reason.contains("another a is here with the same key") && reason.len() <= 256, "{reason}");
+    }
+    assert_eq!(warnings(&office), 1);
+    // A third, and then the first alone.
+    office.join_as("a", &[], 3, None).unwrap();
+    assert!(office.join_as("a", &[], 2, None).is_err() && office.join_as("a", &[], 1, None).is_err());
+    assert_eq!(warnings(&office), 2);
+    office.leave("a");
+    office.join_as("a", &[], 1, None).unwrap();
+    office.join_as("a", &[], 4, None).unwrap();
+    for instance in 5..50 {
+        office.join_as("a", &[], instance, None).unwrap();
+    }
+    assert!(office.join_as("a", &[], 1, None).is_err());
+}
+
+#[test]
 fn many_stations_are_quick() {
     let started = std::time::Instant::now();
     let mut office = Office::new(true);

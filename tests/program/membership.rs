@@ -460,3 +460,29 @@ fn keeps_secrets(machines: &Machines, invite: &str, invite_secret: &str, program
         assert!(!said.contains(&BASE64.encode(&bytes)[..16]), "a secret is in what was said");
     }
 }
+
+#[test]
+fn a_station_whose_disk_was_copied_is_named_on_both_sides() {
+    let machines = Machines::new();
+    let (mut announcer, address) = machines.announcer("office");
+    let (_, invite) = machines.invite("office", &[]);
+    let mut first = machines.station("hall", &address, "hall-1", &["--invite", &invite]);
+    announcer.wait_for_one("station-joined", "station", "hall-1");
+    first.wait_for("connected");
+    let copied = Command::new("cp").arg("-a").args([machines.path("hall"), machines.path("copy")]).status();
+    assert!(copied.unwrap().success());
+    let mut second = machines.station("copy", &address, "hall-1", &[]);
+    second.wait_for("connected");
+    let reason = first.wait_where("waiting for its place", |event| {
+        event["event"] == "waiting" && event["reason"].as_str().unwrap().contains("same key")
+    });
+    assert!(reason["reason"].as_str().unwrap().contains("state folder was copied"), "{reason}");
+    let warning = announcer.wait_for("warning");
+    assert!(warning["message"].as_str().unwrap().contains("a second hall-1 at 127.0.0.1"), "{warning}");
+    announcer.enter();
+    assert_eq!(announcer.wait_for("done")["played"], 1);
+    assert_eq!(second.wait_for("played")["outcome"], "played");
+    // The first is taken again when the second is gone.
+    second.kill();
+    first.wait_for("connected");
+}

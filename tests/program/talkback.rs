@@ -60,8 +60,9 @@ impl Building {
     /// A station that talks back, welcomed.
     fn talker(&mut self, name: &str, more: &[&str]) -> Program {
         let input = format!("file:{}", self.said.display());
-        let station = self.station(name, &[&["--talkback", "--input", &input], more].concat());
+        let mut station = self.station(name, &[&["--talkback", "--input", &input], more].concat());
         self.announcer.wait_for_one("station-joined", "station", name);
+        station.wait_for("connected");
         station
     }
 

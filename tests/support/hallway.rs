@@ -162,7 +162,7 @@ impl Program {
     }
 
     /// Takes the first event whose name begins `what` and that is the wanted one.
-    fn wait_where(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_where(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let name = what.split(' ').next().unwrap_or(what);
         let fits = |event: &Value| event["event"] == name && wanted(event);
         if let Some(index) = self.waiting.iter().position(fits) {

@@ -1,0 +1,120 @@
+//! Stations that come: those that are expected, those that are new, those that connect anew, and two that are one.
+
+use tokio::time::Instant;
+
+use super::{Action, ConnectionId, FAULT_MEMORY, Hello, Order, Presence, Station, Stations};
+use crate::event::Event;
+
+/// How many runs of a station are remembered that had to make way for another.
+const MAX_TWINS: usize = 8;
+
+/// Runs of a station that made way for another run with the same key. One that comes back while the other is here is no
+/// restart: both are alive, and would throw each other out for ever.
+#[derive(Debug, Default)]
+pub(super) struct Twins {
+    instances: Vec<u64>,
+    are_told: bool,
+}
+
+impl Twins {
+    fn made_way(&mut self, instance: u64) {
+        if !self.instances.contains(&instance) && self.instances.len() < MAX_TWINS {
+            self.instances.push(instance);
+            self.are_told = false;
+        }
+    }
+}
+
+impl Stations {
+    /// Puts a station on the roster that has joined earlier and is not here.
+    pub fn expect(&mut self, name: String, zones: Vec<String>) {
+        let reason = "it has not been here since the announcer started".to_owned();
+        self.roster.entry(name).or_insert(Station {
+            zones,
+            instance: 0,
+            presence: Presence::Lost { reason, since: None },
+            fault: None,
+            mended_at: None,
+            twins: Twins::default(),
+        });
+    }
+
+    /// A station said hello.
+    ///
+    /// # Errors
+    /// Why it is refused, in words for the station.
+    pub fn join(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), String> {
+        let name = hello.name.clone();
+        let is_here = |station: &Station| matches!(station.presence, Presence::Here { .. });
+        let is_new = !self.roster.get(&name).is_some_and(is_here);
+        let too_many = self.names.len() >= self.max_stations
+            || !self.lasting && !self.roster.contains_key(&name) && self.roster.len() >= self.max_stations;
+        if is_new && too_many && (self.names.len() >= self.max_stations || !self.forget_longest_lost(now)) {
+            return Err(format!("{} stations are here already, which is the limit", self.max_stations));
+        }
+        if let Some(old) = self.make_way(&hello)? {
+            self.actions.push(Action::Order(old, Order::Drop));
+            self.left(old, "it connected anew", now);
+        }
+        let known = self.roster.remove(&name);
+        let is_news =
+            !known.as_ref().is_some_and(|it| matches!(it.presence, Presence::Between { .. }) || is_here(it));
+        if is_news {
+            self.tell(Event::StationJoined {
+                station: name.clone(),
+                address: hello.address,
+                zones: hello.zones.clone(),
+            });
+        }
+        let (fault, mut twins) = known.map(|station| (station.fault, station.twins)).unwrap_or_default();
+        twins.instances.retain(|instance| *instance != hello.instance);
+        self.roster.insert(
+            name.clone(),
+            Station {
+                zones: hello.zones,
+                instance: hello.instance,
+                presence: Presence::Here { connection, served: false },
+                mended_at: fault.is_some().then(|| now + FAULT_MEMORY),
+                fault,
+                twins,
+            },
+        );
+        self.names.insert(connection, name.clone());
+        if let Some(receipt) = hello.last {
+            self.played(&name, receipt, now);
+        }
+        if let Some(clip) = hello.begun {
+            self.was_cut_off(clip, &name);
+        }
+        self.take_up_what_waited(&name, now);
+        Ok(())
+    }
+
+    /// The connection that makes way for a new one under the same name, if there is one.
+    fn make_way(&mut self, hello: &Hello) -> Result<Option<ConnectionId>, String> {
+        let Hello { name, instance, address, .. } = hello;
+        let Some(station) = self.roster.get_mut(name) else { return Ok(None) };
+        let Presence::Here { connection, .. } = station.presence else { return Ok(None) };
+        if station.instance == *instance {
+            return Ok(Some(connection));
+        }
+        if !self.lasting {
+            return Err(format!("another station is here under the name {name}: choose another --name"));
+        }
+        if !station.twins.instances.contains(instance) {
+            station.twins.made_way(station.instance);
+            return Ok(Some(connection));
+        }
+        if !std::mem::replace(&mut station.twins.are_told, true) {
+            let message = format!(
+                "a second {name} at {address} was refused: it has the same key, so its state folder was copied or it \
+                 runs twice; start it with a --name and a --state of its own and an invite"
+            );
+            self.tell(Event::Warning { message });
+        }
+        Err(format!(
+            "another {name} is here with the same key: its state folder was copied, or it runs twice; start one of \
+             them with a --name and a --state of its own and an invite"
+        ))
+    }
+}
