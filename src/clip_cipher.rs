@@ -2,8 +2,9 @@
 //!
 //! Sealing a clip anew for each of 1,000 stations would cost 1,000 times the work. Instead it is
 //! sealed once under a key of its own, and each station is given that key inside its own secured
-//! link. ChaCha20-Poly1305 (RFC 8439); block `n` has the nonce `n`, so that blocks can be neither
-//! swapped nor repeated. A key seals one clip: it is made here and nowhere else.
+//! link. AES-256-GCM (NIST SP 800-38D); block `n` has the nonce `n`, so that blocks can be neither
+//! swapped nor repeated. A key seals one clip: it is made here and nowhere else. Four times as fast as
+//! ChaCha20-Poly1305 where the processor has AES instructions, and slower where it has none.
 //!
 //! The blocks prove only that somebody with the key made them, and every station that was sent the
 //! clip has it. Who spoke, how long the clip is and that it is whole is proven by the signed header
@@ -12,7 +13,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use crate::keys::{KeysError, random};
@@ -50,7 +51,7 @@ impl ClipKey {
     }
 
     fn cipher(&self) -> Option<LessSafeKey> {
-        UnboundKey::new(&CHACHA20_POLY1305, self.0.as_slice()).ok().map(LessSafeKey::new)
+        UnboundKey::new(&AES_256_GCM, self.0.as_slice()).ok().map(LessSafeKey::new)
     }
 }
 
