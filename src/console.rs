@@ -34,6 +34,8 @@ const THREAD: &str = "console";
 const TICK: Duration = Duration::from_millis(100);
 /// The most events that are taken in before the panel is drawn again.
 const MAX_BATCH: usize = 256;
+/// What a pipe takes whole or not at all (`PIPE_BUF` of Linux), in bytes.
+const MAX_WHOLE_BYTES: usize = 4096;
 
 /// What can go wrong between bullhorn and its operator.
 #[derive(Debug, thiserror::Error)]
@@ -133,26 +135,58 @@ fn print_lines(
     if let Some(commands) = commands {
         input::start_lines(commands).map_err(ConsoleError::Thread)?;
     }
-    let mut result = Ok(());
-    while let Some(event) = events.blocking_recv() {
-        let prose = report::sentence(&event);
-        let line = if is_json {
-            if let Some(prose) = prose {
-                let _ = writeln!(io::stderr(), "{prose}");
+    let (mut output, mut prose) = (Lines::to(io::stdout()), Lines::to(io::stderr()));
+    let (mut result, mut is_told) = (Ok(()), false);
+    while let Some(first) = events.blocking_recv() {
+        let more = std::iter::from_fn(|| events.try_recv().ok());
+        for event in std::iter::once(first).chain(more.take(MAX_BATCH)) {
+            let sentence = report::sentence(&event);
+            let line = match is_json {
+                true => {
+                    let _ = sentence.map_or(Ok(()), |sentence| prose.add(&sentence));
+                    report::json(&event, unix_ms())
+                }
+                false => sentence,
+            };
+            if let (Some(line), true) = (line, result.is_ok()) {
+                result = output.add(&line);
             }
-            report::json(&event, unix_ms())
-        } else {
-            prose
-        };
-        if let (Some(line), Ok(())) = (line, &result) {
-            let mut stdout = io::stdout();
-            result = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-            if let Err(error) = &result {
-                tracing::warn!("events are no longer printed, announcements go on: {error}");
-            }
+        }
+        let _ = prose.write();
+        if result.is_ok() {
+            result = output.write();
+        }
+        if let (Err(error), false) = (&result, std::mem::replace(&mut is_told, result.is_err())) {
+            tracing::warn!("events are no longer printed, announcements go on: {error}");
         }
     }
     result.map_err(ConsoleError::Output)
+}
+
+/// Lines on their way out. A page tells thousands at once, and what is there is written together: as much as a pipe takes
+/// whole, so that no reader finds half a line of a process that was killed.
+struct Lines<W> {
+    to: W,
+    text: String,
+}
+
+impl<W: Write> Lines<W> {
+    fn to(to: W) -> Self {
+        Self { to, text: String::new() }
+    }
+
+    fn add(&mut self, line: &str) -> io::Result<()> {
+        let is_full = self.text.len() + line.len() >= MAX_WHOLE_BYTES;
+        let written = if is_full { self.write() } else { Ok(()) };
+        self.text.extend([line, "\n"]);
+        written
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let written = self.to.write_all(self.text.as_bytes()).and_then(|()| self.to.flush());
+        self.text.clear();
+        written
+    }
 }
 
 fn unix_ms() -> u64 {
