@@ -357,6 +357,9 @@ impl Announcement {
         }
         self.look_next = now + PROGRESS_INTERVAL;
         let stations = self.recipients.values().filter(|recipient| recipient.sent.is_some()).count();
+        if stations == 0 {
+            return None;
+        }
         let total_bytes = stations as u64 * self.delivery.frames.len() as u64;
         // A clip that a station refused is sent, and counted, once more.
         let sent_bytes = self.delivery.pace.sent_bytes().min(total_bytes);
