@@ -143,6 +143,7 @@ async fn session(
     loop {
         let due = end_of_playing.map_or(next_ping, |end| end.min(next_ping));
         let frame = tokio::select! {
+            biased;
             frame = receiver.next() => frame.map_err(words)?,
             () = sleep_until(due) => {
                 if end_of_playing.is_some_and(|end| end <= Instant::now())
