@@ -12,6 +12,8 @@ const NEIGHBOURS: isize = 16;
 /// A station steers by the system's clock: parts of a clip may stand a quarter of a millisecond at 48 kHz
 /// beside a straight course.
 const MAX_SLIP_FRAMES: usize = 12;
+/// Two devices wander each on their own: what one of them took in is compared with what another gave out.
+const MAX_WANDER_FRAMES: f64 = 24.0;
 /// Steering is gentle; dropped or repeated sound makes a larger step from one 50 ms to the next.
 const MAX_STEP_FRAMES: f64 = 6.0;
 /// A clock may be off by so much.
@@ -138,7 +140,7 @@ pub fn extent(heard: &[f32], from: usize) -> Option<(usize, usize)> {
 ///
 /// A software sink's clock runs up to a thousandth beside the system's, less evenly on a busy machine, and
 /// stations steer by the system's to stay in step. So the recording is first put on the reference's clock, as
-/// far as steering explains it: by [`MAX_RATE_ERROR`], [`MAX_SLIP_FRAMES`] and [`MAX_STEP_FRAMES`].
+/// far as steering explains it: by [`MAX_RATE_ERROR`], [`MAX_WANDER_FRAMES`] and [`MAX_STEP_FRAMES`].
 pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, at_least: f64) -> Match {
     let course = Course::of(reference, heard, rate_hz);
     let straight;
@@ -156,7 +158,7 @@ pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, 
         found.correlation >= at_least
             && lost == Missing::default()
             && slip <= MAX_SLIP_FRAMES
-            && wander <= MAX_SLIP_FRAMES as f64
+            && wander <= MAX_WANDER_FRAMES
             && step <= MAX_STEP_FRAMES
             && (course.ratio - 1.0).abs() < MAX_RATE_ERROR,
         "{what}: {found:?}, wanted a correlation of {at_least} at least; missing {lost:?}, slipped by {slip} \
