@@ -1,0 +1,177 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufReader, Cursor};
+
+use super::*;
+
+const ANNOUNCE: Option<Action> = Some(Action::Tell(Command::Announce));
+const LEAVE: Option<Action> = Some(Action::Tell(Command::Leave));
+const NOTHING: Doing = Doing::Nothing;
+const RECORDING: Doing = Doing::Recording;
+
+fn key(code: KeyCode) -> KeyEvent {
+    KeyEvent::new(code, KeyModifiers::NONE)
+}
+
+fn ctrl_c() -> KeyEvent {
+    KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)
+}
+
+fn commands_of(input: &[u8]) -> Vec<Command> {
+    let (sender, mut receiver) = mpsc::channel(100);
+    read_lines(BufReader::with_capacity(3, Cursor::new(input.to_vec())), &sender);
+    drop(sender);
+    std::iter::from_fn(|| receiver.blocking_recv()).collect()
+}
+
+#[test]
+fn keys_mean_what_the_help_says() {
+    let mut keyboard = Keyboard::default();
+    let now = Instant::now();
+    assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, now), ANNOUNCE);
+    assert_eq!(keyboard.press(key(KeyCode::Esc), RECORDING, now), Some(Action::Tell(Command::Cancel)));
+    assert_eq!(keyboard.press(key(KeyCode::Char('x')), NOTHING, now), None);
+    assert_eq!(keyboard.press(key(KeyCode::Char('c')), NOTHING, now), None);
+    assert_eq!(keyboard.press(key(KeyCode::Char('q')), NOTHING, now), LEAVE);
+    assert_eq!(keyboard.press(key(KeyCode::Char('q')), NOTHING, now), None);
+    assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, now + Duration::from_secs(9)), None);
+    assert_eq!(keyboard.press(ctrl_c(), NOTHING, now), Some(Action::LeaveAtOnce));
+}
+
+#[test]
+fn the_first_ctrl_c_asks_and_the_second_does_not() {
+    let mut keyboard = Keyboard::default();
+    assert_eq!(keyboard.press(ctrl_c(), RECORDING, Instant::now()), LEAVE);
+    assert_eq!(keyboard.press(ctrl_c(), RECORDING, Instant::now()), Some(Action::LeaveAtOnce));
+}
+
+#[test]
+fn a_held_enter_announces_once() {
+    let mut keyboard = Keyboard::default();
+    let start = Instant::now();
+    assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, start), ANNOUNCE);
+    let mut now = start + Duration::from_millis(500);
+    for _ in 0..300 {
+        let doing = if now < start + Duration::from_secs(5) { RECORDING } else { NOTHING };
+        assert_eq!(keyboard.press(key(KeyCode::Enter), doing, now), None);
+        now += Duration::from_millis(33);
+    }
+    assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, now + Duration::from_secs(1)), ANNOUNCE);
+}
+
+#[test]
+fn releases_and_repeats_are_ignored() {
+    let mut keyboard = Keyboard::default();
+    for kind in [KeyEventKind::Release, KeyEventKind::Repeat] {
+        let enter = KeyEvent::new_with_kind(KeyCode::Enter, KeyModifiers::NONE, kind);
+        assert_eq!(keyboard.press(enter, NOTHING, Instant::now()), None);
+    }
+}
+
+fn told(command: Command) -> Option<Action> {
+    Some(Action::Tell(command))
+}
+
+#[test]
+fn a_clip_that_is_heard_first_is_sent_with_enter_or_dropped() {
+    let mut keyboard = Keyboard::default();
+    let now = Instant::now();
+    assert_eq!(keyboard.press(key(KeyCode::Enter), Doing::Reviewing, now), told(Command::Send));
+    assert_eq!(keyboard.press(key(KeyCode::Esc), Doing::Reviewing, now), told(Command::Cancel));
+}
+
+#[test]
+fn digits_speak_to_zones() {
+    let mut keyboard = Keyboard::default();
+    *lock(&keyboard.shared.zones) = vec!["east".into(), "gym".into()];
+    let mut press = |c| keyboard.press(key(KeyCode::Char(c)), NOTHING, Instant::now());
+    assert_eq!(press('2'), told(Command::Address(Some("gym".into()))));
+    assert_eq!(press('0'), told(Command::Address(None)));
+    assert_eq!(press('3'), None);
+}
+
+#[test]
+fn a_sound_is_chosen_with_arrows_and_sent_with_enter() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.wav", "b.wav"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    let sounds = Some(Sounds::open(folder.path()).unwrap());
+    let mut keyboard = Keyboard { sounds, ..Keyboard::default() };
+    let mut press = |code| keyboard.press(key(code), NOTHING, Instant::now());
+    assert_eq!(
+        [press(KeyCode::Char('f')), press(KeyCode::Down), press(KeyCode::Char('1'))],
+        [None, None, None]
+    );
+    assert_eq!(press(KeyCode::Enter), told(Command::AnnounceFile(folder.path().join("b.wav"))));
+    // It is closed: the next Enter speaks, and Esc cancels again.
+    assert_eq!(press(KeyCode::Esc), told(Command::Cancel));
+    assert_eq!(press(KeyCode::Enter), ANNOUNCE);
+    assert_eq!([press(KeyCode::Char('f')), press(KeyCode::Esc)], [None, None]);
+    assert_eq!(press(KeyCode::Esc), told(Command::Cancel));
+    assert_eq!(Keyboard::default().press(key(KeyCode::Char('f')), NOTHING, Instant::now()), None);
+}
+
+fn space(kind: KeyEventKind) -> KeyEvent {
+    KeyEvent::new_with_kind(KeyCode::Char(' '), KeyModifiers::NONE, kind)
+}
+
+#[test]
+fn held_space_records_until_it_is_let_go() {
+    let mut keyboard = Keyboard { space: Some(Space::Held), ..Keyboard::default() };
+    let start = Instant::now();
+    let (press, repeat, release) =
+        (space(KeyEventKind::Press), space(KeyEventKind::Repeat), space(KeyEventKind::Release));
+    assert_eq!(keyboard.press(press, NOTHING, start), ANNOUNCE);
+    for ms in [500, 533, 566] {
+        assert_eq!(keyboard.press(repeat, RECORDING, start + Duration::from_millis(ms)), None);
+    }
+    let later = start + Duration::from_secs(3);
+    assert_eq!(keyboard.press(release, RECORDING, later), told(Command::Finish));
+    assert_eq!(keyboard.press(release, NOTHING, later), None);
+    // Enter is not how one speaks here, and a touch is no word.
+    assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, later), None);
+    assert_eq!(keyboard.press(press, NOTHING, later), ANNOUNCE);
+    let touched = later + Duration::from_millis(80);
+    assert_eq!(keyboard.press(release, RECORDING, touched), told(Command::Cancel));
+    // While a clip is heard or sent, Space starts nothing.
+    assert_eq!(keyboard.press(press, Doing::Reviewing, touched), None);
+    assert_eq!(keyboard.press(release, Doing::Reviewing, touched), None);
+}
+
+#[test]
+fn pressed_space_starts_and_ends_and_a_held_one_does_not_end_itself() {
+    let mut keyboard = Keyboard { space: Some(Space::Pressed), ..Keyboard::default() };
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let press = space(KeyEventKind::Press);
+    assert_eq!(keyboard.press(press, NOTHING, start), ANNOUNCE);
+    // A held key repeats after half a second.
+    for ms in (500..3_000).step_by(33) {
+        assert_eq!(keyboard.press(press, RECORDING, at(ms)), None, "{ms}");
+    }
+    assert_eq!(keyboard.press(press, RECORDING, at(4_000)), told(Command::Finish));
+    for ms in (4_033..4_500).step_by(33) {
+        assert_eq!(keyboard.press(press, NOTHING, at(ms)), None, "{ms}");
+    }
+    assert_eq!(keyboard.press(press, NOTHING, at(6_000)), ANNOUNCE);
+    // It reached its longest and is over; the next Space starts anew.
+    assert_eq!(keyboard.press(press, NOTHING, at(70_000)), ANNOUNCE);
+}
+
+#[test]
+fn every_line_announces_once_and_the_end_leaves() {
+    use Command::{Announce, Leave};
+    assert_eq!(commands_of(b""), [Leave]);
+    assert_eq!(commands_of(b"\n"), [Announce, Leave]);
+    assert_eq!(commands_of(b"hello\n\nworld\n"), [Announce, Announce, Announce, Leave]);
+    assert_eq!(commands_of(b"no end"), [Announce, Leave]);
+    assert_eq!(commands_of(b"\xff\xfe\0\n\xff"), [Announce, Announce, Leave]);
+}
+
+#[test]
+fn reading_ends_with_the_announcer() {
+    let (sender, receiver) = mpsc::channel(1);
+    drop(receiver);
+    read_lines(Cursor::new(b"a\nb\n".to_vec()), &sender);
+}
