@@ -164,15 +164,21 @@ async fn converse<C: Connection>(
     };
     drop(place);
     let admission = match host.site.clone().zip(peer) {
-        // It may take long: whoever hangs up meanwhile does not join, only to be lost at once.
-        Some((site, peer)) => tokio::select! {
-            biased;
-            admission = admit(site, peer, &hello) => Some(admission),
-            frame = receiver.next() => match frame? {
-                Some(_) => return Err(WireError::Field("hello").into()),
-                None => return Ok("it closed the connection"),
-            },
-        },
+        Some((site, peer)) => {
+            let mut admitted = pin!(admit(site, peer, &hello));
+            // It may take long: whoever hangs up meanwhile does not join, only to be lost at once.
+            loop {
+                tokio::select! {
+                    biased;
+                    admission = &mut admitted => break Some(admission),
+                    frame = receiver.next() => match frame? {
+                        Some(Frame::Message(FromStation::Ping { .. })) => (),
+                        Some(_) => return Err(WireError::Field("hello").into()),
+                        None => return Ok("it closed the connection"),
+                    },
+                }
+            }
+        }
         None => None,
     };
     let (orders, mut mailbox) = mpsc::channel(MAX_WAITING_ORDERS);

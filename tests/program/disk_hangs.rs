@@ -83,7 +83,8 @@ fn a_disk_that_hangs_loses_no_station_and_holds_up_no_page() {
     let own = vec![(STATE.to_owned(), home.path().join("state").display().to_string())];
     halls.push(Program::start_command("hall-3", command, &own));
     // It loses patience, and dials again: what it gave up does not join when the disk is back.
-    halls[2].wait_for("waiting");
+    let waiting = halls[2].wait_for("waiting");
+    assert!(waiting["reason"].as_str().unwrap().contains("nothing was heard of it for 2.8 s"), "{waiting}");
     std::thread::sleep(HANGS.saturating_sub(began.elapsed()));
     assert_eq!(announcer.untaken("station-left"), 0, "a station is lost");
     assert_eq!(halls[0].untaken("waiting") + halls[1].untaken("waiting"), 0, "the announcer is lost");
