@@ -1,5 +1,5 @@
 //! The floor: the same bytes to the same number of sockets, read and acknowledged, and nothing else; and the
-//! floor for stations that check what they read: the same, opened with ring and hashed with sha2.
+//! floors for stations that check what they read: the same, hashed with sha2, and opened with ring before.
 
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,6 +19,30 @@ use super::crowd::source;
 use super::process::Process;
 
 const READ_BYTES: usize = 64 * 1024;
+
+/// What the reading side does with what it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Counts it.
+    Count,
+    /// Hashes it.
+    Hash,
+    /// Opens it, and hashes what was under the seal.
+    OpenAndHash,
+}
+
+impl Work {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Count, "count"), (Self::Hash, "hash"), (Self::OpenAndHash, "open-and-hash")];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(work, _)| *work == self).unwrap().1
+    }
+
+    fn of(word: &str) -> Self {
+        Self::ALL.iter().find(|(_, other)| *other == word).unwrap().0
+    }
+}
 
 /// The writing side, in a process of its own: takes `sockets` connections, and for each line on its
 /// standard input writes a file's bytes to all of them and reads a byte back from each.
@@ -65,11 +89,10 @@ fn say(line: &str) {
 
 /// The reading side, in a process of its own: makes `sockets` connections, and for each line on its standard
 /// input reads the clip from all of them, acknowledges it, and says after how many microseconds each had it.
-/// With a key, each opens every block and hashes it.
-pub fn read(sockets: usize, port: u16, bytes: usize, key: Option<&str>) {
+pub fn read(sockets: usize, port: u16, bytes: usize, work: &str, key: &str) {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    let key =
-        key.map(|hex| ClipKey::from_bytes(HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap()));
+    let work = Work::of(work);
+    let key = ClipKey::from_bytes(HEXLOWER.decode(key.as_bytes()).unwrap().try_into().unwrap());
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut streams = Vec::new();
         for index in 0..sockets {
@@ -85,7 +108,7 @@ pub fn read(sockets: usize, port: u16, bytes: usize, key: Option<&str>) {
             for mut stream in streams.drain(..) {
                 let key = key.clone();
                 reading.spawn(async move {
-                    take(&mut stream, bytes, key).await;
+                    take(&mut stream, bytes, work, &key).await;
                     stream.write_u8(1).await.unwrap();
                     (stream, begun.elapsed().as_micros().to_string())
                 });
@@ -98,9 +121,9 @@ pub fn read(sockets: usize, port: u16, bytes: usize, key: Option<&str>) {
     });
 }
 
-async fn take(stream: &mut TcpStream, bytes: usize, key: Option<ClipKey>) {
+async fn take(stream: &mut TcpStream, bytes: usize, work: Work, key: &ClipKey) {
     let mut missing = bytes;
-    let Some(key) = key else {
+    if work == Work::Count {
         let mut buffer = vec![0; READ_BYTES];
         while missing > 0 {
             let read = stream.read(&mut buffer).await.unwrap();
@@ -108,14 +131,17 @@ async fn take(stream: &mut TcpStream, bytes: usize, key: Option<ClipKey>) {
             missing -= read;
         }
         return;
-    };
-    let (opener, mut hash, mut index) = (ClipOpener::new(&key).unwrap(), Sha256::new(), 0);
+    }
+    let (opener, mut hash, mut index) = (ClipOpener::new(key).unwrap(), Sha256::new(), 0);
     let mut buffer = vec![0; BLOCK_BYTES + TAG_BYTES];
     while missing > 0 {
         let block = &mut buffer[..missing.min(BLOCK_BYTES + TAG_BYTES)];
         stream.read_exact(block).await.unwrap();
         missing -= block.len();
-        hash.update(opener.open_block(index, block).unwrap());
+        match work {
+            Work::OpenAndHash => hash.update(opener.open_block(index, block).unwrap()),
+            _ => hash.update(block),
+        }
         index += 1;
     }
     std::hint::black_box(hash.finalize());
@@ -139,13 +165,13 @@ impl Load {
 }
 
 /// Runs both sides once: when each station had the clip, and processor time of both.
-pub async fn run(stations: usize, load: &Load, check: bool) -> (Vec<Duration>, Duration) {
+pub async fn run(stations: usize, load: &Load, work: Work) -> (Vec<Duration>, Duration) {
     let exe = std::env::current_exe().unwrap();
     let file = load.file.path().display().to_string();
     let mut server = Process::start(&exe, &["floor-server".into(), stations.to_string(), file]);
     let port = server.line().await;
-    let mut words = vec!["floor-reader".into(), stations.to_string(), port, load.bytes.to_string()];
-    words.extend(check.then(|| load.key.clone()));
+    let (numbers, bytes) = (stations.to_string(), load.bytes.to_string());
+    let words = ["floor-reader".into(), numbers, port, bytes, work.word().into(), load.key.clone()];
     let mut reader = Process::start(&exe, &words);
     assert_eq!(server.line().await, "all are here");
     let cpu = server.cpu() + reader.cpu();

@@ -21,7 +21,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("floor-server") => floor::serve(numbers[0], &arguments[2]),
         Some("floor-reader") => {
-            floor::read(numbers[0], numbers[1] as u16, numbers[2], arguments.get(4).map(String::as_str));
+            floor::read(numbers[0], numbers[1] as u16, numbers[2], &arguments[4], &arguments[5]);
         }
         Some("slow-network") => {
             let option =

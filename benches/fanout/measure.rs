@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::crowd::{self, News, Office};
-use super::floor::{self, Load};
+use super::floor::{self, Load, Work};
 use super::plot;
 use super::process::{PATIENCE, Process, own_cpu};
 
@@ -62,7 +62,10 @@ pub struct Sending {
 pub struct Figures {
     pub stations: usize,
     pub floor_s: Spread,
+    pub hashed_floor_s: Spread,
     pub checked_floor_s: Spread,
+    /// Until all have verified, as a ratio to the bare floor.
+    pub whole_to_bare: Spread,
     pub whole: Sending,
     pub framing: Sending,
     pub idle_mb: f64,
@@ -264,6 +267,10 @@ async fn page(process: &mut Process, crowd: &mut Crowd) -> Run {
     Run { times, cpu, peak, rejoined }
 }
 
+fn last_s(times: &[Duration]) -> f64 {
+    times[times.len() - 1].as_secs_f64()
+}
+
 fn sending(runs: &[(Run, f64, Duration)], idle: u64) -> Sending {
     let at = |run: &Run, share: f64| {
         let index = (run.times.len() as f64 * share).ceil() as usize;
@@ -314,13 +321,15 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
     let idle = process.resident();
 
     let load = Load::new(WAV_BYTES);
-    let (mut floors, mut checked_floors) = (Vec::new(), Vec::new());
+    let (mut floors, mut hashed_floors, mut checked_floors) = (Vec::new(), Vec::new(), Vec::new());
     let (mut whole, mut framing, mut after_page) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeat {
-        for check in [true, false] {
-            // The first run of a connection pays for its buffers; so does bullhorn, every clip on a new one.
-            let (times, floor_cpu) = floor::run(stations, &load, check).await;
-            let floor_s = times[times.len() - 1].as_secs_f64();
+        // The first run of a connection pays for its buffers; so does bullhorn, every clip on a new one.
+        let (hashed, _) = floor::run(stations, &load, Work::Hash).await;
+        hashed_floors.push(last_s(&hashed));
+        for (check, work) in [(true, Work::OpenAndHash), (false, Work::Count)] {
+            let (times, floor_cpu) = floor::run(stations, &load, work).await;
+            let floor_s = last_s(&times);
             if check { &mut checked_floors } else { &mut floors }.push(floor_s);
             office.whole.store(check, Ordering::Relaxed);
             sleep(Duration::from_millis(500)).await;
@@ -329,6 +338,8 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
             if check { &mut whole } else { &mut framing }.push((run, floor_s, floor_cpu));
         }
     }
+    let to_bare =
+        whole.iter().zip(&floors).map(|((run, ..), floor_s)| last_s(&run.times) / floor_s).collect();
     let mut restarts = Vec::new();
     for _ in 0..repeat.min(3) {
         process.kill().await;
@@ -349,6 +360,8 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
     Figures {
         stations,
         floor_s: Spread::of(floors),
+        hashed_floor_s: Spread::of(hashed_floors),
+        whole_to_bare: Spread::of(to_bare),
         checked_floor_s: Spread::of(checked_floors),
         whole: sending(&whole, idle),
         framing: sending(&framing, idle),

@@ -9,10 +9,11 @@ const BEGIN: &str = "<!-- written by script/bench-fanout -->\n";
 const END: &str = "<!-- end -->\n";
 
 pub fn row(figures: &Figures) -> String {
-    let Figures { stations, floor_s, checked_floor_s, whole, framing, .. } = figures;
+    let Figures { stations, floor_s, hashed_floor_s, checked_floor_s, whole, framing, .. } = figures;
     format!(
         "{stations} stations: bare floor {} s; clip there after {} s, ratio {}, CPU ratio {}, p99/p50 {}; \
-         floor with checks {} s; verified after {} s, ratio {}, CPU ratio {}, p99/p50 {}; idle {:.1} MB, \
+         hashing floor {} s, floor with checks {} s; verified after {} s, {} of the bare floor, ratio {}, CPU ratio {}, \
+         p99/p50 {}; idle {:.1} MB, \
          {:.1} KiB each, {:.1} % of a core; + {} MB sending; joined in {:.2} s, after a page {} s, after a \
          restart {} s; {} lost, {} dials failed",
         floor_s.show(3),
@@ -20,8 +21,10 @@ pub fn row(figures: &Figures) -> String {
         framing.ratio.show(2),
         framing.cpu_ratio.show(2),
         framing.p99_over_p50.show(2),
+        hashed_floor_s.show(3),
         checked_floor_s.show(3),
         whole.all_s.show(3),
+        figures.whole_to_bare.show(2),
         whole.ratio.show(2),
         whole.cpu_ratio.show(2),
         whole.p99_over_p50.show(2),
@@ -55,9 +58,11 @@ pub fn table(all: &[Figures]) -> String {
     line("… ratio to the floor", &|it| it.framing.ratio.show(2));
     line("… processor time, ratio", &|it| it.framing.cpu_ratio.show(2));
     line("… p99 of the stations to their median", &|it| it.framing.p99_over_p50.show(2));
+    line("the floor whose readers hash, s", &|it| it.hashed_floor_s.show(3));
     line("the floor whose readers open and hash, s", &|it| it.checked_floor_s.show(3));
     line("all have verified, s", &|it| it.whole.all_s.show(3));
-    line("… ratio to that floor", &|it| it.whole.ratio.show(2));
+    line("… ratio to the bare floor", &|it| it.whole_to_bare.show(2));
+    line("… ratio to that which opens and hashes", &|it| it.whole.ratio.show(2));
     line("… processor time, ratio", &|it| it.whole.cpu_ratio.show(2));
     line("… p99 of the stations to their median", &|it| it.whole.p99_over_p50.show(2));
     line("announcer, idle, MB", &|it| format!("{:.1}", it.idle_mb));
