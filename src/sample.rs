@@ -49,11 +49,13 @@ pub fn from_i16(sample: i16) -> f32 {
 /// The nearest 16-bit sample, of two the even one, clipped at full scale; NaN becomes silence. Undoes
 /// [`from_i16`] exactly.
 pub fn to_i16(sample: f32) -> i16 {
-    /// 1.5 × 2²³: a float this large has steps of 1, so adding it rounds, and its lowest bits are the sum's.
+    /// 1.5 × 2²³: a float this large has steps of 1, so adding it rounds, and its bits count on from this one's.
     const ROUNDS: f32 = 12_582_912.0;
     let scaled = if sample.is_nan() { 0.0 } else { sample * 32_768.0 };
     let clipped = scaled.clamp(f32::from(i16::MIN), f32::from(i16::MAX));
-    (clipped + ROUNDS).to_bits() as i16
+    let rounded = (clipped + ROUNDS).to_bits() as i32 - ROUNDS.to_bits() as i32;
+    // It is within, which the compiler does not know: told so, it packs eight at once.
+    rounded.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
 /// The mean of a frame's channels. `channels` of 0 counts as 1.
