@@ -18,10 +18,12 @@ pub(super) struct Twins {
 
 impl Twins {
     fn made_way(&mut self, instance: u64) {
-        if !self.instances.contains(&instance) && self.instances.len() < MAX_TWINS {
-            self.instances.push(instance);
-            self.are_told = false;
+        // Restarts count too: without making room, the ninth would end the watch for twins.
+        if self.instances.len() >= MAX_TWINS {
+            self.instances.remove(0);
         }
+        self.instances.push(instance);
+        self.are_told = false;
     }
 }
 

@@ -361,7 +361,10 @@ fn a_restart_takes_the_place_and_a_twin_does_not_get_it_back() {
     for instance in 5..50 {
         office.join_as("a", &[], instance, None).unwrap();
     }
-    assert!(office.join_as("a", &[], 1, None).is_err());
+    // However many restarts there were, the last to make way is known.
+    for _ in 0..3 {
+        assert!(office.join_as("a", &[], 48, None).is_err());
+    }
 }
 
 #[test]

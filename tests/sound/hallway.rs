@@ -159,6 +159,8 @@ fn a_zones_page_is_heard_there_and_nowhere_else() {
         station
     });
     let recording = rig.record();
+    // A stream that is only being opened starts late, and says so.
+    recording.wait_for(Duration::from_secs(2));
     let announced = hallway.announce_undisturbed(&recording);
     assert_eq!(announced.receipts.len(), 1);
     assert_eq!(announced.receipts[0]["station"], "hall-1");
