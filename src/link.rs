@@ -6,13 +6,14 @@
 //! not proven who it is.
 
 mod connection;
+mod frames;
 
 use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::handshake::{
@@ -26,7 +27,8 @@ use crate::wire::{
     Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
 };
 
-pub use connection::{Connection, prepare};
+pub use connection::{Connection, Outgoing, prepare};
+pub use frames::BlockFrames;
 
 /// From the connection to the exchanged prefaces.
 pub const OPENING_DEADLINE: Duration = Duration::from_secs(3);
@@ -84,9 +86,12 @@ pub enum LinkError {
 }
 
 /// What a station holds of an open link.
-pub type StationLink<S> = (Receiver<ReadHalf<S>, FromAnnouncer>, Sender<WriteHalf<S>, FromStation>);
+pub type StationLink<C> = Link<C, FromAnnouncer, FromStation>;
 /// What the announcer holds of an open link.
-pub type AnnouncerLink<S> = (Receiver<ReadHalf<S>, FromStation>, Sender<WriteHalf<S>, FromAnnouncer>);
+pub type AnnouncerLink<C> = Link<C, FromStation, FromAnnouncer>;
+/// Both directions of an open link.
+pub type Link<C, In, Out> =
+    (Receiver<<C as Connection>::Incoming, In>, Sender<<C as Connection>::Outgoing, Out>);
 
 /// By what an announcer judges who connects.
 pub trait Gate {
@@ -115,10 +120,10 @@ pub type Introduction<'a> = Option<(&'a NoiseKeys, Contact<'a>, &'a str)>;
 ///
 /// # Errors
 /// Any [`LinkError`]; after it the connection is of no use.
-pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+pub async fn dial<C: Connection>(
+    mut stream: C,
     introduction: Introduction<'_>,
-) -> Result<(StationLink<S>, Option<NoisePublicKey>), LinkError> {
+) -> Result<(StationLink<C>, Option<NoisePublicKey>), LinkError> {
     let deadline = Instant::now() + OPENING_DEADLINE;
     let mode = if introduction.is_some() { Mode::Secured } else { Mode::Open };
     let answer = by(deadline, async {
@@ -160,11 +165,11 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
 ///
 /// # Errors
 /// Any [`LinkError`]; after it the connection is of no use.
-pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+pub async fn accept<C: Connection>(
+    mut stream: C,
     gate: Option<&impl Gate>,
     spoke: impl FnOnce(),
-) -> Result<(AnnouncerLink<S>, Option<Peer>), LinkError> {
+) -> Result<(AnnouncerLink<C>, Option<Peer>), LinkError> {
     let deadline = Instant::now() + OPENING_DEADLINE;
     let mode = if gate.is_some() { Mode::Secured } else { Mode::Open };
     let (status, refusal) = match by(deadline, read_preface(&mut stream)).await {
@@ -236,14 +241,11 @@ async fn read_preface<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Preface, L
     Ok(Preface::decode(&bytes)?)
 }
 
-fn halves<S, In: Message, Out: Message>(
-    stream: S,
+fn halves<C: Connection, In: Message, Out: Message>(
+    stream: C,
     transport: Option<Transport>,
-) -> (Receiver<ReadHalf<S>, In>, Sender<WriteHalf<S>, Out>)
-where
-    S: AsyncRead + AsyncWrite,
-{
-    let (read, write) = tokio::io::split(stream);
+) -> Link<C, In, Out> {
+    let (read, write) = stream.into_halves();
     let (opener, sealer) = transport.map(|transport| (transport.opener, transport.sealer)).unzip();
     let receiver = Receiver {
         io: read,
@@ -374,6 +376,27 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
         Ok(())
     }
 
+    /// Sends `bytes` of a clip's frames, from the one at `from` on.
+    ///
+    /// # Errors
+    /// [`LinkError::Stalled`], [`LinkError::Io`].
+    pub async fn send_frames(
+        &mut self,
+        frames: &BlockFrames,
+        mut from: usize,
+        bytes: usize,
+    ) -> Result<(), LinkError>
+    where
+        W: Outgoing,
+    {
+        let end = from + bytes;
+        while from < end {
+            let writing = timeout(STALL_DEADLINE, self.io.write_frames(frames, from, end - from));
+            from += some(writing.await.map_err(|_| LinkError::Stalled)??)?;
+        }
+        Ok(())
+    }
+
     /// Ends the outgoing half; the peer reads everything that was sent, then the end.
     ///
     /// # Errors
@@ -386,11 +409,12 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
     async fn write(&mut self, mut bytes: &[u8]) -> Result<(), LinkError> {
         while !bytes.is_empty() {
             let writing = timeout(STALL_DEADLINE, self.io.write(bytes));
-            match writing.await.map_err(|_| LinkError::Stalled)?? {
-                0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                written => bytes.advance(written),
-            }
+            bytes.advance(some(writing.await.map_err(|_| LinkError::Stalled)??)?);
         }
         Ok(())
     }
+}
+
+fn some(written: usize) -> io::Result<usize> {
+    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
 }

@@ -205,9 +205,9 @@ struct Station {
 
 impl Station {
     /// Dials an announcer and takes its clips, again and again, until the station is told to leave.
-    async fn serve(
+    async fn serve<N: Network>(
         &self,
-        network: &Mutex<impl Network>,
+        network: &Mutex<N>,
         announcer: Announcer,
         mut memory: Memory,
         mut is_found: bool,
@@ -244,7 +244,7 @@ impl Station {
                     Err(error) if error.is_refusal() => End::Refused(crate::error_chain(&error)),
                     Err(error) => End::Lost(crate::error_chain(&error)),
                     Ok(link) => {
-                        let session = Session::new(link, (config, arbiter), &mut memory, events, shutdown);
+                        let session = Session::<N::Connection>::new(link, (config, arbiter), &mut memory, events, shutdown);
                         session.run(|| joined(&mut outage, &mut told)).await
                     }
                 },

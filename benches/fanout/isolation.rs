@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bullhorn::handshake::Contact;
 use bullhorn::keys::NoiseKeys;
-use bullhorn::link::{self, Frame, PING_INTERVAL};
+use bullhorn::link::{self, Connection, Frame, PING_INTERVAL};
 use bullhorn::wire::{ClipId, FromAnnouncer, FromStation};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -154,6 +154,23 @@ impl AsyncWrite for Dripping {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connection for Dripping {
+    type Incoming = ReadHalf<Self>;
+    type Outgoing = WriteHalf<Self>;
+
+    fn prepare(&self) -> io::Result<()> {
+        self.stream.prepare()
+    }
+
+    fn part_with(&self, words: &[u8]) {
+        self.stream.part_with(words);
+    }
+
+    fn into_halves(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        tokio::io::split(self)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::AsyncRead;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -18,7 +18,7 @@ use super::door::Place;
 use super::talkback::{self, Talkback};
 use crate::batches::on_a_thread;
 use crate::keys::{Admitted, KeysError};
-use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Peer, Receiver, Sender};
+use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Outgoing, Peer, Receiver, Sender};
 use crate::site::Site;
 use crate::stations::{ConnectionId, Delivery, Hello, LivePart, Order};
 use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
@@ -121,10 +121,12 @@ pub(super) async fn serve<C: Connection>(
     let report = match opened {
         Err(error) => Report::Stranger { address, error },
         // Boxed, so that strangers do not hold the memory of a conversation.
-        Ok((link, peer)) => match Box::pin(converse(link, peer, address, connection, place, &host)).await {
-            Ok(reason) => Report::Left { connection, reason: reason.to_owned() },
-            Err(error) => Report::Left { connection, reason: crate::error_chain(&error) },
-        },
+        Ok((link, peer)) => {
+            match Box::pin(converse::<C>(link, peer, address, connection, place, &host)).await {
+                Ok(reason) => Report::Left { connection, reason: reason.to_owned() },
+                Err(error) => Report::Left { connection, reason: crate::error_chain(&error) },
+            }
+        }
     };
     // The desk hangs up only when the whole program leaves.
     let _ = host.desk.send(report).await;
@@ -157,7 +159,7 @@ async fn converse<C: Connection>(
         }
         Some(Frame::Message(FromStation::Talkback(offer))) => {
             // Boxed, so that stations do not hold the memory of it.
-            return Box::pin(talkback::serve((receiver, sender), peer, offer, place, host)).await;
+            return Box::pin(talkback::serve::<C>((receiver, sender), peer, offer, place, host)).await;
         }
         Some(_) => return Err(WireError::Field("hello").into()),
         None => return Ok("it closed the connection"),
@@ -294,18 +296,19 @@ async fn admit(site: Arc<Site>, peer: Peer, hello: &Hello) -> Admission {
     Admission { peer, admitted: on_a_thread(move || site.admit(&peer, &name, &zones)).await }
 }
 
-async fn send_blocks<C: Connection>(
-    sender: &mut Sender<WriteHalf<C>, FromAnnouncer>,
+async fn send_blocks<W: Outgoing>(
+    sender: &mut Sender<W, FromAnnouncer>,
     delivery: &Delivery,
     turn: OwnedSemaphorePermit,
 ) -> Result<(), LinkError> {
     let enough = Duration::from_secs(1 + delivery.frames.len() as u64 / SLOW_TRANSFER_BYTES_A_SECOND);
     let mut sending = pin!(async {
         let mut transfer = delivery.pace.begin();
-        for piece in delivery.frames.chunks(PIECE_BYTES) {
+        for from in (0..delivery.frames.len()).step_by(PIECE_BYTES) {
+            let bytes = PIECE_BYTES.min(delivery.frames.len() - from);
             transfer.turn().await;
-            sender.send_blocks(piece).await?;
-            transfer.sent(piece.len());
+            sender.send_frames(&delivery.frames, from, bytes).await?;
+            transfer.sent(bytes);
         }
         transfer.finish();
         Ok(())
@@ -318,8 +321,8 @@ async fn send_blocks<C: Connection>(
 }
 
 /// Waits for the station to hang up, so that it has surely read the last word; not for ever.
-pub(super) async fn hung_up<C: Connection>(
-    mut receiver: Receiver<ReadHalf<C>, FromStation>,
+pub(super) async fn hung_up<R: AsyncRead + Unpin>(
+    mut receiver: Receiver<R, FromStation>,
     ending: &'static str,
 ) -> Result<&'static str, LinkError> {
     let until_closed = async {

@@ -13,6 +13,7 @@ use crate::batches::on_a_thread;
 use crate::clip::{self, Clip, ClipError, MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Event, Events};
+use crate::link::BlockFrames;
 use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
 use crate::microphone::{Level, Microphone, MicrophoneError};
 use crate::outbox::{Outbox, OutboxError};
@@ -148,10 +149,10 @@ pub(super) fn delivery(
         id: header.id,
         header: encoded,
         signature,
-        frames: match &blocks {
+        frames: BlockFrames::from(match &blocks {
             Some(sealed) => wire::block_frames(sealed.blocks()),
             None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
-        },
+        }),
         key: blocks.map(|sealed| sealed.key().clone()),
         pace: Pace::default(),
         length: header.format.length(),

@@ -2,13 +2,25 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::SILENCE_DEADLINE;
+use super::frames::BlockFrames;
+
+/// How sockets share a line (`tcp(7)`, `TCP_CONGESTION`): what most systems do anyway. Where a system would rather pace
+/// them (BBR), a thousand timers cost more than a clip's bytes, and some stations have them a third later than others.
+#[cfg(target_os = "linux")]
+const EVEN_SHARES: &[u8] = b"cubic";
 
 /// Bytes there and back, in order.
 pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// What comes.
+    type Incoming: AsyncRead + Unpin + Send + 'static;
+    /// What goes.
+    type Outgoing: Outgoing + 'static;
+
     /// Sets what a link needs of it.
     ///
     /// # Errors
@@ -17,9 +29,31 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Sends a few last bytes, if that takes no waiting. Whether they are read is the other's affair.
     fn part_with(&self, words: &[u8]);
+
+    /// Both directions, each on its own.
+    fn into_halves(self) -> (Self::Incoming, Self::Outgoing);
+}
+
+/// The bytes that go.
+pub trait Outgoing: AsyncWrite + Unpin + Send {
+    /// Hands over at most `bytes` of a clip's frames, from the one at `from` on, and says how many it took.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn write_frames(
+        &mut self,
+        frames: &BlockFrames,
+        from: usize,
+        bytes: usize,
+    ) -> impl Future<Output = io::Result<usize>> + Send {
+        async move { self.write(&frames.piece(from, bytes)?).await }
+    }
 }
 
 impl Connection for TcpStream {
+    type Incoming = OwnedReadHalf;
+    type Outgoing = OwnedWriteHalf;
+
     fn prepare(&self) -> io::Result<()> {
         prepare(self)
     }
@@ -27,10 +61,30 @@ impl Connection for TcpStream {
     fn part_with(&self, words: &[u8]) {
         let _ = self.try_write(words);
     }
+
+    fn into_halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.into_split()
+    }
 }
 
-/// Sets what every socket of ours has: no delay for small messages, and an end when what was sent is not
-/// acknowledged for [`SILENCE_DEADLINE`].
+impl Outgoing for OwnedWriteHalf {
+    #[cfg(target_os = "linux")]
+    async fn write_frames(&mut self, frames: &BlockFrames, from: usize, bytes: usize) -> io::Result<usize> {
+        let Some(file) = frames.file() else { return self.write(&frames.piece(from, bytes)?).await };
+        let stream: &TcpStream = self.as_ref();
+        let sending = || {
+            let mut offset = from as u64;
+            Ok(rustix::fs::sendfile(stream, file, Some(&mut offset), bytes)?)
+        };
+        stream.async_io(tokio::io::Interest::WRITABLE, sending).await
+    }
+}
+
+/// What knows no such file copies them.
+impl<C: Connection> Outgoing for WriteHalf<C> {}
+
+/// Sets what every socket of ours has: no delay for small messages, an end when what was sent is not
+/// acknowledged for [`SILENCE_DEADLINE`], and the same shares for all.
 ///
 /// # Errors
 /// What the system says.
@@ -38,7 +92,11 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE_DEADLINE))?;
+    {
+        socket.set_tcp_user_timeout(Some(SILENCE_DEADLINE))?;
+        // Where the system has no such thing, its own usual one will do.
+        let _ = socket.set_tcp_congestion(EVEN_SHARES);
+    }
     let _ = socket;
     Ok(())
 }

@@ -164,7 +164,7 @@ fn transfer_deadline(wav_bytes: u32) -> Duration {
     TRANSFER_DEADLINE + Duration::from_secs(u64::from(wav_bytes) / TRANSFER_MIN_RATE)
 }
 
-pub(super) struct Session<'a, C> {
+pub(super) struct Session<'a, C: Connection> {
     link: StationLink<C>,
     /// What the announcer has proven to hold; none on an open link.
     announcer: Option<NoisePublicKey>,

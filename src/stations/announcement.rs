@@ -10,6 +10,7 @@ use super::REJOIN_GRACE;
 use super::pace::Pace;
 use crate::clip_cipher::ClipKey;
 use crate::event::{self, Event, Missing, OutOfStep, Outcome, is_in_step};
+use crate::link::BlockFrames;
 use crate::priority::Priority;
 use crate::wire::{ClipId, FromAnnouncer, LiveReceipt};
 
@@ -30,7 +31,7 @@ pub struct Delivery {
     /// What opens the blocks; none in open mode.
     pub key: Option<ClipKey>,
     /// Its block frames.
-    pub frames: Vec<u8>,
+    pub frames: BlockFrames,
     /// How far they have come.
     pub pace: Pace,
     /// How long it sounds.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, timeout};
 
@@ -32,8 +31,8 @@ enum BodyError {
     Clip(#[from] ClipError),
 }
 
-type Incomings<C> = Receiver<ReadHalf<C>, FromStation>;
-type Outgoings<C> = Sender<WriteHalf<C>, FromAnnouncer>;
+type Incomings<C> = Receiver<<C as Connection>::Incoming, FromStation>;
+type Outgoings<C> = Sender<<C as Connection>::Outgoing, FromAnnouncer>;
 
 /// Serves a connection whose first message was an offer. A stranger's place in the door is kept until there is one
 /// for the talkback.
@@ -65,7 +64,7 @@ pub(in crate::announcer) async fn serve<C: Connection>(
         Err(answer) => {
             return tokio::select! {
                 biased;
-                said = say_last(receiver, sender, answer) => said,
+                said = say_last::<C>(receiver, sender, answer) => said,
                 () = place.pushed() => Ok("others needed its place"),
             };
         }
@@ -77,7 +76,7 @@ pub(in crate::announcer) async fn serve<C: Connection>(
     let allowed =
         TRANSFER_DEADLINE + Duration::from_secs(u64::from(header.format.wav_bytes) / TRANSFER_MIN_RATE);
     let is_sealed = talkback.site.is_some();
-    let body = receive(&mut receiver, &mut sender, &mut life, &header, &offer, is_sealed);
+    let body = receive::<C>(&mut receiver, &mut sender, &mut life, &header, &offer, is_sealed);
     let body = timeout(allowed, body).await.map_err(|_| LinkError::Silent(allowed))??;
     let clip = match body {
         Ok(clip) if talkback.knows(peer, &header.name) => clip,
@@ -86,7 +85,7 @@ pub(in crate::announcer) async fn serve<C: Connection>(
             let answer = talkback.refuse(&header, header.name.clone(), &crate::error_chain(&error));
             drop(its_place);
             receiver.expect_blocks(true);
-            return say_last(receiver, sender, answer).await;
+            return say_last::<C>(receiver, sender, answer).await;
         }
     };
     let (done, mut outcome) = oneshot::channel();
@@ -97,7 +96,7 @@ pub(in crate::announcer) async fn serve<C: Connection>(
         tokio::select! {
             biased;
             outcome = &mut outcome => match outcome {
-                Ok(answer) => return say_last(receiver, sender, answer).await,
+                Ok(answer) => return say_last::<C>(receiver, sender, answer).await,
                 Err(_) => return Ok("the announcer leaves"),
             },
             _ = life.tick() => sender.send(&FromAnnouncer::Talkback(Answer::Wait)).await?,

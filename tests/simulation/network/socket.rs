@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bullhorn::announcer::Listen;
 use bullhorn::link::Connection;
 use bullhorn::speaker::Network;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
 use super::{EndId, Item, Machine, Net, PORT, WINDOW_BYTES, address_of};
@@ -73,11 +73,18 @@ impl Stream {
 }
 
 impl Connection for Stream {
+    type Incoming = ReadHalf<Self>;
+    type Outgoing = WriteHalf<Self>;
+
     fn prepare(&self) -> io::Result<()> {
         Ok(())
     }
 
     fn part_with(&self, _: &[u8]) {}
+
+    fn into_halves(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        tokio::io::split(self)
+    }
 }
 
 impl AsyncRead for Stream {

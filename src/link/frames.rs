@@ -1,0 +1,102 @@
+//! The frames of a clip, kept where the system can send them to every station without copying them first.
+
+use std::borrow::Cow;
+#[cfg(target_os = "linux")]
+use std::fs::File;
+use std::io;
+
+/// The block frames of one clip, one behind the other, as they go to every station.
+///
+/// On Linux they are in a file that exists in memory alone, whose pages every connection sends as they are
+/// (`memfd_create(2)`, `sendfile(2)`); where there can be none, in this program's own memory.
+#[derive(Debug)]
+pub struct BlockFrames {
+    bytes: usize,
+    store: Store,
+}
+
+#[derive(Debug)]
+enum Store {
+    #[cfg(target_os = "linux")]
+    System(File),
+    Own(Vec<u8>),
+}
+
+impl From<Vec<u8>> for BlockFrames {
+    fn from(frames: Vec<u8>) -> Self {
+        let bytes = frames.len();
+        #[cfg(target_os = "linux")]
+        if let Ok(file) = in_the_system(&frames) {
+            return Self { bytes, store: Store::System(file) };
+        }
+        Self { bytes, store: Store::Own(frames) }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn in_the_system(frames: &[u8]) -> io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use std::os::unix::fs::FileExt;
+
+    let file = File::from(memfd_create("clip", MemfdFlags::CLOEXEC)?);
+    file.write_all_at(frames, 0)?;
+    Ok(file)
+}
+
+impl BlockFrames {
+    /// How many bytes they are.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// At most `bytes` of them, from the one at `from` on; none behind the last.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn piece(&self, from: usize, bytes: usize) -> io::Result<Cow<'_, [u8]>> {
+        let end = from.saturating_add(bytes).min(self.bytes);
+        match &self.store {
+            #[cfg(target_os = "linux")]
+            Store::System(file) => {
+                use std::os::unix::fs::FileExt;
+                let mut piece = vec![0; end.saturating_sub(from)];
+                file.read_exact_at(&mut piece, from as u64)?;
+                Ok(piece.into())
+            }
+            Store::Own(frames) => Ok(frames.get(from..end).unwrap_or_default().into()),
+        }
+    }
+
+    /// The file in which they are, if they are in one.
+    #[cfg(target_os = "linux")]
+    pub(super) fn file(&self) -> Option<&File> {
+        match &self.store {
+            Store::System(file) => Some(file),
+            Store::Own(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_the_same_from_either_store() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let own = BlockFrames { bytes: 256, store: Store::Own(bytes.clone()) };
+        for frames in [own, BlockFrames::from(bytes.clone())] {
+            assert_eq!(frames.len(), 256);
+            for (from, most) in [(0, 256), (0, 1_000), (3, 7), (255, 1), (256, 1), (300, 5)] {
+                let end = (from + most).min(256);
+                assert_eq!(*frames.piece(from, most).unwrap(), bytes[from.min(end)..end], "{from} {most}");
+            }
+        }
+    }
+}
