@@ -376,25 +376,22 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
         Ok(())
     }
 
-    /// Sends `bytes` of a clip's frames, from the one at `from` on.
+    /// Sends some of a clip's frames, from the byte at `from` on: as many as the connection takes now, `most` at most,
+    /// and says how many. Where it takes none, waits until it does.
     ///
     /// # Errors
     /// [`LinkError::Stalled`], [`LinkError::Io`].
     pub async fn send_frames(
         &mut self,
         frames: &BlockFrames,
-        mut from: usize,
-        bytes: usize,
-    ) -> Result<(), LinkError>
+        from: usize,
+        most: usize,
+    ) -> Result<usize, LinkError>
     where
         W: Outgoing,
     {
-        let end = from + bytes;
-        while from < end {
-            let writing = timeout(STALL_DEADLINE, self.io.write_frames(frames, from, end - from));
-            from += some(writing.await.map_err(|_| LinkError::Stalled)??)?;
-        }
-        Ok(())
+        let writing = timeout(STALL_DEADLINE, self.io.write_frames(frames, from, most));
+        Ok(some(writing.await.map_err(|_| LinkError::Stalled)??)?)
     }
 
     /// Ends the outgoing half; the peer reads everything that was sent, then the end.

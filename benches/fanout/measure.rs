@@ -435,14 +435,14 @@ async fn slow_page(stations: usize, at: &str, through: &str, rate_hz: u32) {
         format!("{progress}, the first off by {off:+.1} s")
     });
     println!(
-        "{stations} stations at {rate_hz} Hz: first {:.2} s, half {:.2} s, last {:.2} s; {} of {} played; lost {}; \
+        "{stations} stations at {rate_hz} Hz: first {:.2} s, half {:.2} s, last {:.2} s; {} of {} played; links lost {:?}; \
          progress told {told}",
         at(0.0),
         at(0.5),
         at(1.0),
         done["played"],
         done["expected"],
-        crowd.lost.len(),
+        crowd.losses(),
     );
     drop(tasks);
     process.kill().await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::PollSemaphore;
 
@@ -26,13 +26,10 @@ use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 /// Orders that may wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
 
-/// How much of a clip is handed over before looking how far the others are.
+/// The most of a clip that is handed over before looking how far the others are.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How many stations are sent a clip at once. On a line that is too slow for more, connections would starve one
-/// another until some count as lost; 100 Mbit/s give each of these 48 kB a second.
-const MAX_TRANSFERS: usize = 256;
-/// A transfer that is slower than this no longer counts as one of them: those that take nothing hold up nobody for long.
-const SLOW_TRANSFER_BYTES_A_SECOND: u64 = 32 * 1024;
+/// A transfer that has not moved for so long no longer counts as one of them: those that take nothing hold up nobody.
+const STANDSTILL: Duration = Duration::from_millis(500);
 /// How long a station has to hang up once it was told the last word.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -84,8 +81,6 @@ pub(super) struct Host {
     pub clock: AnnouncerClock,
     pub site: Option<Arc<Site>>,
     pub desk: mpsc::Sender<Report>,
-    /// One for each transfer that may be on its way.
-    pub transfers: Arc<Semaphore>,
     /// What takes talkback, if anything does.
     pub talkback: Option<Arc<Talkback>>,
 }
@@ -97,7 +92,7 @@ impl Host {
         desk: mpsc::Sender<Report>,
         talkback: Option<Arc<Talkback>>,
     ) -> Self {
-        Self { clock, site, desk, transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)), talkback }
+        Self { clock, site, desk, talkback }
     }
 }
 
@@ -146,7 +141,7 @@ async fn converse<C: Connection>(
     place: Place,
     host: &Host,
 ) -> Result<&'static str, LinkError> {
-    let Host { clock, site, desk, transfers, .. } = host;
+    let Host { clock, site, desk, .. } = host;
     let site = site.as_deref();
     let first = tokio::select! {
         biased;
@@ -196,15 +191,16 @@ async fn converse<C: Connection>(
     }
     let site_and_time = site.zip(nonce).map(|(site, nonce)| (site.announcer(), site.state_time(nonce)));
     sender.send(&FromAnnouncer::Welcome { clock: clock.id, site: site_and_time }).await?;
-    let mut transfers = PollSemaphore::new(transfers.clone());
-    let mut to_send: Option<Arc<Delivery>> = None;
+    let mut to_send = None;
     let mut live = None;
     loop {
         tokio::select! {
             // An order is never held up by what a station says.
             biased;
             order = mailbox.recv() => match order {
-                Some(Order::Deliver(delivery)) => to_send = Some(delivery),
+                Some(Order::Deliver(delivery)) => {
+                    to_send = Some((PollSemaphore::new(delivery.pace.turns()), delivery));
+                }
                 Some(Order::Live(offer)) => {
                     let (parts, next) = offer.join();
                     let (header, signature) = (offer.header.clone(), offer.signature.clone());
@@ -228,8 +224,8 @@ async fn converse<C: Connection>(
                 }
                 Some(Order::Drop) | None => return Ok("the announcer closed the connection"),
             },
-            turn = poll_fn(|context| transfers.poll_acquire(context)), if to_send.is_some() => {
-                let Some((turn, delivery)) = turn.zip(to_send.take()) else { continue };
+            turn = next_turn(&mut to_send) => {
+                let Some((turn, (_, delivery))) = turn.zip(to_send.take()) else { continue };
                 sender.send(&delivery.message()).await?;
                 let mut volume = None;
                 {
@@ -287,6 +283,12 @@ async fn next_part(live: &mut Option<(broadcast::Receiver<LivePart>, u32)>) -> B
     }
 }
 
+/// A station's turn to be sent its clip; for ever where there is none to send. Cancelling does not lose its place.
+async fn next_turn(to_send: &mut Option<(PollSemaphore, Arc<Delivery>)>) -> Option<OwnedSemaphorePermit> {
+    let Some((turns, _)) = to_send else { return std::future::pending().await };
+    poll_fn(|context| turns.poll_acquire(context)).await
+}
+
 /// Has a station let in. One that is new is written down first, which may take as long as the disk likes.
 async fn admit(site: Arc<Site>, peer: Peer, hello: &Hello) -> Admission {
     if site.welcomes_back(&peer, &hello.name, &hello.zones) {
@@ -301,23 +303,24 @@ async fn send_blocks<W: Outgoing>(
     delivery: &Delivery,
     turn: OwnedSemaphorePermit,
 ) -> Result<(), LinkError> {
-    let enough = Duration::from_secs(1 + delivery.frames.len() as u64 / SLOW_TRANSFER_BYTES_A_SECOND);
-    let mut sending = pin!(async {
-        let mut transfer = delivery.pace.begin();
-        for from in (0..delivery.frames.len()).step_by(PIECE_BYTES) {
-            let bytes = PIECE_BYTES.min(delivery.frames.len() - from);
-            transfer.turn().await;
-            sender.send_frames(&delivery.frames, from, bytes).await?;
-            transfer.sent(bytes);
-        }
-        transfer.finish();
-        Ok(())
-    });
-    if let Ok(sent) = timeout(enough, &mut sending).await {
-        return sent;
+    let mut turn = Some(turn);
+    let mut transfer = delivery.pace.begin();
+    let mut sent = 0;
+    while sent < delivery.frames.len() {
+        transfer.turn().await;
+        let mut sending = pin!(sender.send_frames(&delivery.frames, sent, PIECE_BYTES));
+        let piece = match timeout(STANDSTILL, &mut sending).await {
+            Ok(piece) => piece?,
+            Err(_) => {
+                turn.take();
+                sending.await?
+            }
+        };
+        transfer.sent(piece);
+        sent += piece;
     }
-    drop(turn);
-    sending.await
+    transfer.finish();
+    Ok(())
 }
 
 /// Waits for the station to hang up, so that it has surely read the last word; not for ever.

@@ -366,10 +366,14 @@ impl Announcement {
         let sent_bytes = self.delivery.pace.sent_bytes().min(total_bytes);
         let (looked_first, had_bytes) = *self.looked_first.get_or_insert((now, sent_bytes));
         let took = now.saturating_duration_since(looked_first);
-        if took.is_zero() {
+        if took.is_zero() || sent_bytes == 0 {
             return None;
         }
-        let since_bytes = sent_bytes.saturating_sub(had_bytes).max(1);
+        // Where nothing has moved since the first look, all that was sent until now is what there is to judge by.
+        let (took, since_bytes) = match sent_bytes.saturating_sub(had_bytes) {
+            0 => (now.saturating_duration_since(self.made), sent_bytes),
+            since_bytes => (took, since_bytes),
+        };
         let left = took.as_secs_f64() * (total_bytes - sent_bytes) as f64 / since_bytes as f64;
         Some(Event::Progress {
             clip: self.delivery.id.to_string(),
