@@ -166,7 +166,7 @@ pub async fn run_on(
         None => None,
     }
     .unzip();
-    let host = Host::new(clock, config.site.clone(), reports, talkback.clone());
+    let host = Host { clock, site: config.site.clone(), desk: reports, talkback: talkback.clone() };
     let for_talkback = if talkback.is_some() { talkback::MAX_BYTES as u64 } else { 0 };
     let (room, warnings) = Room::make(config.max_stations, for_talkback);
     if let Some(player) = player {

@@ -274,12 +274,11 @@ impl Stations {
     }
 
     /// Sends a clip to everybody it is for: at once to those who are free, to the others when they are.
-    pub fn announce(&mut self, mut delivery: Delivery, expires: Instant, now: Instant) {
+    pub fn announce(&mut self, delivery: Delivery, expires: Instant, now: Instant) {
         let id = delivery.id;
         self.make_room(delivery.frames.len(), now);
-        delivery.pace =
-            Pace::among(self.roster.values().filter(|station| delivery.is_for(&station.zones)).count());
-        let mut announcement = Announcement::new(Arc::new(delivery), expires, now);
+        let stations = self.roster.values().filter(|station| delivery.is_for(&station.zones)).count();
+        let mut announcement = Announcement::new(delivery, stations, expires, now);
         let mut unreachable = Vec::new();
         for (name, station) in &self.roster {
             if announcement.delivery.is_for(&station.zones) {

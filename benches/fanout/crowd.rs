@@ -39,7 +39,8 @@ pub enum Check {
 pub enum News {
     Joined(Instant),
     Header(Instant),
-    Verified(Instant),
+    /// Which one, and when.
+    Verified(usize, Instant),
     Told,
     Noted,
     /// A connection that had joined was lost.
@@ -193,7 +194,7 @@ async fn session(
                     receiver.expect_blocks(false);
                     let clip = taking.header.id;
                     sender.send(&FromStation::Verified { clip, lead_us: LEAD_US }).await.map_err(words)?;
-                    let _ = news.send(News::Verified(Instant::now()));
+                    let _ = news.send(News::Verified(index, Instant::now()));
                 }
             }
             Frame::Message(FromAnnouncer::PlayAt { clip: id, .. }) => {

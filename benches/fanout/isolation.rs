@@ -187,7 +187,7 @@ async fn page(process: &mut Process, crowd: &mut Crowd) -> Vec<f64> {
     };
     crowd.until(&mut page, "the clip", |page| page.verified.len() >= stations).await;
     let begun = page.first_header.map_or(recorded, |first| first.min(recorded));
-    let times = page.verified.iter().map(|at| (*at - begun).as_secs_f64()).collect();
+    let times = page.verified.values().map(|at| (*at - begun).as_secs_f64()).collect();
     crowd.until(&mut page, "all to be back", |page| page.joined >= stations && page.noted >= stations).await;
     loop {
         let event: Value = serde_json::from_str(&process.line().await).unwrap();

@@ -166,7 +166,8 @@ pub struct Crowd {
 #[derive(Default)]
 pub struct Page {
     pub first_header: Option<Instant>,
-    pub verified: Vec<Instant>,
+    /// When each station had the clip first.
+    pub verified: BTreeMap<usize, Instant>,
     pub told: usize,
     pub noted: usize,
     pub joined: usize,
@@ -204,7 +205,9 @@ impl Crowd {
                 News::Header(at) => {
                     page.first_header = Some(page.first_header.map_or(at, |first| first.min(at)))
                 }
-                News::Verified(at) => page.verified.push(at),
+                News::Verified(station, at) => {
+                    page.verified.entry(station).or_insert(at);
+                }
                 News::Told => page.told += 1,
                 News::Noted => page.noted += 1,
                 News::Lost(at, reason) => {
@@ -241,11 +244,13 @@ async fn page(process: &mut Process, crowd: &mut Crowd) -> Run {
     let cpu = process.cpu() + own_cpu() - cpu;
     let peak = process.peak();
     let begun = page.first_header.unwrap().min(recorded);
-    let mut times: Vec<Duration> = page.verified.iter().map(|at| *at - begun).collect();
+    let mut times: Vec<Duration> = page.verified.values().map(|at| *at - begun).collect();
     times.sort();
     crowd.until(&mut page, "the first receipt to be noted", |page| page.noted > 0).await;
     let noted = Instant::now();
-    crowd.until(&mut page, "all to be back", |page| page.joined >= stations && page.noted >= stations).await;
+    // Whose link broke before it was noted tells again what it played when it is back.
+    let is_back = |page: &Page| page.joined >= stations && page.noted + page.lost_at.len() >= stations;
+    crowd.until(&mut page, "all to be back", is_back).await;
     let rejoined = noted.elapsed();
     let mut counts = BTreeMap::new();
     let done = loop {
@@ -427,7 +432,7 @@ async fn slow_page(stations: usize, at: &str, through: &str, rate_hz: u32) {
     }
     crowd.until(&mut page, "the clip", |page| page.verified.len() >= stations).await;
     let (begun, done) = (recorded.unwrap(), done.unwrap());
-    let mut times: Vec<f64> = page.verified.iter().map(|at| (*at - begun).as_secs_f64()).collect();
+    let mut times: Vec<f64> = page.verified.values().map(|at| (*at - begun).as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     let told = first_left.map_or("none".to_owned(), |(told, left_ms)| {

@@ -85,17 +85,6 @@ pub(super) struct Host {
     pub talkback: Option<Arc<Talkback>>,
 }
 
-impl Host {
-    pub fn new(
-        clock: AnnouncerClock,
-        site: Option<Arc<Site>>,
-        desk: mpsc::Sender<Report>,
-        talkback: Option<Arc<Talkback>>,
-    ) -> Self {
-        Self { clock, site, desk, talkback }
-    }
-}
-
 /// Serves one accepted socket until it ends, and reports how it ended.
 pub(super) async fn serve<C: Connection>(
     stream: C,

@@ -207,9 +207,10 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    pub fn new(delivery: Arc<Delivery>, expires: Instant, made: Instant) -> Self {
+    /// For so many stations.
+    pub fn new(delivery: Delivery, stations: usize, expires: Instant, made: Instant) -> Self {
         Self {
-            delivery,
+            delivery: Arc::new(Delivery { pace: Pace::among(stations), ..delivery }),
             expires,
             recipients: BTreeMap::new(),
             tally: Tally::default(),

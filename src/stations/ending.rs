@@ -1,7 +1,6 @@
 //! How a clip ends for each station: exactly one outcome, told once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -259,7 +258,7 @@ impl Stations {
         now: Instant,
     ) {
         let id = delivery.id;
-        let mut announcement = Announcement::new(Arc::new(delivery), expires.unwrap_or(now), now);
+        let mut announcement = Announcement::new(delivery, known.len(), expires.unwrap_or(now), now);
         announcement.is_restored = true;
         announcement.settled = settled;
         let (mut open, keeps) = (Vec::new(), self.keeps);
