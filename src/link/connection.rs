@@ -100,3 +100,34 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     let _ = socket;
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clip_arrives_alike_from_a_file_and_from_own_memory() {
+        let bytes: Vec<u8> =
+            (0..3_000_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for frames in [BlockFrames::from(bytes.clone()), BlockFrames::in_own_memory(bytes.clone())] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut station = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (_, mut outgoing) = listener.accept().await.unwrap().0.into_halves();
+            let sending = async {
+                let mut sent = 0;
+                while sent < frames.len() {
+                    sent += outgoing.write_frames(&frames, sent, 64 * 1024).await.unwrap();
+                }
+                outgoing.shutdown().await.unwrap();
+            };
+            let mut heard = Vec::new();
+            let (_, read) = tokio::join!(sending, station.read_to_end(&mut heard));
+            read.unwrap();
+            assert!(heard == bytes);
+        }
+    }
+}

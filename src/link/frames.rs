@@ -5,10 +5,19 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 
+#[cfg(target_os = "linux")]
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// How many clips are in files at once: one is being sent as a rule, and the files are meant for stations.
+#[cfg(target_os = "linux")]
+static FILES: Semaphore = Semaphore::const_new(MAX_FILES);
+#[cfg(target_os = "linux")]
+const MAX_FILES: usize = 32;
+
 /// The block frames of one clip, one behind the other, as they go to every station.
 ///
 /// On Linux they are in a file that exists in memory alone, whose pages every connection sends as they are
-/// (`memfd_create(2)`, `sendfile(2)`); where there can be none, in this program's own memory.
+/// (`memfd_create(2)`, `sendfile(2)`); where there can be none, or there are enough, in this program's own memory.
 #[derive(Debug)]
 pub struct BlockFrames {
     bytes: usize,
@@ -18,7 +27,7 @@ pub struct BlockFrames {
 #[derive(Debug)]
 enum Store {
     #[cfg(target_os = "linux")]
-    System(File),
+    System(File, SemaphorePermit<'static>),
     Own(Vec<u8>),
 }
 
@@ -26,8 +35,10 @@ impl From<Vec<u8>> for BlockFrames {
     fn from(frames: Vec<u8>) -> Self {
         let bytes = frames.len();
         #[cfg(target_os = "linux")]
-        if let Ok(file) = in_the_system(&frames) {
-            return Self { bytes, store: Store::System(file) };
+        if let Ok(place) = FILES.try_acquire()
+            && let Ok(file) = in_the_system(&frames)
+        {
+            return Self { bytes, store: Store::System(file, place) };
         }
         Self { bytes, store: Store::Own(frames) }
     }
@@ -62,7 +73,7 @@ impl BlockFrames {
         let end = from.saturating_add(bytes).min(self.bytes);
         match &self.store {
             #[cfg(target_os = "linux")]
-            Store::System(file) => {
+            Store::System(file, _) => {
                 use std::os::unix::fs::FileExt;
                 let mut piece = vec![0; end.saturating_sub(from)];
                 file.read_exact_at(&mut piece, from as u64)?;
@@ -76,9 +87,16 @@ impl BlockFrames {
     #[cfg(target_os = "linux")]
     pub(super) fn file(&self) -> Option<&File> {
         match &self.store {
-            Store::System(file) => Some(file),
+            Store::System(file, _) => Some(file),
             Store::Own(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+impl BlockFrames {
+    pub(super) fn in_own_memory(frames: Vec<u8>) -> Self {
+        Self { bytes: frames.len(), store: Store::Own(frames) }
     }
 }
 
@@ -87,12 +105,20 @@ impl BlockFrames {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn clips_that_are_kept_do_not_use_up_the_files() {
+        let kept: Vec<_> = (0..2 * MAX_FILES).map(|_| BlockFrames::from(vec![7; 3])).collect();
+        assert!(kept.iter().filter(|frames| frames.file().is_some()).count() <= MAX_FILES);
+        assert!(kept.iter().all(|frames| *frames.piece(1, 2).unwrap() == [7, 7]));
+    }
+
     #[test]
     fn a_piece_is_the_same_from_either_store() {
         let bytes: Vec<u8> = (0..=255).collect();
-        let own = BlockFrames { bytes: 256, store: Store::Own(bytes.clone()) };
-        for frames in [own, BlockFrames::from(bytes.clone())] {
+        for frames in [BlockFrames::in_own_memory(bytes.clone()), BlockFrames::from(bytes.clone())] {
             assert_eq!(frames.len(), 256);
+            assert!(!frames.is_empty());
             for (from, most) in [(0, 256), (0, 1_000), (3, 7), (255, 1), (256, 1), (300, 5)] {
                 let end = (from + most).min(256);
                 assert_eq!(*frames.piece(from, most).unwrap(), bytes[from.min(end)..end], "{from} {most}");
