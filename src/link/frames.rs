@@ -27,7 +27,10 @@ pub struct BlockFrames {
 #[derive(Debug)]
 enum Store {
     #[cfg(target_os = "linux")]
-    System(File, SemaphorePermit<'static>),
+    System {
+        file: File,
+        _place: SemaphorePermit<'static>,
+    },
     Own(Vec<u8>),
 }
 
@@ -38,7 +41,7 @@ impl From<Vec<u8>> for BlockFrames {
         if let Ok(place) = FILES.try_acquire()
             && let Ok(file) = in_the_system(&frames)
         {
-            return Self { bytes, store: Store::System(file, place) };
+            return Self { bytes, store: Store::System { file, _place: place } };
         }
         Self { bytes, store: Store::Own(frames) }
     }
@@ -73,7 +76,7 @@ impl BlockFrames {
         let end = from.saturating_add(bytes).min(self.bytes);
         match &self.store {
             #[cfg(target_os = "linux")]
-            Store::System(file, _) => {
+            Store::System { file, .. } => {
                 use std::os::unix::fs::FileExt;
                 let mut piece = vec![0; end.saturating_sub(from)];
                 file.read_exact_at(&mut piece, from as u64)?;
@@ -87,7 +90,7 @@ impl BlockFrames {
     #[cfg(target_os = "linux")]
     pub(super) fn file(&self) -> Option<&File> {
         match &self.store {
-            Store::System(file, _) => Some(file),
+            Store::System { file, .. } => Some(file),
             Store::Own(_) => None,
         }
     }
