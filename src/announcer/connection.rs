@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::PollSemaphore;
 
 use super::door::Place;
@@ -28,8 +28,10 @@ pub(super) const MAX_WAITING_ORDERS: usize = 8;
 
 /// The most of a clip that is handed over before looking how far the others are.
 const PIECE_BYTES: usize = 64 * 1024;
-/// A transfer that has not moved for so long no longer counts as one of them: those that take nothing hold up nobody.
+/// A transfer that has not moved for so long no longer counts as one of those on their way, …
 const STANDSTILL: Duration = Duration::from_millis(500);
+/// … nor does one that is slower than this: those that take nothing, or little at a time, hold up nobody for long.
+const SLOW_TRANSFER_BYTES_A_SECOND: u64 = 32 * 1024;
 /// How long a station has to hang up once it was told the last word.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -293,12 +295,15 @@ async fn send_blocks<W: Outgoing>(
     turn: OwnedSemaphorePermit,
 ) -> Result<(), LinkError> {
     let mut turn = Some(turn);
+    let enough = Duration::from_secs(1 + delivery.frames.len() as u64 / SLOW_TRANSFER_BYTES_A_SECOND);
+    let enough = Instant::now() + enough;
     let mut transfer = delivery.pace.begin();
     let mut sent = 0;
     while sent < delivery.frames.len() {
         transfer.turn().await;
         let mut sending = pin!(sender.send_frames(&delivery.frames, sent, PIECE_BYTES));
-        let piece = match timeout(STANDSTILL, &mut sending).await {
+        let until = enough.min(Instant::now() + STANDSTILL);
+        let piece = match timeout_at(until, &mut sending).await {
             Ok(piece) => piece?,
             Err(_) => {
                 turn.take();
