@@ -328,3 +328,65 @@ pub(super) async fn hung_up<R: AsyncRead + Unpin>(
     };
     timeout(CLOSE_DEADLINE, until_closed).await.unwrap_or(Ok("it did not hang up when it was told to"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::Semaphore;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::priority::Priority;
+    use crate::stations::Pace;
+    use crate::wire::ClipId;
+
+    const CLIP_BYTES: usize = 320 * 1024;
+
+    async fn takes(mut station: DuplexStream, bytes: usize, each: Duration) {
+        station.write_all(&Preface::of_station(Mode::Open).encode()).await.unwrap();
+        station.read_exact(&mut [0; 12]).await.unwrap();
+        let mut taken = vec![0; bytes];
+        loop {
+            sleep(each).await;
+            station.read_exact(&mut taken).await.unwrap();
+        }
+    }
+
+    /// After how long the turn is free again, and whether the clip is still on its way then.
+    async fn holds(bytes: usize, each: Duration) -> (Duration, bool) {
+        let (near, far) = duplex(1_024);
+        tokio::spawn(takes(far, bytes, each));
+        let ((_receiver, mut sender), _) = link::accept(near, None::<&Site>, || ()).await.unwrap();
+        let delivery = Delivery {
+            id: ClipId { epoch: 1, sequence: 1 },
+            header: vec![1],
+            signature: vec![],
+            key: None,
+            frames: vec![0; CLIP_BYTES].into(),
+            pace: Pace::default(),
+            length: Duration::from_secs(1),
+            sound_frames: 16_000,
+            priority: Priority::Normal,
+            zones: vec![],
+        };
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = turns.clone().acquire_owned().await.unwrap();
+        let begun = Instant::now();
+        let sending = tokio::spawn(async move { send_blocks(&mut sender, &delivery, turn).await });
+        drop(turns.acquire().await.unwrap());
+        (begun.elapsed(), !sending.is_finished())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_or_little_at_a_time_keeps_its_turn_for_a_bounded_time() {
+        let close = |(took, is_sending): (Duration, bool), seconds: f64| {
+            assert!(is_sending);
+            assert!((took.as_secs_f64() - seconds).abs() < 0.3, "{took:?} instead of {seconds} s");
+        };
+        close(holds(1_024, Duration::from_secs(60)).await, 0.5);
+        close(holds(1_024, Duration::from_millis(200)).await, 11.0);
+        let (took, _) = holds(1_024, Duration::from_millis(10)).await;
+        assert!((Duration::from_secs(3)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    }
+}

@@ -102,6 +102,22 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 #[cfg(test)]
+impl Connection for tokio::io::DuplexStream {
+    type Incoming = tokio::io::ReadHalf<Self>;
+    type Outgoing = WriteHalf<Self>;
+
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn part_with(&self, _: &[u8]) {}
+
+    fn into_halves(self) -> (Self::Incoming, Self::Outgoing) {
+        tokio::io::split(self)
+    }
+}
+
+#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use tokio::io::AsyncReadExt;
