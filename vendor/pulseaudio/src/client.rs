@@ -12,11 +12,13 @@ mod playback_stream;
 mod reactor;
 mod record_sink;
 mod record_stream;
+mod watch;
 
 pub use playback_source::*;
 pub use playback_stream::*;
 pub use record_sink::*;
 pub use record_stream::*;
+pub use watch::StreamId;
 
 /// An error encountered by a [Client].
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +134,9 @@ impl Client {
         let socket = UnixStream::from_std(socket);
         let handle = reactor::Reactor::spawn(socket, protocol_version)?;
 
-        Ok(Self { desc, handle })
+        let client = Self { desc, handle };
+        watch::insert(&client);
+        Ok(client)
     }
 
     /// Fetches basic information on the server.
@@ -393,9 +397,10 @@ impl Client {
     /// server requests data for the stream.
     pub async fn create_playback_stream(
         &self,
-        params: protocol::PlaybackStreamParams,
+        mut params: protocol::PlaybackStreamParams,
         source: impl PlaybackSource,
     ) -> Result<PlaybackStream> {
+        params.flags.no_move = true;
         PlaybackStream::new(self.handle.clone(), params, source).await
     }
 
@@ -403,9 +408,10 @@ impl Client {
     /// [AsyncRead](futures::io::AsyncRead) for extracting the raw audio data.
     pub async fn create_record_stream(
         &self,
-        params: protocol::RecordStreamParams,
+        mut params: protocol::RecordStreamParams,
         sink: impl RecordSink,
     ) -> Result<RecordStream> {
+        params.flags.no_move = true;
         RecordStream::new(self.handle.clone(), params, sink).await
     }
 }

@@ -16,7 +16,7 @@ use mio::net::UnixStream;
 
 use crate::protocol::{self, DescriptorFlags};
 
-use super::{ClientError, PlaybackSource, RecordSink};
+use super::{ClientError, PlaybackSource, RecordSink, watch};
 
 type ReplyResult<'a> =
     Result<(&'a mut ReactorState, &'a mut dyn io::BufRead), protocol::PulseError>;
@@ -58,18 +58,32 @@ impl PlaybackStreamState {
 }
 
 pub(super) struct RecordStreamState {
+    stream_index: u32,
     sink: Box<dyn RecordSink>,
     start_notify: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Default)]
-struct ReactorState {
+pub(super) struct ReactorState {
     handlers: BTreeMap<u32, ReplyHandler>,
     playback_streams: BTreeMap<u32, PlaybackStreamState>,
     record_streams: BTreeMap<u32, RecordStreamState>,
+    pub(super) observer: Option<watch::Observer>,
+}
+
+impl ReactorState {
+    /// Forgets a stream that the server has ended: whoever waits for it is told that it is disconnected.
+    fn end_playback_stream(&mut self, channel: u32) {
+        if let Some(stream) = self.playback_streams.remove(&channel) {
+            for (seq, _) in stream.behind_block {
+                self.handlers.remove(&seq);
+            }
+        }
+    }
 }
 
 struct SharedState {
+    serial: u32,
     protocol_version: u16,
     next_seq: AtomicU32,
     _thread_handle: JoinHandle<super::Result<()>>,
@@ -262,6 +276,7 @@ impl ReactorHandle {
             state.record_streams.insert(
                 stream_info.channel,
                 RecordStreamState {
+                    stream_index: stream_info.stream_index,
                     sink: Box::new(sink),
                     start_notify,
                 },
@@ -296,6 +311,17 @@ impl ReactorHandle {
 
         self.write_command(seq, protocol::Command::DeleteRecordStream(channel))?;
         rx.await.map_err(|_| ClientError::Disconnected)
+    }
+
+    pub(super) fn serial(&self) -> u32 {
+        self.shared.serial
+    }
+
+    /// Has an observer told of what changes on the server.
+    pub(super) fn observe(&self, observer: watch::Observer) -> Result<(), ClientError> {
+        let state = self.state.upgrade().ok_or(ClientError::Disconnected)?;
+        state.lock().unwrap().observer = Some(observer);
+        Ok(())
     }
 
     fn write_command(&self, seq: u32, cmd: protocol::Command) -> Result<(), ClientError> {
@@ -338,6 +364,7 @@ pub(super) struct Reactor {
     awaits_room: bool,
     poll: mio::Poll,
     waker: Arc<Waker>,
+    serial: u32,
     state: Arc<Mutex<ReactorState>>,
     outgoing: Receiver<(u32, protocol::Command)>,
     protocol_version: u16,
@@ -361,11 +388,13 @@ impl Reactor {
         let state = Arc::new(Mutex::new(ReactorState::default()));
 
         let (cmd_tx, cmd_rx) = std::sync::mpsc::channel();
+        let serial = watch::next_serial();
         let mut reactor = Self {
             socket,
             awaits_room: false,
             poll,
             waker: waker.clone(),
+            serial,
             state: state.clone(),
             outgoing: cmd_rx,
             protocol_version,
@@ -376,12 +405,13 @@ impl Reactor {
             in_progress_read: None,
         };
 
-        let reactor_thread = std::thread::spawn(move || match reactor.run() {
-            Ok(_) => Ok(()),
-            Err(err) => {
+        let reactor_thread = std::thread::spawn(move || {
+            let ended = reactor.run();
+            watch::remove(serial);
+            if let Err(err) = &ended {
                 log::error!("Reactor error: {err}");
-                Err(err)
             }
+            ended
         });
 
         Ok(ReactorHandle {
@@ -389,6 +419,7 @@ impl Reactor {
             outgoing: cmd_tx,
             waker,
             shared: Arc::new(SharedState {
+                serial,
                 protocol_version,
                 next_seq: AtomicU32::new(1024),
                 _thread_handle: reactor_thread,
@@ -475,14 +506,18 @@ impl Reactor {
                 } else {
                     // Stream data for a record stream.
                     let mut guard = self.state.lock().unwrap();
-                    if let Some(RecordStreamState { sink, start_notify }) =
-                        guard.record_streams.get_mut(&desc.channel)
+                    if let Some(RecordStreamState {
+                        stream_index,
+                        sink,
+                        start_notify,
+                    }) = guard.record_streams.get_mut(&desc.channel)
                     {
                         log::trace!("reading {len} bytes from stream {}", desc.channel,);
                         if let Some(start_notify) = start_notify.take() {
                             let _ = start_notify.send(());
                         }
 
+                        let _current = watch::Current::enter(self.serial, *stream_index);
                         sink.write(&self.read_buf[protocol::DESCRIPTOR_SIZE..len])
                     } else {
                         log::warn!("Received data for unknown record stream {}", desc.channel);
@@ -537,6 +572,17 @@ impl Reactor {
                     log::error!("unknown stream: {channel}");
                 }
             }
+            protocol::Command::PlaybackStreamKilled(channel) => state.end_playback_stream(channel),
+            protocol::Command::RecordStreamKilled(channel) => {
+                state.record_streams.remove(&channel);
+            }
+            protocol::Command::SubscribeEvent(_)
+            | protocol::Command::PlaybackStreamMoved(_)
+            | protocol::Command::RecordStreamMoved(_) => {
+                if let Some(observer) = &state.observer {
+                    observer.tell();
+                }
+            }
             _ => log::debug!("ignoring unexpected command: {cmd:?}"),
         }
     }
@@ -585,7 +631,10 @@ impl Reactor {
                 let waker = futures::task::waker(self.waker.clone());
                 let mut cx = Context::from_waker(&waker);
                 let buf = &mut self.write_buf[protocol::DESCRIPTOR_SIZE..];
-                let len = match PlaybackSource::poll_read(stream.source.as_mut(), &mut cx, buf) {
+                let current = watch::Current::enter(self.serial, stream.stream_info.stream_index);
+                let polled = PlaybackSource::poll_read(stream.source.as_mut(), &mut cx, buf);
+                drop(current);
+                let len = match polled {
                     Poll::Ready(0) => {
                         log::debug!(
                             "source for stream {} reached EOF",
