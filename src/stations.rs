@@ -282,7 +282,7 @@ impl Stations {
         let mut unreachable = Vec::new();
         for (name, station) in &self.roster {
             if announcement.delivery.is_for(&station.zones) {
-                match station.trouble() {
+                match station.trouble_for(announcement.delivery.priority) {
                     Some(trouble) => {
                         announcement.add(name.clone(), Progress::Away { held_until: now }, Some(trouble));
                         unreachable.push(name.clone());
@@ -379,17 +379,17 @@ impl Stations {
     /// those. Live speech goes before what is less urgent; not before an earlier clip of its own priority, which the
     /// station would then take for one that it has heard.
     fn serve(&mut self, name: &str, now: Instant) {
-        let live = self.live_for(name);
-        let Some(Station {
-            presence: Presence::Here { connection, served: served @ false },
-            fault: None,
-            ..
-        }) = self.roster.get_mut(name)
+        let Some(least) = self.roster.get(name).and_then(Station::least_urgent) else { return };
+        let live = self.live_for(name).filter(|live| *live >= least);
+        let Some(Station { presence: Presence::Here { connection, served: served @ false }, .. }) =
+            self.roster.get_mut(name)
         else {
             return;
         };
         let owed = self.announcements.iter_mut().filter(|(_, announcement)| {
-            now < announcement.expires && announcement.progress(name) == Some(&Progress::Owed)
+            now < announcement.expires
+                && announcement.progress(name) == Some(&Progress::Owed)
+                && announcement.delivery.priority >= least
         });
         let first = owed.max_by_key(|(id, announcement)| (announcement.delivery.priority, Reverse(**id)));
         let goes_first = |it: &Announcement| live.is_none_or(|live| it.delivery.priority >= live);

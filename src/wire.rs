@@ -13,7 +13,7 @@ pub use header::ClipHeader;
 pub use live::{LIVE_BLOCK_MS, LIVE_LAYOUT, LiveHeader, LiveReceipt, MAX_LIVE_BLOCK_BYTES, MAX_LIVE_BLOCKS};
 pub use message::{
     AnnouncerKey, CLIP_KEY_BYTES, ClipId, FromAnnouncer, FromStation, Message, Nonce, Receipt,
-    SIGNATURE_BYTES, Statement, decode, encode, reason,
+    SIGNATURE_BYTES, Statement, UNMUTED_BY_EMERGENCIES, decode, encode, reason,
 };
 pub use name::{is_illegal_in_name, is_name, is_unprintable};
 pub use talkback::{Answer, Offer, TalkbackHeader};

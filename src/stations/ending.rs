@@ -183,7 +183,7 @@ impl Stations {
         let was_told = std::mem::take(&mut recipient.unresolved);
         let has_yielded = std::mem::take(&mut recipient.yielded);
         if !was_told || ((keeps || has_yielded) && !expired) {
-            return if self.is_faulty(name) { self.hold(id, name, now) } else { self.owe(id, name) };
+            return if self.can_play(id, name) { self.owe(id, name) } else { self.hold(id, name, now) };
         }
         let outcome = announcement.unheard(name);
         let reason = "it was told to play, and came back without a receipt".to_owned();

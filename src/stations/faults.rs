@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use super::announcement::Progress;
 use super::{Presence, Station, Stations};
 use crate::event::Event;
-use crate::wire::ClipId;
+use crate::priority::Priority;
+use crate::wire::{ClipId, UNMUTED_BY_EMERGENCIES};
 
 impl Station {
     /// Why nothing can be played there now.
@@ -16,6 +17,21 @@ impl Station {
             (_, Some(fault)) => Some(format!("its loudspeaker does not work: {fault}")),
             (_, None) => None,
         }
+    }
+
+    /// The least urgent page that its loudspeaker can play; nothing if it can play none.
+    pub(super) fn least_urgent(&self) -> Option<Priority> {
+        match &self.fault {
+            None => Some(Priority::Low),
+            Some(fault) => fault.ends_with(UNMUTED_BY_EMERGENCIES).then_some(Priority::Emergency),
+        }
+    }
+
+    /// The same as [`Self::trouble`], for a page.
+    pub(super) fn trouble_for(&self, priority: Priority) -> Option<String> {
+        let is_lost = matches!(self.presence, Presence::Lost { .. });
+        let can_play = self.least_urgent().is_some_and(|least| priority >= least);
+        self.trouble().filter(|_| is_lost || !can_play)
     }
 }
 
@@ -34,6 +50,9 @@ impl Stations {
             Some(reason) => {
                 self.tell(Event::StationFaulty { station, reason });
                 for id in self.clips_where(|progress| *progress == Progress::Owed, name) {
+                    if self.can_play(id, name) {
+                        continue;
+                    }
                     self.hold(id, name, now);
                     if !self.keeps {
                         self.miss(id, name);
@@ -72,6 +91,13 @@ impl Stations {
     /// Whether a station is here with a loudspeaker that does not work.
     pub(super) fn is_faulty(&self, name: &str) -> bool {
         self.roster.get(name).is_some_and(|station| station.fault.is_some())
+    }
+
+    /// Whether a clip is one that the station's loudspeaker can play.
+    pub(super) fn can_play(&self, id: ClipId, name: &str) -> bool {
+        let least = self.roster.get(name).map_or(Some(Priority::Low), Station::least_urgent);
+        let priority = self.announcements.get(&id).map(|it| it.delivery.priority);
+        priority.zip(least).is_some_and(|(priority, least)| priority >= least)
     }
 
     fn clips_where(&self, test: impl Fn(&Progress) -> bool, name: &str) -> Vec<ClipId> {

@@ -124,7 +124,7 @@ impl Stations {
         let meant = self.roster.iter().filter(|(_, station)| offer.is_for(&station.zones));
         let listeners: BTreeMap<_, _> = meant
             .map(|(name, station)| {
-                (name.clone(), Listener { trouble: station.trouble(), ..Listener::default() })
+                (name.clone(), Listener { trouble: station.trouble_for(priority), ..Listener::default() })
             })
             .collect();
         let names: Vec<String> = listeners.keys().cloned().collect();

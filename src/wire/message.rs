@@ -244,6 +244,10 @@ pub(super) fn check_length(field: &'static str, length: usize, legal: &[usize]) 
     if legal.contains(&length) { Ok(()) } else { Err(WireError::Field(field)) }
 }
 
+/// What ends the reason of a fault that an emergency page undoes: the loudspeaker is only muted, and its station may
+/// unmute it. Such a page is sent all the same.
+pub const UNMUTED_BY_EMERGENCIES: &str = "; an emergency page unmutes it";
+
 /// Shortens a reason to what a message may carry.
 pub fn reason(words: impl std::fmt::Display) -> String {
     let mut words = words.to_string();

@@ -4,6 +4,7 @@ use super::super::*;
 use super::office::{KEEP, LENGTH, Office, clip};
 use crate::event::Outcome;
 use crate::priority::Priority;
+use crate::wire::UNMUTED_BY_EMERGENCIES;
 
 fn queued(office: &Office, name: &str) -> Vec<bool> {
     let mine = |event: &Event| match event {
@@ -192,4 +193,38 @@ fn who_is_cut_off_sounds_on_though_another_breaks_off() {
     office.verifies("c", last);
     office.pass(LENGTH / 2);
     assert!(office.told("c", last).unwrap().1 >= at + LENGTH, "not across what a plays still");
+}
+
+#[test]
+fn only_an_emergency_goes_to_a_station_that_is_muted_and_may_be_unmuted() {
+    let muted = || FromStation::Health { fault: Some(format!("it is muted{UNMUTED_BY_EMERGENCIES}")) };
+    let mut office = Office::with(&["a"]);
+    office.says("a", muted());
+    let page = office.announce(1);
+    assert_eq!(office.verdict(page).0, 0);
+    let emergency = office.announce_as(2, &[], Priority::Emergency);
+    assert_eq!((office.all_deliveries(page), office.all_deliveries(emergency)), (0, 1));
+    office.verifies("a", emergency);
+    office.says("a", FromStation::Health { fault: None });
+    office.pass(LENGTH);
+    office.plays("a", emergency);
+    assert_eq!(office.verdict(emergency), (1, 1, vec![]));
+    // What waited is played too, now that it can be.
+    assert_eq!(office.all_deliveries(page), 1);
+    // A mute in its middle breaks an emergency off; it comes again once that is undone.
+    office.leave("a");
+    office.join("a").unwrap();
+    let emergency = office.announce_as(3, &[], Priority::Emergency);
+    office.verifies("a", emergency);
+    office.says("a", muted());
+    office.says("a", FromStation::Failed { clip: emergency, reason: "it is muted".into() });
+    office.leave("a");
+    office.join("a").unwrap();
+    office.says("a", FromStation::Health { fault: None });
+    assert_eq!(office.all_deliveries(emergency), 2);
+    // Any other fault keeps it away.
+    let mut office = Office::with(&["a"]);
+    office.says("a", FromStation::Health { fault: Some("it is muted".into()) });
+    let emergency = office.announce_as(1, &[], Priority::Emergency);
+    assert_eq!((office.verdict(emergency).0, office.all_deliveries(emergency)), (0, 0));
 }
