@@ -238,6 +238,11 @@ pub struct Speaker {
     #[arg(long, value_name = "DB", default_value = "0", allow_negative_numbers = true)]
     pub volume: Volume,
 
+    /// Let an emergency unmute the loudspeaker in the sound server or mixer, and turn it up if it is below −40 dB there; it
+    /// stays so
+    #[arg(long)]
+    pub emergency_unmutes: bool,
+
     /// Print what happens as JSON, one object a line, for scripts
     #[arg(long, value_name = "FORMAT")]
     pub events: Option<EventFormat>,

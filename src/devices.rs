@@ -3,18 +3,24 @@
 //! PulseAudio (or PipeWire in its place) is preferred where a server answers, ALSA otherwise.
 
 use std::fmt;
-use std::time::Duration;
 
 use cpal::traits::{DeviceTrait, HostTrait};
 use cpal::{HostId, SampleFormat};
 
+mod error;
 pub(crate) mod format;
 mod health;
 pub(crate) mod keeper;
 pub(crate) mod line;
+mod mixer;
+mod route;
+mod server;
 pub(crate) mod stamps;
+mod standing;
 
+pub use error::{DevicesError, Onlooker};
 pub use health::HealthWatch;
+pub use route::Obstacle;
 
 /// Which way the sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,68 +55,8 @@ pub struct Device {
     pub host: String,
 }
 
-/// What can go wrong with a sound device.
-#[derive(Debug, thiserror::Error)]
-pub enum DevicesError {
-    /// No sound system answers, or none that has a device.
-    #[error(
-        "there is no {direction} device: plug one in or start the sound server, see `bullhorn devices`, \
-         or use a file: {}", file_hint(*direction)
-    )]
-    None {
-        /// What was wanted.
-        direction: Direction,
-        /// What the sound system said.
-        #[source]
-        source: Option<cpal::Error>,
-    },
-    /// No device has that name.
-    #[error("there is no {direction} device {wanted:?}: {}; `bullhorn devices` lists all", near_hint(near))]
-    Unknown {
-        /// What was wanted.
-        direction: Direction,
-        /// The name.
-        wanted: String,
-        /// Ids that look like it.
-        near: Vec<String>,
-    },
-    /// The device has no format that can be used.
-    #[error("{device} offers no sample format that bullhorn can use: choose another, see `bullhorn devices`")]
-    Format {
-        /// The device's name.
-        device: String,
-    },
-    /// The device did not open, or stopped.
-    #[error("{device} does not work: check that it is connected and not in use by another program")]
-    Failed {
-        /// The device's name.
-        device: String,
-        /// What the sound system said.
-        #[source]
-        source: cpal::Error,
-    },
-    /// The device did not answer, or stopped calling back.
-    #[error("{device} does not answer, waited {} s: check the sound server and the device", waited.as_secs_f32())]
-    Silent {
-        /// The device's name.
-        device: String,
-        /// For so long.
-        waited: Duration,
-    },
-}
-
-fn file_hint(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Input => "`--input file:PATH`",
-        Direction::Output => "`--output file:DIR`",
-    }
-}
-
-fn near_hint(near: &[String]) -> String {
-    if near.is_empty() { "none is like it".into() } else { format!("did you mean {}?", near.join(" or ")) }
-}
-
-/// Every device of every sound system that answers; opens none of them.
+/// Every device of every sound system that answers; opens none of them, save ALSA's default for a moment where there is no
+/// other.
 pub fn list() -> Vec<Device> {
     silence_alsa();
     let mut hosts = Hosts::default();
@@ -119,7 +65,9 @@ pub fn list() -> Vec<Device> {
         let mut default_id = None;
         for id in HOSTS {
             let Some(host) = hosts.host(id) else { continue };
-            default_id = default_id.or_else(|| default(host, direction).map(|found| found.id));
+            default_id = default_id.or_else(|| {
+                default(host, direction).filter(|it| vet(it, direction, false).is_ok()).map(|it| it.id)
+            });
             let found = candidates(host, direction).into_iter().filter(|found| !found.is_plugin());
             devices.extend(found.map(|found| Device {
                 is_default: default_id.as_ref() == Some(&found.id),
@@ -159,8 +107,12 @@ const ALSA_PLUGINS: [&str; 10] =
 
 impl Found {
     fn is_plugin(&self) -> bool {
-        self.host == HostId::Alsa
-            && self.id.split_once(':').is_some_and(|(_, bare)| ALSA_PLUGINS.contains(&bare))
+        self.host == HostId::Alsa && ALSA_PLUGINS.contains(&self.bare())
+    }
+
+    /// The id without its host.
+    fn bare(&self) -> &str {
+        self.id.split_once(':').map_or(self.id.as_str(), |(_, bare)| bare)
     }
 }
 
@@ -180,31 +132,79 @@ impl Hosts {
         host.as_ref()
     }
 
-    /// The device of that id (with or without its host) or name, or the default one.
+    /// The device of that id (with or without its host) or name, or the default one. The default of a sound server that
+    /// answers is the default, also where it is nothing that anybody hears: ALSA's would lead back to it.
     ///
     /// # Errors
-    /// [`DevicesError::None`] and [`DevicesError::Unknown`].
+    /// [`DevicesError::None`], [`DevicesError::Unknown`], [`DevicesError::NoServer`] and [`DevicesError::Hollow`].
     pub(crate) fn find(&mut self, direction: Direction, wanted: Option<&str>) -> Result<Found, DevicesError> {
-        let Some(wanted) = wanted else {
-            let mut defaults = HOSTS.iter().filter_map(|&id| default(self.host(id)?, direction));
-            return defaults.next().ok_or(DevicesError::None { direction, source: None });
+        let found = match wanted {
+            Some(wanted) => self.named(direction, wanted)?,
+            None => {
+                let mut defaults = HOSTS.iter().filter_map(|&id| default(self.host(id)?, direction));
+                defaults.next().ok_or(DevicesError::None { direction, source: None })?
+            }
         };
+        vet(&found, direction, wanted.is_some())?;
+        Ok(found)
+    }
+
+    fn named(&mut self, direction: Direction, wanted: &str) -> Result<Found, DevicesError> {
         let tests: [&dyn Fn(&Found) -> bool; 4] = [
             &|found| found.id == wanted,
-            &|found| found.id.split_once(':').is_some_and(|(_, bare)| bare == wanted),
+            &|found| found.bare() == wanted,
             &|found| found.name == wanted,
             &|found| found.name.eq_ignore_ascii_case(wanted),
         ];
         let mut known = Vec::new();
         for id in HOSTS {
-            let mut all = self.host(id).map(|host| candidates(host, direction)).unwrap_or_default();
+            let host = self.host(id);
+            if host.is_none() && id == HostId::PulseAudio && wanted.starts_with("pulseaudio:") {
+                return Err(DevicesError::NoServer { wanted: wanted.into() });
+            }
+            let mut all = host.map(|host| candidates(host, direction)).unwrap_or_default();
             if let Some(place) = tests.iter().find_map(|test| all.iter().position(test)) {
                 return Ok(all.swap_remove(place));
             }
-            known.extend(all.into_iter().map(|found| (found.id, found.name)));
+            let likely = all.into_iter().filter(|found| !found.is_plugin());
+            known.extend(likely.map(|found| (found.id, found.name)));
         }
-        Err(DevicesError::Unknown { direction, wanted: wanted.into(), near: near(wanted, &known) })
+        let near = near(wanted, &known);
+        // It may well be one of a server that is yet to start.
+        if self.pulse.is_none() && near.is_empty() && !wanted.starts_with("alsa:") {
+            return Err(DevicesError::NoServer { wanted: wanted.into() });
+        }
+        Err(DevicesError::Unknown { direction, wanted: wanted.into(), near })
     }
+}
+
+/// Whether sound gets to somebody by a device, or from somebody.
+fn vet(found: &Found, direction: Direction, is_named: bool) -> Result<(), DevicesError> {
+    if found.host == HostId::PulseAudio {
+        let way = server::snapshot(direction).and_then(|snapshot| snapshot.way_to(found.bare()));
+        return way.map_or(Ok(()), |way| standing::vet(&way, &found.name, direction, is_named));
+    }
+    match !is_named && is_null_pcm(found.bare(), direction) {
+        true => {
+            Err(DevicesError::Hollow { direction, device: found.name.clone(), kind: "ALSA's null device" })
+        }
+        false => Ok(()),
+    }
+}
+
+/// Whether an ALSA device is, or ends at, one that drops all sound.
+fn is_null_pcm(name: &str, direction: Direction) -> bool {
+    let direction = match direction {
+        Direction::Input => alsa::Direction::Capture,
+        Direction::Output => alsa::Direction::Playback,
+    };
+    let dump = || {
+        let pcm = alsa::PCM::new(name, direction, true)?;
+        let mut text = alsa::Output::buffer_open()?;
+        pcm.dump(&mut text)?;
+        Ok::<_, alsa::Error>(text.to_string())
+    };
+    dump().is_ok_and(|text| text.contains("Null PCM"))
 }
 
 fn default(host: &cpal::Host, direction: Direction) -> Option<Found> {
@@ -308,20 +308,5 @@ mod tests {
         assert_eq!(edits("", "abc"), 3);
         assert_eq!(edits("abc", ""), 3);
         assert_eq!(edits("same", "same"), 0);
-    }
-
-    #[test]
-    fn errors_say_what_to_do() {
-        let unknown = DevicesError::Unknown {
-            direction: Direction::Output,
-            wanted: "halA".into(),
-            near: vec!["pulseaudio:hallA".into()],
-        };
-        assert_eq!(
-            unknown.to_string(),
-            "there is no output device \"halA\": did you mean pulseaudio:hallA?; `bullhorn devices` lists all"
-        );
-        let none = DevicesError::None { direction: Direction::Input, source: None };
-        assert!(none.to_string().contains("--input file:PATH"), "{none}");
     }
 }

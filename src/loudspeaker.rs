@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clip::{Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
+use crate::priority::Priority;
 use crate::sample::ResampleError;
 use live::{Anchor, Feed};
 
@@ -117,10 +118,36 @@ impl Loudspeaker {
     /// An unknown, missing or broken device; a folder that cannot be written.
     pub fn open(output: &Output) -> Result<Self, LoudspeakerError> {
         Ok(Self(match output {
-            Output::Default => Kind::Device(device::DeviceLoudspeaker::open(None)?),
-            Output::Device(wanted) => Kind::Device(device::DeviceLoudspeaker::open(Some(wanted.clone()))?),
+            Output::Default => Kind::Device(device::DeviceLoudspeaker::open(None, false)?),
+            Output::Device(wanted) => {
+                Kind::Device(device::DeviceLoudspeaker::open(Some(wanted.clone()), false)?)
+            }
             Output::File(folder) => return Self::open_folder(folder, HealthWatch::sound()),
         }))
+    }
+
+    /// Opens the same for a station: a device that does not open is waited for if `waits` says so, as for one that was
+    /// lost; its health says why it is not there. With `unmutes` it is one that [`Self::let_through`] unmutes.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_for_station(
+        output: &Output,
+        unmutes: bool,
+        waits: impl FnOnce(&DevicesError) -> bool,
+    ) -> Result<Self, LoudspeakerError> {
+        let wanted = match output {
+            Output::Default => None,
+            Output::Device(wanted) => Some(wanted.clone()),
+            Output::File(_) => return Self::open(output),
+        };
+        let device = match device::DeviceLoudspeaker::open(wanted.clone(), unmutes) {
+            Err(LoudspeakerError::Device(error)) if waits(&error) => {
+                device::DeviceLoudspeaker::await_device(wanted, unmutes, error)
+            }
+            opened => opened,
+        };
+        Ok(Self(Kind::Device(device?)))
     }
 
     /// Opens a folder that works, as a device does, only while `health` says so.
@@ -129,25 +156,6 @@ impl Loudspeaker {
     /// A folder that cannot be written.
     pub fn open_folder(folder: &Path, health: HealthWatch) -> Result<Self, LoudspeakerError> {
         Ok(Self(Kind::Folder(file::FolderLoudspeaker::open(folder, health)?)))
-    }
-
-    /// Waits for a device that [`Self::open`] did not open for the reason given, as for one that was lost: it is
-    /// used as soon as it works. What was wrong otherwise is given back.
-    ///
-    /// # Errors
-    /// The reason given, for a folder, or when there is no thread to wait with.
-    pub fn await_device(output: &Output, reason: LoudspeakerError) -> Result<Self, LoudspeakerError> {
-        let wanted = match output {
-            Output::Default => None,
-            Output::Device(wanted) => Some(wanted.clone()),
-            Output::File(_) => return Err(reason),
-        };
-        match reason {
-            LoudspeakerError::Device(error) => {
-                Ok(Self(Kind::Device(device::DeviceLoudspeaker::await_device(wanted, error)?)))
-            }
-            other => Err(other),
-        }
     }
 
     /// Whether it works, from now on.
@@ -163,6 +171,15 @@ impl Loudspeaker {
         match &self.0 {
             Kind::Device(device) => device.name(),
             Kind::Folder(folder) => folder.name(),
+        }
+    }
+
+    /// Before and after a page of that priority: an emergency unmutes the device where it may, so that it is heard, or is
+    /// when it comes again.
+    pub fn let_through(&self, priority: Priority) {
+        match &self.0 {
+            Kind::Device(device) if priority == Priority::Emergency => device.unmute(),
+            Kind::Device(_) | Kind::Folder(_) => (),
         }
     }
 

@@ -13,13 +13,13 @@ use bullhorn::archive::{self, Archive, Verified};
 use bullhorn::cli::{self, Cli, Role, StationsAction, VolumeOrOwn};
 use bullhorn::console::{self, Mode, Sounds};
 use bullhorn::demo::Demo;
-use bullhorn::devices;
+use bullhorn::devices::{self, Onlooker};
 use bullhorn::event::{Command, Event, Events};
 use bullhorn::invite::{self, Invite, InviteBook, InviteError};
 use bullhorn::keys::{AnnouncerKeys, KnownStations, StateFolder};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::membership::Membership;
-use bullhorn::microphone::{Input, Microphone};
+use bullhorn::microphone::{Input, Microphone, MicrophoneError};
 use bullhorn::prepare::PrepareError;
 use bullhorn::report;
 use bullhorn::site::{self, Site};
@@ -254,7 +254,8 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     };
     // All of them have the station's own folder.
     let membership = memberships.first().and_then(Option::as_ref);
-    let loudspeaker = open_loudspeaker(&options.output.unwrap_or_default(), membership)?;
+    let loudspeaker =
+        open_loudspeaker(&options.output.unwrap_or_default(), options.emergency_unmutes, membership)?;
     let talks = match options.talkback.talkback {
         true => {
             let input = options.talkback.input.clone().unwrap_or_default();
@@ -300,53 +301,52 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     ended
 }
 
-/// Opens the microphone. One that has worked here before and is missing is waited for, and shown as faulty: a sound
-/// server that starts late, or a plug that was pulled, keeps no announcer from its stations. One that never worked
-/// here is an error, as whoever set it up is there to be told; so is any to a script that announces once.
+/// Opens the microphone. One that is missing is waited for, and shown as faulty, unless somebody at the terminal may have
+/// mistyped it, or a script that announces once must know.
 fn open_microphone(input: &Input, folder: Option<&StateFolder>, once: bool) -> Result<Microphone, Failure> {
     if let Input::File(_) = input {
         return Ok(Microphone::open(input)?);
     }
     let name = input.to_string();
-    match (Microphone::open(input), folder) {
-        (Ok(microphone), Some(folder)) => {
-            if let Err(error) = folder.note(WORKING_INPUT, &name) {
+    let has_worked = folder.is_some_and(|folder| folder.holds(WORKING_INPUT, &name));
+    match Microphone::open(input) {
+        Err(MicrophoneError::Device(error)) if !once && Onlooker::here().waits(&error, has_worked) => {
+            Ok(Microphone::await_device(input, MicrophoneError::Device(error))?)
+        }
+        opened => {
+            let microphone = opened?;
+            if let Some(Err(error)) = folder.map(|folder| folder.note(WORKING_INPUT, &name)) {
                 tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
             }
             Ok(microphone)
         }
-        (Err(error), Some(folder)) if !once && folder.holds(WORKING_INPUT, &name) => {
-            Ok(Microphone::await_device(input, error)?)
-        }
-        (opened, _) => Ok(opened?),
     }
 }
 
 /// Opens the loudspeaker that the announcer hears on. Where it only hears talkback, the system's own is waited for: what
 /// is said meanwhile is kept.
 fn open_monitor(output: Option<&Output>, reviews: bool) -> Result<Loudspeaker, Failure> {
-    match (Loudspeaker::open(output.unwrap_or(&Output::Default)), output) {
-        (Err(error), None) if !reviews => Ok(Loudspeaker::await_device(&Output::Default, error)?),
-        (opened, _) => Ok(opened?),
-    }
+    let waits = |error: &_| !reviews && Onlooker::here().waits(error, output.is_none());
+    Ok(Loudspeaker::open_for_station(output.unwrap_or(&Output::Default), false, waits)?)
 }
 
-/// Opens the loudspeaker. One that is missing is waited for while the station is on duty, and shown as faulty; but
-/// a name that never worked here is taken for a typing mistake.
-fn open_loudspeaker(output: &Output, membership: Option<&Membership>) -> Result<Loudspeaker, Failure> {
+/// Opens the loudspeaker. One that is missing is waited for while the station is on duty, and shown as faulty, unless
+/// somebody at the terminal may have mistyped it.
+fn open_loudspeaker(
+    output: &Output,
+    unmutes: bool,
+    membership: Option<&Membership>,
+) -> Result<Loudspeaker, Failure> {
     let name = output.to_string();
-    match (Loudspeaker::open(output), output) {
-        (Ok(loudspeaker), Output::Device(_)) => {
-            if let Some(Err(error)) = membership.map(|member| member.note_output(&name)) {
-                tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
-            }
-            Ok(loudspeaker)
-        }
-        (Err(error), Output::Device(_)) if !membership.is_some_and(|member| member.has_played_on(&name)) => {
-            Err(error.into())
-        }
-        (opened, _) => Ok(opened.or_else(|error| Loudspeaker::await_device(output, error))?),
+    let is_named = matches!(output, Output::Device(_));
+    let has_worked = !is_named || membership.is_some_and(|member| member.has_played_on(&name));
+    let waits = |error: &_| Onlooker::here().waits(error, has_worked);
+    let loudspeaker = Loudspeaker::open_for_station(output, unmutes, waits)?;
+    let works = is_named && loudspeaker.health().fault().is_none();
+    if let Some(Err(error)) = membership.filter(|_| works).map(|member| member.note_output(&name)) {
+        tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
     }
+    Ok(loudspeaker)
 }
 
 /// Listens with as long a queue as the system allows: after a power cut all stations dial at once.

@@ -289,6 +289,7 @@ enum Told {
 
 /// Tells whether the loudspeaker works, also while there is no announcer to tell.
 async fn tell_health(station: String, mut health: HealthWatch, events: Events) -> Infallible {
+    let mut warnings = health.clone();
     let mut was_faulty = false;
     loop {
         match health.fault() {
@@ -297,7 +298,12 @@ async fn tell_health(station: String, mut health: HealthWatch, events: Events) -
             None => (),
         }
         was_faulty = health.fault().is_some();
-        health.changed().await;
+        loop {
+            tokio::select! {
+                () = health.changed() => break,
+                message = warnings.warned() => events.tell(Event::Warning { message }),
+            }
+        }
     }
 }
 

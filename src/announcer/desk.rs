@@ -59,6 +59,7 @@ pub(super) struct Desk {
     /// Not here while something is recorded.
     tools: Option<Tools>,
     microphone_health: HealthWatch,
+    microphone_warnings: HealthWatch,
     recording: Option<Recording>,
     /// Tells while something is recorded.
     is_recording: watch::Sender<bool>,
@@ -133,6 +134,7 @@ impl Desk {
             orders: BTreeMap::new(),
             strangers: HashSet::new(),
             input,
+            microphone_warnings: microphone_health.clone(),
             microphone_health,
             recording: None,
             is_recording,
@@ -202,6 +204,7 @@ impl Desk {
                     self.tell_zones();
                 }
                 () = self.microphone_health.changed() => self.tell_microphone(),
+                message = self.microphone_warnings.warned() => self.events.tell(Event::Warning { message }),
                 finished = finished(&mut self.recording) => self.recorded(finished),
                 news = news(&mut self.speaking) => self.follow_live(news),
                 command = commands.recv(), if listens => match command {

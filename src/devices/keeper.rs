@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 use cpal::ErrorKind;
 use cpal::traits::StreamTrait;
+use pulseaudio::StreamId;
 use tokio::sync::watch;
 
 use super::format::{Format, formats};
+use super::health::HealthSigns;
+use super::standing::{Finding, Standing};
 use super::{DevicesError, Direction, Found, HealthWatch, Hosts, silence_alsa};
+use crate::wire::UNMUTED_BY_EMERGENCIES;
 
 /// A device must have opened by then.
 const OPEN_PATIENCE: Duration = Duration::from_secs(8);
@@ -35,13 +39,26 @@ pub(crate) struct Health {
     calls: AtomicU64,
     xruns: AtomicU32,
     failure: OnceLock<cpal::Error>,
+    /// The stream as a sound server knows it, see [`StreamId::to_bits`]; 0 for none.
+    stream: AtomicU64,
     keeper: Thread,
 }
 
 impl Health {
-    /// Counts a data callback, and says how many were before it.
+    /// Counts a data callback, and says how many were before it. The keeper looks after the first.
     pub(crate) fn called(&self) -> u64 {
-        self.calls.fetch_add(1, Ordering::Relaxed)
+        let before = self.calls.fetch_add(1, Ordering::Relaxed);
+        if before == 0
+            && let Some(stream) = StreamId::current()
+        {
+            self.stream.store(stream.to_bits(), Ordering::Release);
+            self.keeper.unpark();
+        }
+        before
+    }
+
+    fn stream(&self) -> Option<StreamId> {
+        StreamId::from_bits(self.stream.load(Ordering::Acquire))
     }
 
     /// Times the device ran dry, or over.
@@ -78,6 +95,11 @@ pub(crate) trait Open: Send + 'static {
     /// How much sound each callback should take or bring.
     const PERIOD: Duration;
 
+    /// Whether [`Keeper::open_up`] is to be reckoned with.
+    fn may_open_up(&self) -> bool {
+        false
+    }
+
     /// Builds the stream, and others that must run with it.
     fn open(
         &self,
@@ -90,11 +112,35 @@ pub(crate) trait Open: Send + 'static {
 /// A stream is open, or was lost.
 type State<L> = Result<Arc<L>, Arc<DevicesError>>;
 
+/// How it stands now, and what happened before: what was lost only for a moment was lost all the same.
+#[derive(Debug)]
+struct Condition<L> {
+    state: State<L>,
+    /// How often it was lost, and why the last time.
+    losses: u64,
+    loss: Option<Arc<DevicesError>>,
+}
+
+impl<L> Condition<L> {
+    fn new(state: State<L>) -> Self {
+        Self { state, losses: 0, loss: None }
+    }
+
+    fn lose(&mut self, error: DevicesError) {
+        let error = Arc::new(error);
+        self.losses += 1;
+        self.loss = Some(error.clone());
+        self.state = Err(error);
+    }
+}
+
 /// A device that is kept open until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Keeper<L> {
     name: String,
-    state: watch::Receiver<State<L>>,
+    state: watch::Receiver<Condition<L>>,
+    /// The losses that [`Self::link`] knew of.
+    losses: u64,
     health: HealthWatch,
     orders: Arc<Orders>,
     thread: Thread,
@@ -104,6 +150,7 @@ pub(crate) struct Keeper<L> {
 struct Orders {
     stop: AtomicBool,
     hurry: AtomicBool,
+    open_up: AtomicBool,
 }
 
 impl<L: Send + Sync + 'static> Keeper<L> {
@@ -126,7 +173,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
             .map_err(|error| failed(error.to_string()))?;
         let thread = thread.thread().clone();
         match opened.recv_timeout(OPEN_PATIENCE) {
-            Ok(Ok((name, state, health))) => Ok(Self { name, state, health, orders, thread }),
+            Ok(Ok((name, state, health))) => Ok(Self { name, state, losses: 0, health, orders, thread }),
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 orders.stop.store(true, Ordering::Release);
@@ -147,18 +194,19 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         let name = wanted.clone().unwrap_or_else(|| format!("the default {} device", O::DIRECTION));
         let orders = Arc::new(Orders::default());
         let mut work = Work { opener, wanted, hosts: Hosts::default(), orders: orders.clone() };
-        let (trouble, health) = HealthWatch::channel(Some(crate::error_chain(&error)));
-        let (state, watcher) = watch::channel(Err(error.clone()));
+        let (health, watch) = HealthWatch::signs(Some(crate::error_chain(&error)));
+        let (state, watcher) = watch::channel(Condition::new(Err(error.clone())));
         let called = name.clone();
         let run = move || {
             silence_alsa();
-            if let Some(opened) = work.reopen(&called, &state) {
-                work.keep(opened, &called, &state, &trouble);
+            let signs = Signs { state, health };
+            if let Some(opened) = work.reopen(&called, &signs) {
+                work.keep(opened, &called, &signs);
             }
         };
         let thread = thread::Builder::new().name("sound-keeper".into()).spawn(run).map_err(|_| error)?;
         let thread = thread.thread().clone();
-        Ok(Self { name, state: watcher, health, orders, thread })
+        Ok(Self { name, state: watcher, losses: 0, health: watch, orders, thread })
     }
 
     /// Whether the device works.
@@ -173,7 +221,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
 
     /// The open stream, if it is open now.
     pub(crate) fn current(&self) -> Option<Arc<L>> {
-        self.state.borrow().as_ref().ok().cloned()
+        self.state.borrow().state.as_ref().ok().cloned()
     }
 
     /// The open stream; a lost one is opened again at once, and waited for a moment.
@@ -181,21 +229,30 @@ impl<L: Send + Sync + 'static> Keeper<L> {
     /// # Errors
     /// Why it was lost, or does not come back.
     pub(crate) async fn link(&mut self) -> Result<Arc<L>, Arc<DevicesError>> {
-        if let Some(link) = self.current() {
-            return Ok(link);
+        if self.current().is_none() {
+            self.orders.hurry.store(true, Ordering::Release);
+            self.thread.unpark();
+            let opened = self.state.wait_for(|condition| condition.state.is_ok());
+            // On time-out and after the thread's end alike, the state says what is wrong.
+            let _ = tokio::time::timeout(RETURN_PATIENCE, opened).await;
         }
-        self.orders.hurry.store(true, Ordering::Release);
-        self.thread.unpark();
-        let opened = self.state.wait_for(|state| state.is_ok());
-        // On time-out and after the thread's end alike, the state says what is wrong.
-        let _ = tokio::time::timeout(RETURN_PATIENCE, opened).await;
-        self.state.borrow().clone()
+        let condition = self.state.borrow();
+        self.losses = condition.losses;
+        condition.state.clone()
     }
 
-    /// Returns when the open stream is lost, and says why.
+    /// Has whatever mutes the device let it be heard, if something does. [`Self::link`] waits for that.
+    pub(crate) fn open_up(&self) {
+        self.orders.open_up.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    /// Returns when the stream that [`Self::link`] gave is lost or muted, if only for a moment, and says why.
     pub(crate) async fn lost(&mut self) -> Arc<DevicesError> {
-        match self.state.wait_for(|state| state.is_err()).await.map(|state| state.clone()) {
-            Ok(Err(error)) => error,
+        let known = self.losses;
+        let lost = self.state.wait_for(|it| it.state.is_err() || it.losses != known).await;
+        match lost.map(|condition| (condition.state.clone(), condition.loss.clone())) {
+            Ok((Err(error), _) | (Ok(_), Some(error))) => error,
             // The keeper's thread is gone: it cannot be before this is dropped, save by a panic in it.
             _ => Arc::new(DevicesError::Silent { device: self.name.clone(), waited: Duration::ZERO }),
         }
@@ -216,14 +273,50 @@ struct Work<O> {
     orders: Arc<Orders>,
 }
 
-type First<L> = Result<(String, watch::Receiver<State<L>>, HealthWatch), DevicesError>;
-/// An open stream, and its health.
-type Opened = (Streams, Arc<Health>);
+type First<L> = Result<(String, watch::Receiver<Condition<L>>, HealthWatch), DevicesError>;
+
+/// An open stream, and what belongs to it.
+struct Opened<L> {
+    streams: Streams,
+    link: Arc<L>,
+    health: Arc<Health>,
+    standing: Standing,
+}
+
+/// What tells the device's user how it stands.
+struct Signs<L> {
+    state: watch::Sender<Condition<L>>,
+    health: HealthSigns,
+}
+
+impl<L> Signs<L> {
+    fn is_faulty(&self, error: DevicesError, reason: String) {
+        self.health.fault.send_replace(Some(reason));
+        self.state.send_modify(|condition| condition.lose(error));
+    }
+
+    /// The stream is open and runs; what is odd about it is said once.
+    fn is_healthy(&self, link: &Arc<L>, warning: &Option<String>) {
+        self.state.send_if_modified(|condition| {
+            let was_faulty = condition.state.is_err();
+            if was_faulty {
+                condition.state = Ok(link.clone());
+            }
+            was_faulty
+        });
+        self.health.fault.send_if_modified(|fault| fault.take().is_some());
+        self.health.warning.send_if_modified(|told| {
+            let is_new = told.is_none() && warning.is_some();
+            told.clone_from(warning);
+            is_new
+        });
+    }
+}
 
 impl<O: Open> Work<O> {
     fn run(mut self, first: &mpsc::SyncSender<First<O::Link>>) {
         silence_alsa();
-        let (streams, link, health, name) = match self.open() {
+        let (opened, name) = match self.open() {
             Ok(opened) => opened,
             Err(error) => {
                 // Nobody waits any more if this fails.
@@ -231,30 +324,24 @@ impl<O: Open> Work<O> {
                 return;
             }
         };
-        let (state, watcher) = watch::channel(Ok(Arc::new(link)));
-        let (trouble, watch) = HealthWatch::channel(None);
+        let (state, watcher) = watch::channel(Condition::new(Ok(opened.link.clone())));
+        let (health, watch) = HealthWatch::signs(None);
         if first.send(Ok((name.clone(), watcher, watch))).is_err() {
-            return dispose(streams);
+            return dispose(opened.streams);
         }
-        self.keep((streams, health), &name, &state, &trouble);
+        self.keep(opened, &name, &Signs { state, health });
     }
 
     /// Watches over an open stream, and opens it again whenever it is lost, until all is to stop.
-    fn keep(
-        &mut self,
-        mut opened: Opened,
-        name: &str,
-        state: &watch::Sender<State<O::Link>>,
-        trouble: &watch::Sender<Option<String>>,
-    ) {
+    fn keep(&mut self, mut opened: Opened<O::Link>, name: &str, signs: &Signs<O::Link>) {
         loop {
-            let (streams, health) = opened;
-            let Some(error) = self.watch(&health, name, trouble) else { return dispose(streams) };
+            let lost = self.watch(&mut opened, signs);
+            let Some(error) = lost else { return dispose(opened.streams) };
             tracing::warn!(device = name, %error, "the sound device is lost; opening it again");
-            trouble.send_replace(Some(crate::error_chain(&error)));
-            state.send_modify(|state| *state = Err(Arc::new(error)));
-            dispose(streams);
-            match self.reopen(name, state) {
+            let reason = crate::error_chain(&error);
+            signs.is_faulty(error, reason);
+            dispose(opened.streams);
+            match self.reopen(name, signs) {
                 Some(again) => opened = again,
                 None => return,
             }
@@ -262,7 +349,7 @@ impl<O: Open> Work<O> {
     }
 
     /// Opens the device as soon as it can be; `None` when all is to stop.
-    fn reopen(&mut self, name: &str, state: &watch::Sender<State<O::Link>>) -> Option<Opened> {
+    fn reopen(&mut self, name: &str, signs: &Signs<O::Link>) -> Option<Opened<O::Link>> {
         let mut wait = BACKOFF.0;
         loop {
             self.pause(wait);
@@ -270,14 +357,14 @@ impl<O: Open> Work<O> {
                 return None;
             }
             match self.open() {
-                Ok((streams, link, health, _)) => {
+                Ok((opened, _)) => {
                     tracing::info!(device = name, "the sound device is back");
-                    state.send_modify(|state| *state = Ok(Arc::new(link)));
-                    return Some((streams, health));
+                    signs.state.send_modify(|it| it.state = Ok(opened.link.clone()));
+                    return Some(opened);
                 }
                 Err(error) => {
                     tracing::debug!(device = name, %error, "the sound device is still lost");
-                    state.send_modify(|state| *state = Err(Arc::new(error)));
+                    signs.state.send_modify(|it| it.state = Err(Arc::new(error)));
                 }
             }
             wait = (wait * 2).min(BACKOFF.1);
@@ -288,8 +375,8 @@ impl<O: Open> Work<O> {
         self.orders.stop.load(Ordering::Acquire)
     }
 
-    #[allow(clippy::type_complexity)]
-    fn open(&mut self) -> Result<(Streams, O::Link, Arc<Health>, String), DevicesError> {
+    /// The open stream, and the device's name.
+    fn open(&mut self) -> Result<(Opened<O::Link>, String), DevicesError> {
         let found = self.hosts.find(O::DIRECTION, self.wanted.as_deref())?;
         let mut refusal = DevicesError::Format { device: found.name.clone() };
         for format in formats(&found, O::DIRECTION, O::PERIOD).map_err(|error| self.explain(&found, error))? {
@@ -297,6 +384,7 @@ impl<O: Open> Work<O> {
                 calls: AtomicU64::new(0),
                 xruns: AtomicU32::new(0),
                 failure: OnceLock::new(),
+                stream: AtomicU64::new(0),
                 keeper: thread::current(),
             });
             let started = self.opener.open(&found, format, health.clone()).and_then(|(streams, link)| {
@@ -304,7 +392,10 @@ impl<O: Open> Work<O> {
                 Ok((streams, link))
             });
             match started {
-                Ok((streams, link)) => return Ok((streams, link, health, found.name)),
+                Ok((streams, link)) => {
+                    let standing = Standing::new(&found, O::DIRECTION, self.wanted.is_some());
+                    return Ok((Opened { streams, link: Arc::new(link), health, standing }, found.name));
+                }
                 Err(source) => refusal = DevicesError::Failed { device: found.name.clone(), source },
             }
         }
@@ -323,33 +414,66 @@ impl<O: Open> Work<O> {
         }
     }
 
-    /// Returns when the stream is dead, with the reason, or when all is to stop.
-    fn watch(
-        &self,
-        health: &Health,
-        name: &str,
-        trouble: &watch::Sender<Option<String>>,
-    ) -> Option<DevicesError> {
-        let (mut seen, mut silent) = (0, 0);
+    /// Returns when the stream is dead or astray, with the reason, or when all is to stop.
+    fn watch(&self, opened: &mut Opened<O::Link>, signs: &Signs<O::Link>) -> Option<DevicesError> {
+        let Opened { link, health, standing, .. } = opened;
+        let name = standing.name().to_owned();
+        let (mut seen, mut silent, mut open) = (0, 0, None);
+        let mut opens_up = false;
+        let mut next_check = Instant::now() + CHECK_INTERVAL;
         loop {
-            thread::park_timeout(CHECK_INTERVAL);
             if self.stopped() {
                 return None;
             }
             if let Some(source) = health.failure.get() {
-                return Some(DevicesError::Failed { device: name.into(), source: source.clone() });
+                return Some(match standing.is_gone() {
+                    true => DevicesError::Gone { device: name },
+                    false => DevicesError::Failed { device: name, source: source.clone() },
+                });
+            }
+            if self.orders.open_up.swap(false, Ordering::AcqRel) {
+                opens_up = true;
+                standing.open_up();
             }
             let calls = health.calls.load(Ordering::Relaxed);
-            silent = if calls == seen { silent + 1 } else { 0 };
-            seen = calls;
-            if calls > FIRST_CALLS {
-                // Open is not enough: it runs.
-                trouble.send_if_modified(|fault| fault.take().is_some());
+            match standing.look(health.stream()) {
+                Some(Finding::Astray(error)) => return Some(error),
+                Some(Finding::Shut(error)) => {
+                    open = None;
+                    if opens_up {
+                        standing.open_up();
+                    }
+                    let mut reason = crate::error_chain(&error);
+                    if self.opener.may_open_up() {
+                        reason.push_str(UNMUTED_BY_EMERGENCIES);
+                    }
+                    if signs.health.fault.borrow().as_ref() != Some(&reason) {
+                        tracing::warn!(device = name, %error, "nothing gets through to the sound device");
+                        signs.is_faulty(error, reason);
+                    }
+                }
+                Some(Finding::Open(warning)) => (open, opens_up) = (Some(warning), false),
+                None => (),
             }
-            let limit = if calls <= FIRST_CALLS { SILENT_CHECKS_AT_FIRST } else { SILENT_CHECKS };
-            if silent >= limit {
-                return Some(DevicesError::Silent { device: name.into(), waited: CHECK_INTERVAL * limit });
+            // Open is not enough: it runs.
+            if let Some(warning) = open.as_ref().filter(|_| calls > FIRST_CALLS) {
+                signs.is_healthy(link, warning);
             }
+            let now = Instant::now();
+            if now >= next_check {
+                next_check = now + CHECK_INTERVAL;
+                silent = if calls == seen { silent + 1 } else { 0 };
+                seen = calls;
+                let limit = if calls <= FIRST_CALLS { SILENT_CHECKS_AT_FIRST } else { SILENT_CHECKS };
+                if silent >= limit {
+                    return Some(DevicesError::Silent {
+                        device: name.into(),
+                        waited: CHECK_INTERVAL * limit,
+                    });
+                }
+            }
+            let wait = next_check - now;
+            thread::park_timeout(standing.rest().map_or(wait, |rest| rest.min(wait)));
         }
     }
 

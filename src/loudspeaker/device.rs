@@ -44,6 +44,7 @@ const LOUDEST: f32 = 1.0 - f32::EPSILON / 2.0;
 #[derive(Debug)]
 pub(super) struct DeviceLoudspeaker {
     keeper: Keeper<Link>,
+    unmutes: bool,
 }
 
 /// How to reach the callback of an open stream.
@@ -63,12 +64,19 @@ struct Orders {
     finished: rtrb::Consumer<Job>,
 }
 
-struct Opener;
+struct Opener {
+    /// An emergency unmutes the device.
+    unmutes: bool,
+}
 
 impl Open for Opener {
     type Link = Link;
     const DIRECTION: Direction = Direction::Output;
     const PERIOD: Duration = PERIOD;
+
+    fn may_open_up(&self) -> bool {
+        self.unmutes
+    }
 
     fn open(
         &self,
@@ -179,19 +187,28 @@ impl Drop for Playing {
 }
 
 impl DeviceLoudspeaker {
-    pub(super) fn open(wanted: Option<String>) -> Result<Self, LoudspeakerError> {
-        let keeper =
-            Keeper::open(Opener, wanted).map_err(|error| LoudspeakerError::Device(Arc::new(error)))?;
-        Ok(Self { keeper })
+    pub(super) fn open(wanted: Option<String>, unmutes: bool) -> Result<Self, LoudspeakerError> {
+        let keeper = Keeper::open(Opener { unmutes }, wanted)
+            .map_err(|error| LoudspeakerError::Device(Arc::new(error)))?;
+        Ok(Self { keeper, unmutes })
     }
 
     /// Waits for a device that could not be opened.
     pub(super) fn await_device(
         wanted: Option<String>,
+        unmutes: bool,
         error: Arc<DevicesError>,
     ) -> Result<Self, LoudspeakerError> {
-        let keeper = Keeper::await_device(Opener, wanted, error).map_err(LoudspeakerError::Device)?;
-        Ok(Self { keeper })
+        let keeper =
+            Keeper::await_device(Opener { unmutes }, wanted, error).map_err(LoudspeakerError::Device)?;
+        Ok(Self { keeper, unmutes })
+    }
+
+    /// Unmutes the device, if it may be.
+    pub(super) fn unmute(&self) {
+        if self.unmutes {
+            self.keeper.open_up();
+        }
     }
 
     pub(super) fn health(&self) -> HealthWatch {
@@ -225,10 +242,12 @@ impl DeviceLoudspeaker {
         };
         samples.iter_mut().for_each(|sample| *sample *= gain);
         tokio::select! {
+            // What was lost for a moment was not played, however it ended.
+            biased;
+            error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
             report = play(&link, (Sound::Clip(samples), link.rate_hz), || Anchor { index: 0, at }, on_start) => {
                 Ok(PlayReport { frames: u64::from(clip.format().frames()), ..report? })
             }
-            error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
         }
     }
 
@@ -241,8 +260,9 @@ impl DeviceLoudspeaker {
         let link = self.keeper.link().await.map_err(LoudspeakerError::Device)?;
         let sound = Sound::Live(Box::new(feed));
         tokio::select! {
-            report = play(&link, (sound, rate_hz), || *anchor.borrow(), on_start) => report,
+            biased;
             error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
+            report = play(&link, (sound, rate_hz), || *anchor.borrow(), on_start) => report,
         }
     }
 }

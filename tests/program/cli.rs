@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::support::hallway::{Hallway, Program, STATE, file, start_station, wavs};
+use crate::support::hallway::{BULLHORN, Hallway, Program, STATE, file, start_station, wavs};
 use crate::support::pulse::{PulseRig, deaf_environment};
+use crate::support::terminal::Terminal;
 use crate::support::wav::{Spec, read_i16};
 use serde_json::Value;
 
@@ -132,8 +133,13 @@ fn an_unknown_device_is_answered_with_the_near_ones() {
     let environment = rig.environment();
     run_in(&environment, &[&ANYWHERE[..], &["--once", "--input", "microphon"]].concat())
         .expect_failure(&["microphon", "microphone"]);
-    run_in(&environment, &["speaker", "127.0.0.1:9", "--output", "hall-9"])
-        .expect_failure(&["hall-9", "hall-1", "hall-2"]);
+    // A station's only where somebody may have mistyped it: a service waits.
+    let terminal = Terminal::open(160, 20, &environment);
+    terminal.type_line(&format!("{BULLHORN} speaker 127.0.0.1:9 --output hall-9; echo ended $?"));
+    let screen = terminal.wait_until("the end", |screen| screen.contains("ended 1"));
+    for word in ["device \"hall-9\"", "pulseaudio:hall-1", "pulseaudio:hall-2"] {
+        assert!(screen.contains(word), "{screen}");
+    }
 }
 
 #[test]

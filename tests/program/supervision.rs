@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use crate::support::hallway::{BULLHORN, Environment, Program, STATE, file, start_station};
+use crate::support::hallway::{Environment, Program, STATE, file, start_station};
 use crate::support::pulse::{PulseRig, deaf_environment};
 use crate::support::wav::Spec;
 
@@ -43,20 +43,17 @@ fn a_station_without_a_sound_device_joins_and_is_shown_faulty() {
 }
 
 #[test]
-fn a_loudspeaker_name_that_never_worked_is_an_error() {
+fn a_service_waits_for_a_loudspeaker_that_never_worked() {
     let home = tempfile::tempdir().unwrap();
     let mut environment = deaf_environment(home.path());
     environment.push((STATE.into(), home.path().join("state").display().to_string()));
-    let (_announcer, address) =
+    let (mut announcer, address) =
         announcer(&environment, Some(file(&Spec::mono(16, 8_000).write(home.path(), 8))));
-    let ended = std::process::Command::new(BULLHORN)
-        .args(["speaker", &address, "--name", "hall-1", "--output", "hal-1"])
-        .envs(environment)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("hal-1"), "{said}");
+    let started = Instant::now();
+    let _hall = start_station(&address, "hall-1", &"hal-1".into(), &environment);
+    let fault = announcer.wait_for_one("station-faulty", "station", "hall-1");
+    assert!(started.elapsed() < SHOWN, "{:?}", started.elapsed());
+    assert!(fault["reason"].as_str().unwrap().contains("hal-1"), "{fault}");
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod hallway;
 mod live;
 mod outage;
 mod several;
+mod standing;
 mod talkback;

@@ -192,7 +192,7 @@ fn waiting_costs_next_to_nothing_and_unknown_names_are_guessed() {
     assert!(unknown["error"].contains("pulseaudio:hallA"), "{unknown:?}");
     let listed = Part::start(&pulse, "list").hear();
     assert!(listed["outputs"].contains("pulseaudio:hallA") && listed["inputs"].contains("pulseaudio:micsrc"));
-    assert_eq!(listed["default"], "pulseaudio:micsrc pulseaudio:all");
+    assert_eq!(listed["default"], "pulseaudio:micsrc pulseaudio:hallA");
 }
 
 fn main() {

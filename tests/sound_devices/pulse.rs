@@ -14,7 +14,7 @@ load-module module-remap-sink sink_name=hallB master=all channels=1 channel_map=
 load-module module-null-sink sink_name=slow rate=44100 channels=1 format=u8
 load-module module-null-sink sink_name=talker rate=48000 channels=1
 load-module module-remap-source source_name=micsrc master=talker.monitor channels=1 channel_map=mono master_channel_map=mono remix=no
-set-default-sink all
+set-default-sink hallA
 set-default-source micsrc
 ";
 

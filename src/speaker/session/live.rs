@@ -317,8 +317,15 @@ impl<C: Connection> Session<'_, C> {
             // Nobody may wait for it any more.
             let _ = started.send(());
         };
-        let mut play =
-            pin!(async { loudspeaker.play_live((feed, rate_hz), &label, anchored, on_start).await });
+        let priority = speech.header.priority;
+        let mut play = pin!(async {
+            loudspeaker.let_through(priority);
+            let played = loudspeaker.play_live((feed, rate_hz), &label, anchored, on_start).await;
+            if played.is_err() {
+                loudspeaker.let_through(priority);
+            }
+            played
+        });
         let mut begun = false;
         loop {
             let next = async {

@@ -127,7 +127,12 @@ impl<'a, C: Connection> Session<'a, C> {
             if begun.by(*begun_by).await == Noted::Overtaken {
                 return Ok(None);
             }
-            loudspeaker.play(clip, gain, &label, at, on_start).await.map(Some)
+            loudspeaker.let_through(header.priority);
+            let played = loudspeaker.play(clip, gain, &label, at, on_start).await;
+            if played.is_err() {
+                loudspeaker.let_through(header.priority);
+            }
+            played.map(Some)
         });
         let mut sounds = None;
         let ending = loop {
