@@ -3,13 +3,16 @@
 //! A folder of the user's, with files named `TIME-WHO-HASH.wav` (UTC, the announcer's fingerprint or `open`, the
 //! start of the SHA-256) and a log of JSON lines a month. One task does all the writing, on a thread for such
 //! work, so that no disk delays an announcement; what it cannot write, it tells.
+//!
+//! A file stands under the time when it came here, by this machine's clock as it is then. A date that somebody else
+//! gave is written in the log, and names the file only where the two agree: nobody's clock decides what is removed.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,12 +23,16 @@ use crate::batches::work_through;
 use crate::clip::{self, Clip, Hash, hex};
 use crate::event::{Event, Events, Outcome, WeakEvents};
 use crate::keys::{AnnouncerId, Fingerprint};
+use crate::shared_folder::refuse_foreign_link;
+use crate::wall::Wall;
 use crate::wire::{AnnouncerKey, ClipHeader, LiveHeader};
+use files::{append, is_clip, is_log, log_of, repair, stamp, write_whole};
 
+mod files;
 mod talkback;
 mod verify;
 
-pub use verify::{Verified, VerifyError, verify};
+pub use verify::{Verified, VerifyError, verify, verify_known};
 
 /// The most that may wait for the disk; beyond it announcements are not archived, and that is told.
 const MAX_WAITING_JOBS: usize = 4_096;
@@ -35,10 +42,10 @@ const MAX_BATCH: usize = 256;
 const MAX_REMEMBERED: usize = 1_024;
 /// Files that one new announcement may remove.
 const MAX_REMOVED: usize = 8;
-/// How far back the end of the last whole line is looked for; no line is longer.
-const MAX_LINE_BYTES: u64 = 64 * 1024;
-/// 9999-12-31 23:59:59 UTC: the formatter knows years of four digits only.
-const LAST_FORMATTED_UNIX_MS: u64 = 253_402_300_799_000;
+/// How far a date of somebody else's may be from the time of arrival for a file to be named by it.
+const MAX_ASTRAY: Duration = Duration::from_secs(300);
+/// What is filed under an earlier year was filed on a clock that was not set: how old it is, nobody knows.
+const FIRST_YEAR: &str = "2026";
 
 /// What can go wrong with an archive.
 #[derive(Debug, thiserror::Error)]
@@ -151,13 +158,28 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError`], for a folder that cannot be made or read.
     pub fn open(folder: &Path, retention: Retention, events: Events) -> Result<Self, ArchiveError> {
+        Self::open_by(folder, retention, events, Wall::system())
+    }
+
+    /// The same, by another clock than the system's.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_by(
+        folder: &Path,
+        retention: Retention,
+        events: Events,
+        wall: Wall,
+    ) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Folder { path: folder.into(), source };
+        refuse_foreign_link(folder).map_err(failed)?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         repair(folder).map_err(failed)?;
         let (jobs, inbox) = mpsc::channel(MAX_WAITING_JOBS);
         let writer = Writer {
             folder: folder.to_owned(),
             retention,
+            wall,
             events: events.weak(),
             files: HashMap::new(),
             is_troubled: false,
@@ -246,6 +268,7 @@ impl Archive {
 struct Writer {
     folder: PathBuf,
     retention: Retention,
+    wall: Wall,
     events: WeakEvents,
     /// Which file holds a clip.
     files: HashMap<String, String>,
@@ -259,7 +282,7 @@ impl Writer {
                 Job::Keep(kept) => self.keep(&kept),
                 Job::Outcome { clip, station, outcome, reason } => {
                     let file = self.files.get(&clip).cloned();
-                    let unix_ms = now_unix_ms();
+                    let unix_ms = self.wall.unix_ms();
                     self.line(&Line::Outcome { unix_ms, clip, file, station, outcome, reason })
                 }
                 Job::Talkback(said) => self.talkback(*said),
@@ -274,13 +297,15 @@ impl Writer {
 
     fn keep(&mut self, it: &Kept) -> Result<(), ArchiveError> {
         let who = it.announcer.map(|key| AnnouncerId::from_bytes(key).fingerprint());
-        let (file, kept) = self.write(it.created_unix_ms, who, &it.sha256, &it.wav)?;
+        let arrived_unix_ms = self.wall.unix_ms();
+        let dates_unix_ms = (arrived_unix_ms, it.created_unix_ms);
+        let (file, kept) = self.write(dates_unix_ms, who, &it.sha256, &it.wav)?;
         if self.files.len() >= MAX_REMEMBERED {
             self.files.clear();
         }
         self.files.insert(it.clip.clone(), file.clone());
         self.line(&Line::Announcement {
-            unix_ms: now_unix_ms(),
+            unix_ms: arrived_unix_ms,
             clip: it.clip.clone(),
             file,
             announcer: it.announcer.map(|key| hex(&key)),
@@ -294,41 +319,38 @@ impl Writer {
         kept
     }
 
-    /// Writes a clip to a file; its name, and whether there was room made for it.
+    /// Writes a clip to a file, by when it came and how it is dated; its name, and whether there was room made for it.
     fn write(
         &self,
-        created_unix_ms: u64,
+        (arrived_unix_ms, created_unix_ms): (u64, u64),
         who: Option<Fingerprint>,
         sha256: &Hash,
         wav: &[u8],
     ) -> Result<(String, Result<(), ArchiveError>), ArchiveError> {
-        let kept = self.retain(wav.len() as u64, created_unix_ms);
+        let kept = self.retain(wav.len() as u64, arrived_unix_ms);
+        let is_near = arrived_unix_ms.abs_diff(created_unix_ms) <= MAX_ASTRAY.as_millis() as u64;
+        let filed_unix_ms = if is_near { created_unix_ms } else { arrived_unix_ms };
         let who = who.map_or_else(|| "open".to_owned(), |who| who.to_string().replace('-', ""));
-        let file = format!("{}-{who}-{}.wav", stamp(created_unix_ms), hex(&sha256[..4]));
-        write_whole(&self.folder, &file, wav)
-            .map_err(|source| ArchiveError::Write { path: self.folder.join(&file), source })?;
+        let stem = format!("{}-{who}-{}", stamp(filed_unix_ms), hex(&sha256[..4]));
+        let file = write_whole(&self.folder, &stem, wav).map_err(|source| ArchiveError::Write {
+            path: self.folder.join(format!("{stem}.wav")),
+            source,
+        })?;
         Ok((file, kept))
     }
 
     fn line(&self, line: &Line) -> Result<(), ArchiveError> {
         let (unix_ms, file) = match line {
-            Line::Announcement { created_unix_ms, file, .. }
-            | Line::Talkback { created_unix_ms, file, .. } => (*created_unix_ms, Some(file)),
+            Line::Announcement { unix_ms, file, .. } | Line::Talkback { unix_ms, file, .. } => {
+                (*unix_ms, Some(file))
+            }
             Line::Outcome { unix_ms, file, .. } => (*unix_ms, file.as_ref()),
         };
         let month = file.map_or_else(|| stamp(unix_ms), Clone::clone);
         let path = self.folder.join(log_of(&month));
-        let failed = |source| ArchiveError::Write { path: path.clone(), source };
-        let mut text = serde_json::to_string(line).map_err(io::Error::other).map_err(failed)?;
-        text.push('\n');
-        let mut options = OpenOptions::new();
-        let mut log = options.append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
-        let whole = log.metadata().map_err(failed)?.len();
-        log.write_all(text.as_bytes()).and_then(|()| log.sync_data()).map_err(|error| {
-            // Half a line would spoil the next one.
-            let _ = log.set_len(whole);
-            failed(error)
-        })
+        let text = serde_json::to_string(line).map_err(io::Error::other);
+        text.and_then(|text| append(&path, text + "\n"))
+            .map_err(|source| ArchiveError::Write { path, source })
     }
 
     /// Removes what is too old or too much, so that there is room for so many bytes more. A few files at a time, so
@@ -349,7 +371,9 @@ impl Writer {
         let mut total = files.iter().map(|(_, bytes)| bytes).sum::<u64>() + more;
         let mut removable = MAX_REMOVED;
         for (name, bytes) in files {
-            let is_old = if is_log(&name) { name < oldest_log } else { name < oldest };
+            let year = name.trim_start_matches("announcements-").get(..FIRST_YEAR.len());
+            let is_dated = year.is_some_and(|year| year >= FIRST_YEAR);
+            let is_old = is_dated && if is_log(&name) { name < oldest_log } else { name < oldest };
             if removable > 0 && (is_old || (total > self.retention.bytes && !is_log(&name))) {
                 removable -= 1;
                 let path = self.folder.join(name);
@@ -372,85 +396,6 @@ impl Writer {
             self.events.tell(Event::Warning { message });
         }
     }
-}
-
-fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// `20261121T051643.123Z`: names sort by time.
-fn stamp(unix_ms: u64) -> String {
-    let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_FORMATTED_UNIX_MS));
-    humantime::format_rfc3339_millis(time).to_string().replace(['-', ':'], "")
-}
-
-/// The log for a file or a time: one a month.
-pub(crate) fn log_of(stamp: &str) -> String {
-    let month: String = stamp.chars().take(6).collect();
-    format!("announcements-{month}.jsonl")
-}
-
-/// Whether a name is one that [`stamp`] begins: other files in the folder are not ours.
-fn is_clip(name: &str) -> bool {
-    let shape = "dddddddd.dddddd.ddd..";
-    let fits = |(byte, shape): (u8, u8)| byte.is_ascii_digit() == (shape == b'd');
-    name.len() > shape.len() && name.ends_with(".wav") && name.bytes().zip(shape.bytes()).all(fits)
-}
-
-fn is_log(name: &str) -> bool {
-    name.starts_with("announcements-") && name.ends_with(".jsonl")
-}
-
-/// A file is there whole, or not at all.
-fn write_whole(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let part = folder.join(format!("{name}.part"));
-    let written = (|| {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&part, folder.join(name))?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // Best effort: what stays is removed at the next start.
-        let _ = fs::remove_file(&part);
-    }
-    written
-}
-
-/// Cuts off torn last lines, and removes files that were not finished. A disk that cannot be written is no error here.
-fn repair(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let mended = match name.as_str() {
-            name if name.strip_suffix(".part").is_some_and(is_clip) => fs::remove_file(entry.path()),
-            name if is_log(name) => cut_torn_line(&entry.path()),
-            _ => Ok(()),
-        };
-        if let Err(error) = mended {
-            tracing::warn!("cannot repair {}: {error}", entry.path().display());
-        }
-    }
-    Ok(())
-}
-
-fn cut_torn_line(path: &Path) -> io::Result<()> {
-    let mut log = File::open(path)?;
-    let length = log.metadata()?.len();
-    let from = length.saturating_sub(MAX_LINE_BYTES);
-    log.seek(SeekFrom::Start(from))?;
-    let mut tail = Vec::new();
-    log.read_to_end(&mut tail)?;
-    let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
-    if whole == tail.len() as u64 {
-        return Ok(());
-    }
-    tracing::warn!("{} ended in half a line, which was cut off", path.display());
-    let log = OpenOptions::new().write(true).open(path)?;
-    log.set_len(from + whole)?;
-    log.sync_all()
 }
 
 #[cfg(test)]

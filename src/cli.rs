@@ -316,6 +316,10 @@ pub struct Verify {
     /// They must be talkback, signed by the station of this fingerprint
     #[arg(long, value_name = "FINGERPRINT", conflicts_with = "announcer")]
     pub station: Option<String>,
+
+    /// Where it stands whom this machine knows.
+    #[command(flatten)]
+    pub state: State,
 }
 
 /// Where keys are kept.

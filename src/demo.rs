@@ -1,7 +1,9 @@
 //! The demo: an announcer and two stations in one process, with what sound this machine has.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +80,7 @@ impl Demo {
     /// # Errors
     /// [`DemoError`] when not even files can be used.
     pub fn find() -> Result<Self, DemoError> {
-        let folder = std::env::temp_dir().join(format!("bullhorn-demo-{}", std::process::id()));
+        let folder = make_folder()?;
         let mut findings = Vec::new();
         let microphone = match Microphone::open(&Input::Default) {
             Ok(microphone) => {
@@ -89,7 +91,8 @@ impl Demo {
                 tracing::info!("{}", crate::error_chain(&error));
                 findings.push("no microphone was found: a spoken clip stands in for it".to_owned());
                 let speech = folder.join("speech.wav");
-                write(&folder, &speech, SPEECH)?;
+                std::fs::write(&speech, SPEECH)
+                    .map_err(|source| DemoError::Folder { path: folder.clone(), source })?;
                 Microphone::open(&Input::File(speech))?
             }
         };
@@ -106,7 +109,6 @@ impl Demo {
                     findings.push(format!(
                         "no loudspeaker was found for {station}: what it plays is written to {to}"
                     ));
-                    create(&folder)?;
                     Loudspeaker::open(&Output::File(folder.clone()))?
                 }
             };
@@ -202,11 +204,33 @@ impl Demo {
     }
 }
 
-fn create(folder: &Path) -> Result<(), DemoError> {
-    std::fs::create_dir_all(folder).map_err(|source| DemoError::Folder { path: folder.into(), source })
+/// A new folder for this user alone, under a name that nobody can know before: others write where it lies.
+fn make_folder() -> Result<PathBuf, DemoError> {
+    let path = std::env::temp_dir();
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("bullhorn-demo-").permissions(Permissions::from_mode(0o700));
+    match folder.tempdir_in(&path) {
+        Ok(folder) => Ok(folder.keep()),
+        Err(source) => Err(DemoError::Folder { path, source }),
+    }
 }
 
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
-    create(folder)?;
-    std::fs::write(path, bytes).map_err(|source| DemoError::Folder { path: path.into(), source })
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn its_folder_is_new_each_time_and_nobody_elses() {
+        let (one, other) = (make_folder().unwrap(), make_folder().unwrap());
+        assert_ne!(one, other);
+        for folder in [one, other] {
+            let found = std::fs::symlink_metadata(&folder).unwrap();
+            assert!(found.is_dir());
+            assert_eq!(found.mode() & 0o777, 0o700);
+            std::fs::remove_dir(folder).unwrap();
+        }
+    }
 }

@@ -41,6 +41,32 @@ pub enum KeysError {
         /// The command that mends it.
         mend: String,
     },
+    /// It is somebody else's.
+    #[error(
+        "{} belongs to another user (uid {owner}, this is uid {user}), who could put anything into it: choose a folder \
+         of your own with --state, or run bullhorn as that user",
+        path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Whoever runs this.
+        user: u32,
+    },
+    /// What is to be written could not be read again.
+    #[error(
+        "{} would have {bytes} bytes, more than can be read again; nothing was changed: remove stations that are gone \
+         (`bullhorn stations remove`)",
+        path.display()
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What it would have.
+        bytes: u64,
+    },
     /// Two announcers of one identity would number their clips alike.
     #[error("an announcer runs with {} already: leave it, or choose another folder with --state", .0.display())]
     InUse(PathBuf),
@@ -204,6 +230,21 @@ pub fn introduce_locally(
     };
     KnownStations::open(folder)?.admit(&station.noise().public(), name, zones, now_unix_s)?;
     Ok(Some(Pin { noise: announcer.noise().public(), announcer: announcer.id() }))
+}
+
+/// Whose signatures this machine can judge: its own announcer's, those of the announcers that its stations have pinned,
+/// and those of stations that have talked back to it.
+///
+/// # Errors
+/// Those of reading.
+pub fn known_signers(folder: &StateFolder) -> Result<Vec<Fingerprint>, KeysError> {
+    let mut known: Vec<Fingerprint> =
+        AnnouncerKeys::load(folder)?.iter().map(|keys| keys.id().fingerprint()).collect();
+    known.extend(KnownStations::open(folder)?.all().iter().filter_map(|it| Some(it.signer?.fingerprint())));
+    for folder in folder.inner()?.iter().chain([folder]) {
+        known.extend(Pins::open(folder)?.all().map(|pin| pin.announcer.fingerprint()));
+    }
+    Ok(known)
 }
 
 #[cfg(test)]

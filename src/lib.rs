@@ -46,11 +46,13 @@ pub mod priority;
 pub mod report;
 pub mod sample;
 pub mod seal;
+mod shared_folder;
 pub mod site;
 pub mod sound_file;
 pub mod speaker;
 pub mod stations;
 pub mod volume;
+pub mod wall;
 pub mod wire;
 
 /// The status after a fault of bullhorn's own, as Rust has it.

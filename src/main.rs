@@ -16,7 +16,7 @@ use bullhorn::demo::Demo;
 use bullhorn::devices::{self, Onlooker};
 use bullhorn::event::{Command, Event, Events};
 use bullhorn::invite::{self, Invite, InviteBook, InviteError};
-use bullhorn::keys::{AnnouncerKeys, KnownStations, StateFolder};
+use bullhorn::keys::{self, AnnouncerKeys, KnownStations, StateFolder};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone, MicrophoneError};
@@ -47,6 +47,8 @@ const MAX_WAITING_COMMANDS: usize = 16;
 const WORKING_INPUT: &str = "input";
 /// The folder in it for what stations say, unless there is an archive.
 const TALKBACK: &str = "talkback-clips";
+/// A page that is filed so long before or after its date was dated by a clock that was wrong, or filed on one.
+const MAX_ASTRAY_MS: u64 = 24 * 3_600_000;
 /// Names the port that the announcer listened on last, for `bullhorn invite`.
 const LAST_PORT: &str = "port";
 
@@ -417,13 +419,21 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
 fn verify(options: &cli::Verify) -> Result<bool, Failure> {
     let mut all_good = true;
     let wanted = options.announcer.as_deref().or(options.station.as_deref());
+    let known = match (wanted, StateFolder::find(options.state.folder.as_deref())?) {
+        (None, Some(folder)) => keys::known_signers(&folder)?,
+        _ => Vec::new(),
+    };
     for path in &options.files {
         let name = path.display();
-        let sentence = match archive::verify(path, wanted) {
-            Ok(Verified { created_unix_ms, signer, station }) => {
+        let sentence = match archive::verify_known(path, wanted, &known) {
+            Ok(Verified { created_unix_ms, signer, station, filed_unix_ms }) => {
                 let time = report::time(created_unix_ms / 1_000);
                 let said = station.map_or("announced".to_owned(), |station| format!("said by {station}"));
-                format!("{name}: good: {said} {time}, signed by {signer}")
+                let filed = match created_unix_ms.abs_diff(filed_unix_ms) > MAX_ASTRAY_MS {
+                    true => format!(" by its own clock (filed {})", report::time(filed_unix_ms / 1_000)),
+                    false => String::new(),
+                };
+                format!("{name}: good: {said} {time}{filed}, signed by {signer}")
             }
             Err(error) => {
                 all_good = false;

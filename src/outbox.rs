@@ -125,6 +125,7 @@ struct Head {
 enum Job {
     Put { name: String, content: Vec<u8>, done: oneshot::Sender<Result<(), KeysError>> },
     Note { name: String, note: Note },
+    Redate { name: String, head: String },
     Remove { name: String },
     Close { done: oneshot::Sender<()> },
 }
@@ -163,8 +164,7 @@ impl Outbox {
         clip: &Clip,
         patience: Duration,
     ) -> Result<(), OutboxError> {
-        let head = Head { header: hex(encoded), signature: hex(signature) };
-        let head = serde_json::to_string(&head).unwrap_or_default();
+        let head = head(encoded, signature);
         let content = [MAGIC.as_bytes(), head.as_bytes(), b"\n", clip.wav()].concat();
         let (done, stored) = oneshot::channel();
         let job = Job::Put { name: header.id.to_string(), content, done };
@@ -181,6 +181,11 @@ impl Outbox {
         if let Some((clip, note)) = Note::of(event) {
             self.send(Job::Note { name: clip.to_owned(), note });
         }
+    }
+
+    /// Gives a clip that is here another header and signature.
+    pub fn redate(&self, clip: &str, encoded: &[u8], signature: &[u8]) {
+        self.send(Job::Redate { name: clip.to_owned(), head: head(encoded, signature) });
     }
 
     /// Forgets a clip.
@@ -230,7 +235,11 @@ impl Writer {
                     let noted = self.note(&mut logs, &name, &note);
                     written = Some(written.unwrap_or(Ok(())).and(noted));
                 }
-                Job::Note { .. } => {}
+                Job::Redate { name, head } if self.present.contains(&name) => {
+                    let redated = self.redate(&name, &head);
+                    written = Some(written.unwrap_or(Ok(())).and(redated));
+                }
+                Job::Note { .. } | Job::Redate { .. } => {}
                 Job::Remove { name } => {
                     logs.remove(&name);
                     if self.present.remove(&name) {
@@ -282,6 +291,14 @@ impl Writer {
         Ok(())
     }
 
+    fn redate(&self, name: &str, head: &str) -> Result<(), KeysError> {
+        let file = clip_file(name);
+        let content = self.folder.read(&file)?.unwrap_or_default();
+        let Some((_, wav)) = split(&content) else { return Ok(()) };
+        let content = [MAGIC.as_bytes(), head.as_bytes(), b"\n", wav].concat();
+        self.folder.lock()?.write(&file, &content)
+    }
+
     fn failed(&self, name: &str, source: std::io::Error) -> KeysError {
         KeysError::io("write", &self.folder.path().join(log_file(name)), source)
     }
@@ -308,6 +325,18 @@ fn clip_file(name: &str) -> String {
 
 fn log_file(name: &str) -> String {
     format!("{name}.log")
+}
+
+fn head(encoded: &[u8], signature: &[u8]) -> String {
+    let head = Head { header: hex(encoded), signature: hex(signature) };
+    serde_json::to_string(&head).unwrap_or_default()
+}
+
+/// The head and the WAV of a clip's file.
+fn split(content: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = content.strip_prefix(MAGIC.as_bytes())?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    Some((rest.get(..end)?, rest.get(end + 1..)?))
 }
 
 /// Every clip that is whole; removes what is left of writes that were cut short.
@@ -346,9 +375,7 @@ fn load(folder: &StateFolder, events: &Events) -> Result<Vec<Kept>, OutboxError>
 fn read(folder: &StateFolder, path: &Path, name: &str) -> Result<Kept, OutboxError> {
     let damaged = || OutboxError::Damaged(path.to_owned());
     let content = folder.read(&clip_file(name))?.ok_or_else(damaged)?;
-    let rest = content.strip_prefix(MAGIC.as_bytes()).ok_or_else(damaged)?;
-    let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
-    let (head, wav) = (&rest[..end], &rest[end + 1..]);
+    let (head, wav) = split(&content).ok_or_else(damaged)?;
     let head: Head = serde_json::from_slice(head).map_err(|_| damaged())?;
     let bytes = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).map_err(|_| damaged());
     let (encoded, signature) = (bytes(&head.header)?, bytes(&head.signature)?);

@@ -15,7 +15,7 @@
 //! station knows the announcer's time to within one round trip, and takes the end of that span that
 //! refuses: a clip must be surely not expired.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use tokio::time::Instant;
@@ -109,27 +109,6 @@ impl TimeStatement {
         let parts: [&[u8]; 2] = [&nonce.0, &self.unix_ms.to_be_bytes()];
         let announcer = announcer.as_bytes();
         verify_message(announcer, &message(TIME_DOMAIN, announcer, &parts), &self.signature)
-    }
-}
-
-/// The announcer's own clock: the wall clock read once, counted on monotonically, so that setting
-/// the clock during a run makes no page expire early or late.
-#[derive(Debug, Clone, Copy)]
-pub struct AnnouncerClock {
-    started: Instant,
-    started_unix_ms: u64,
-}
-
-impl AnnouncerClock {
-    /// A clock that shows what the wall clock shows now. A wall clock before 1970 counts as 1970.
-    pub fn start(wall: SystemTime) -> Self {
-        let unix = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_unix_ms: millis(unix) }
-    }
-
-    /// Milliseconds since 1970 at an instant.
-    pub fn unix_ms(&self, at: Instant) -> u64 {
-        self.started_unix_ms.saturating_add(millis(at.saturating_duration_since(self.started)))
     }
 }
 

@@ -12,8 +12,9 @@ use crate::keys::{
     StateFolder, Station, StationId,
 };
 use crate::link::{Gate, Peer};
-use crate::seal::{self, AnnouncerClock, TimeNonce, TimeStatement};
+use crate::seal::{self, TimeNonce, TimeStatement};
 use crate::volume::Volume;
+use crate::wall::{Wall, WallClock};
 use crate::wire::{AnnouncerKey, Nonce, Statement};
 
 /// How long an invite is valid unless `--valid` says otherwise.
@@ -26,7 +27,7 @@ pub struct Site {
     keys: AnnouncerKeys,
     book: InviteBook,
     known: Mutex<KnownStations>,
-    clock: AnnouncerClock,
+    clock: WallClock,
     epoch: u64,
     fault: Option<KeysError>,
     _claimed: Claimed,
@@ -39,7 +40,7 @@ impl Site {
     /// # Errors
     /// Those of the state folder; [`KeysError::InUse`].
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
-        Self::open_at(folder, SystemTime::now())
+        Self::open_by(folder, Wall::system())
     }
 
     /// The same, with what the wall clock shows now. It is not looked at again.
@@ -47,9 +48,18 @@ impl Site {
     /// # Errors
     /// Those of [`Self::open`].
     pub fn open_at(folder: &StateFolder, wall: SystemTime) -> Result<Self, KeysError> {
+        let started = Instant::now();
+        Self::open_by(folder, Wall::new(move || wall + started.elapsed()))
+    }
+
+    /// The same, by another wall clock than the system's.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_by(folder: &StateFolder, wall: Wall) -> Result<Self, KeysError> {
         let claimed = folder.claim()?;
         let keys = AnnouncerKeys::load_or_create(folder)?;
-        let clock = AnnouncerClock::start(wall);
+        let clock = WallClock::start(wall);
         let now_unix_s = clock.unix_ms(Instant::now()) / 1_000;
         let (epoch, fault) = match begin_epoch(folder, now_unix_s) {
             Ok(epoch) => (epoch, None),
@@ -88,7 +98,12 @@ impl Site {
         *self.keys.id().as_bytes()
     }
 
-    /// The announcer's time in ms since 1970: its wall clock at the start, counted on monotonically.
+    /// What the announcer dates with, and states to its stations.
+    pub fn clock(&self) -> &WallClock {
+        &self.clock
+    }
+
+    /// The announcer's time in ms since 1970, by [`Self::clock`].
     pub fn unix_ms(&self, at: Instant) -> u64 {
         self.clock.unix_ms(at)
     }

@@ -338,7 +338,6 @@ mod tests {
 
     use super::*;
     use crate::priority::Priority;
-    use crate::stations::Pace;
     use crate::wire::ClipId;
 
     const CLIP_BYTES: usize = 320 * 1024;
@@ -363,8 +362,8 @@ mod tests {
             header: vec![1],
             signature: vec![],
             key: None,
-            frames: vec![0; CLIP_BYTES].into(),
-            pace: Pace::default(),
+            frames: Arc::new(vec![0; CLIP_BYTES].into()),
+            pace: Arc::default(),
             length: Duration::from_secs(1),
             sound_frames: 16_000,
             priority: Priority::Normal,

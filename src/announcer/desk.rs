@@ -1,6 +1,7 @@
 //! The desk: one task that owns the roster and the microphone, where everything comes together.
 
 mod audience;
+mod dates;
 mod list;
 mod live;
 
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ use crate::outbox::{Kept, Outbox};
 use crate::priority::Priority;
 use crate::site::Site;
 use crate::stations::{Action, ConnectionId, Order, Restored, Stations};
+use crate::wall::{Wall, WallClock};
 use crate::wire::{ClipId, WireError};
 
 /// A clip lives at least this long, so that it reaches those who are here.
@@ -47,8 +49,7 @@ pub(super) struct Desk {
     stations: Stations,
     config: Config,
     events: Events,
-    start_unix: Duration,
-    start: Instant,
+    wall: WallClock,
     clock: AnnouncerClock,
     epoch: u64,
     last_sequence: u64,
@@ -105,10 +106,10 @@ impl Desk {
         for station in config.site.iter().flat_map(|site| site.stations()) {
             stations.expect(station.name, station.zones);
         }
-        let start_unix = match &config.site {
-            Some(site) => Duration::from_millis(site.unix_ms(clock.base)),
-            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        };
+        let wall = config
+            .site
+            .as_ref()
+            .map_or_else(|| WallClock::start(Wall::system()), |site| site.clock().clone());
         let (outbox, kept) = match &config.site {
             Some(site) => open_outbox(site, &events),
             None => (None, Vec::new()),
@@ -118,7 +119,7 @@ impl Desk {
             stations,
             epoch: match &config.site {
                 Some(site) => site.epoch(),
-                None => fresh_epoch(start_unix.as_secs())?,
+                None => fresh_epoch(wall.unix_ms(clock.base) / 1_000)?,
             },
             addressed: config.zones.clone(),
             priority: config.priority,
@@ -127,8 +128,7 @@ impl Desk {
             tools: Some(Tools { microphone, monitor: config.monitor.take() }),
             config,
             events,
-            start_unix,
-            start: clock.base,
+            wall,
             clock,
             last_sequence: 0,
             orders: BTreeMap::new(),
@@ -239,9 +239,9 @@ impl Desk {
     fn restore(&mut self, kept: Kept) {
         let Kept { header, encoded, signature, clip, known, settled } = kept;
         let now = Instant::now();
-        let now_unix = self.start_unix + (now - self.start);
-        let is_dated_ahead = header.created_unix_ms > (now_unix + DATE_SLACK).as_millis() as u64;
-        let life_ms = header.expires_unix_ms.saturating_sub(now_unix.as_millis() as u64);
+        let now_unix_ms = self.wall.unix_ms(now);
+        let is_dated_ahead = header.created_unix_ms > now_unix_ms + DATE_SLACK.as_millis() as u64;
+        let life_ms = header.expires_unix_ms.saturating_sub(now_unix_ms);
         let expires = (life_ms > 0 && !is_dated_ahead).then(|| now + Duration::from_millis(life_ms));
         let delivery = match delivery(&header, encoded, signature, &clip, true) {
             Ok(delivery) => delivery,
@@ -356,6 +356,7 @@ impl Desk {
             self.all_heard = false;
             return self.events.tell(Event::Warning { message });
         }
+        self.follow_wall();
         let Some(tools) = self.tools.take() else { return };
         self.is_recording.send_replace(true);
         let source = match file {
@@ -372,8 +373,7 @@ impl Desk {
             priority: self.priority,
             zones: self.addressed.clone(),
             life: self.config.keep.max(MIN_LIFE),
-            start: self.start,
-            start_unix: self.start_unix,
+            wall: self.wall.clone(),
             rate_hz: self.config.rate_hz,
             preparation: self.config.preparation.clone(),
             site: self.config.site.clone(),
@@ -400,6 +400,8 @@ impl Desk {
     }
 
     fn announce(&mut self, recorded: Recorded, input: String) {
+        self.follow_wall();
+        let recorded = self.dated_anew(recorded);
         let Recorded { header, clip, is_silent, loudness_lufs, gain_db, delivery, expires, stored } =
             recorded;
         self.announced += 1;

@@ -19,6 +19,7 @@ use crate::priority::Priority;
 use crate::sample;
 use crate::site::Site;
 use crate::stations::{LiveOffer, LivePart};
+use crate::wall::WallClock;
 use crate::wire::{self, ClipId, FromAnnouncer, LiveHeader, MAX_LIVE_BLOCKS, WireError};
 
 /// Live speech ends by itself after this long, which is [`MAX_LIVE_BLOCKS`].
@@ -39,8 +40,7 @@ pub(super) struct Recipe {
     pub zones: Vec<String>,
     pub latency: Duration,
     pub clock: AnnouncerClock,
-    /// The wall clock at the start of the announcer's.
-    pub start_unix: Duration,
+    pub wall: WallClock,
     pub rate_hz: Option<u32>,
     pub site: Option<Arc<Site>>,
 }
@@ -149,11 +149,11 @@ async fn speak(
         () = finish.cancelled() => return Ok(None),
         speech = tools.microphone.speak(recipe.rate_hz) => speech?,
     };
-    let created = recipe.start_unix + speech.start().saturating_duration_since(recipe.clock.base);
+    let created_unix_ms = recipe.wall.unix_ms(speech.start());
     let mut header = LiveHeader {
         id: recipe.id,
-        created_unix_ms: created.as_millis() as u64,
-        expires_unix_ms: (created + MAX_LIVE + MAX_LATENCY).as_millis() as u64,
+        created_unix_ms,
+        expires_unix_ms: created_unix_ms.saturating_add((MAX_LIVE + MAX_LATENCY).as_millis() as u64),
         rate_hz: speech.rate_hz(),
         block_frames: LiveHeader::block_frames_at(speech.rate_hz()),
         instant_us: recipe.clock.at_us(speech.start() + recipe.latency),

@@ -22,7 +22,8 @@ use crate::priority::Priority;
 use crate::sample::Sound;
 use crate::site::Site;
 use crate::sound_file::{self, SoundFileError};
-use crate::stations::{Delivery, Pace};
+use crate::stations::Delivery;
+use crate::wall::WallClock;
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId};
 
 /// How long a clip waits for the disk before it is sent all the same.
@@ -73,9 +74,7 @@ pub(super) struct Recipe {
     pub priority: Priority,
     pub zones: Vec<String>,
     pub life: Duration,
-    pub start: Instant,
-    /// The wall clock at the start: with monotonic time since, a clock that jumps changes nothing.
-    pub start_unix: Duration,
+    pub wall: WallClock,
     pub rate_hz: Option<u32>,
     pub preparation: Preparation,
     pub site: Option<Arc<Site>>,
@@ -118,11 +117,11 @@ impl Recipe {
     fn seal(self, draft: Draft) -> Result<Recorded, RecordError> {
         let Draft { clip, is_silent, loudness_lufs, gain_db } = draft;
         let now = Instant::now();
-        let created = self.start_unix + (now - self.start);
+        let created_unix_ms = self.wall.unix_ms(now);
         let header = ClipHeader {
             id: self.id,
-            created_unix_ms: created.as_millis() as u64,
-            expires_unix_ms: (created + self.life).as_millis() as u64,
+            created_unix_ms,
+            expires_unix_ms: created_unix_ms.saturating_add(self.life.as_millis() as u64),
             format: clip.format(),
             sha256: *clip.sha256(),
             priority: self.priority,
@@ -149,12 +148,12 @@ pub(super) fn delivery(
         id: header.id,
         header: encoded,
         signature,
-        frames: BlockFrames::from(match &blocks {
+        frames: Arc::new(BlockFrames::from(match &blocks {
             Some(sealed) => wire::block_frames(sealed.blocks()),
             None => wire::block_frames(clip.wav().chunks(BLOCK_BYTES)),
-        }),
+        })),
         key: blocks.map(|sealed| sealed.key().clone()),
-        pace: Pace::default(),
+        pace: Arc::default(),
         length: header.format.length(),
         sound_frames: header.format.frames().into(),
         priority: header.priority,

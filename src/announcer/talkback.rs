@@ -32,6 +32,9 @@ pub(super) const MAX_BYTES: usize = 24 << 20;
 /// How long the disk has to keep a talkback before it is heard all the same.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long after the announcer's clock was set a talkback may be dated by it as it was: as long as one is offered.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A talkback that is here whole.
 #[derive(Debug)]
 struct Job {
@@ -153,9 +156,14 @@ impl Talkback {
             });
         }
         // Nobody knows the other's time in open mode.
-        let now_unix_ms =
-            self.site.as_ref().map_or(header.created_unix_ms, |site| site.unix_ms(Instant::now()));
-        if let Err(error) = seal::talkback::admit(header, now_unix_ms, last) {
+        let now = Instant::now();
+        let now_unix_ms = self.site.as_ref().map_or(header.created_unix_ms, |site| site.unix_ms(now));
+        let former = self.site.as_ref().and_then(|site| site.clock().former_unix_ms(now, CLOCK_PATIENCE));
+        let admitted = seal::talkback::admit(header, now_unix_ms, last).or_else(|error| match former {
+            Some(former_unix_ms) => seal::talkback::admit(header, former_unix_ms, last),
+            None => Err(error),
+        });
+        if let Err(error) = admitted {
             return Err(self.refuse(header, header.name.clone(), &crate::error_chain(&error)));
         }
         let bytes = header.format.wav_bytes as usize;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
-use super::{Archive, ArchiveError, Job, Line, Writer, now_unix_ms};
+use super::{Archive, ArchiveError, Job, Line, Writer};
 use crate::clip::{Clip, hex};
 use crate::keys::StationId;
 use crate::wire::TalkbackHeader;
@@ -42,9 +42,11 @@ impl Writer {
         let is_signed = !signature.is_empty();
         let signer = is_signed.then(|| StationId::from_bytes(header.station));
         let who = signer.map(|signer| signer.fingerprint());
-        let (file, kept) = self.write(header.created_unix_ms, who, clip.sha256(), clip.wav())?;
+        let arrived_unix_ms = self.wall.unix_ms();
+        let dates_unix_ms = (arrived_unix_ms, header.created_unix_ms);
+        let (file, kept) = self.write(dates_unix_ms, who, clip.sha256(), clip.wav())?;
         self.line(&Line::Talkback {
-            unix_ms: now_unix_ms(),
+            unix_ms: arrived_unix_ms,
             talkback: header.id.to_string(),
             file: file.clone(),
             station: header.name.clone(),
@@ -63,7 +65,7 @@ impl Writer {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::super::{Retention, VerifyError, verify};
     use super::*;
@@ -71,13 +73,15 @@ mod tests {
     use crate::keys::StationKeys;
     use crate::sample::Sound;
     use crate::seal;
+    use crate::wall::Wall;
     use crate::wire::ClipId;
 
     #[tokio::test]
     async fn a_kept_talkback_proves_which_station_said_it_and_no_other() {
         let home = tempfile::tempdir().unwrap();
         let retention = Retention { age: Duration::from_secs(86_400), bytes: u64::MAX };
-        let archive = Archive::open(home.path(), retention, Events::channel().0).unwrap();
+        let wall = Wall::new(|| UNIX_EPOCH + Duration::from_millis(1_795_000_000_000));
+        let archive = Archive::open_by(home.path(), retention, Events::channel().0, wall).unwrap();
         let clip = Clip::encode(&Sound { rate_hz: 8_000, samples: vec![0.5; 800] }).unwrap();
         let (station, other) = (StationKeys::generate().unwrap(), StationKeys::generate().unwrap());
         let header = TalkbackHeader {

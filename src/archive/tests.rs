@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use tokio::sync::mpsc;
 
@@ -20,23 +23,34 @@ struct Rig {
     archive: Archive,
     folder: PathBuf,
     keys: AnnouncerKeys,
+    /// What this machine's clock shows.
+    wall_unix_ms: Arc<AtomicU64>,
     told: mpsc::Receiver<Event>,
 }
 
 fn open(folder: &Path, retention: Retention) -> Rig {
     let (events, told) = Events::channel();
-    let archive = Archive::open(&folder.join("archive"), retention, events).unwrap();
+    let wall_unix_ms = Arc::new(AtomicU64::new(CREATED_UNIX_MS));
+    let shown = wall_unix_ms.clone();
+    let wall = Wall::new(move || UNIX_EPOCH + Duration::from_millis(shown.load(Ordering::Relaxed)));
+    let archive = Archive::open_by(&folder.join("archive"), retention, events, wall).unwrap();
     let state = StateFolder::open(Some(&folder.join("state"))).unwrap();
     let keys = AnnouncerKeys::load_or_create(&state).unwrap();
-    Rig { archive, folder: folder.join("archive"), keys, told }
+    Rig { archive, folder: folder.join("archive"), keys, wall_unix_ms, told }
 }
 
 impl Rig {
     /// Archives a clip, signed or not, made so many seconds after the first.
     async fn keep(&self, sequence: u64, after_s: u64, signed: bool) {
+        let created_unix_ms = CREATED_UNIX_MS + after_s * 1_000;
+        self.wall_unix_ms.store(created_unix_ms, Ordering::Relaxed);
+        self.keep_dated(sequence, created_unix_ms, signed).await;
+    }
+
+    /// The same, of a clip that is dated like this.
+    async fn keep_dated(&self, sequence: u64, created_unix_ms: u64, signed: bool) {
         let samples = (0..4_000).map(|n| (n as f32 * 0.01 * sequence as f32).sin() / 2.0).collect();
         let clip = Clip::encode(&Sound { rate_hz: 8_000, samples }).unwrap();
-        let created_unix_ms = CREATED_UNIX_MS + after_s * 1_000;
         let header = ClipHeader {
             id: ClipId { epoch: 0xAB, sequence },
             created_unix_ms,
@@ -215,6 +229,89 @@ async fn a_clock_that_is_wrong_by_years_does_not_empty_the_archive() {
     }
     rig.keep(21, 86_400 * 365 * 50, true).await;
     assert!(rig.wavs().len() >= 21 - MAX_REMOVED, "{}", rig.wavs().len());
+}
+
+#[tokio::test]
+async fn nobody_elses_date_decides_what_is_removed() {
+    let home = tempfile::tempdir().unwrap();
+    let day = Duration::from_secs(86_400);
+    let rig = open(home.path(), Retention { age: day * 40, ..ALL });
+    rig.keep(1, 0, true).await;
+    let own = rig.wavs();
+    // 2001, 1970, and two centuries from now.
+    for (sequence, dated_unix_ms) in [(2, 1_000_000_000_000), (3, 5), (4, 8_000_000_000_000)] {
+        rig.wall_unix_ms.fetch_add(1_000, Ordering::Relaxed);
+        rig.keep_dated(sequence, dated_unix_ms, true).await;
+    }
+    rig.keep(5, 86_400, true).await;
+    let wavs = rig.wavs();
+    assert_eq!((wavs.len(), &wavs[0]), (5, &own[0]), "{wavs:?}");
+    assert!(wavs.iter().all(|wav| wav.to_string_lossy().contains("archive/202611")), "{wavs:?}");
+    let filed = verify(&wavs[1], None).unwrap();
+    assert_eq!((filed.created_unix_ms, filed.filed_unix_ms), (1_000_000_000_000, CREATED_UNIX_MS + 1_000));
+    let dates: Vec<u64> = rig
+        .lines()
+        .iter()
+        .map(|line| match line {
+            Line::Announcement { created_unix_ms, .. } => *created_unix_ms,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(dates[1..4], [1_000_000_000_000, 5, 8_000_000_000_000], "the log has what was claimed");
+    // By the time of their arrival they do go.
+    rig.keep(6, 86_400 * 60, true).await;
+    assert_eq!(rig.wavs().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_filed_before_the_clock_was_set_is_not_taken_for_old() {
+    let home = tempfile::tempdir().unwrap();
+    let rig = open(home.path(), ALL);
+    rig.wall_unix_ms.store(2_000, Ordering::Relaxed);
+    rig.keep_dated(1, 2_000, true).await;
+    rig.keep(2, 0, true).await;
+    let names: Vec<String> = rig.wavs().iter().map(|wav| wav.display().to_string()).collect();
+    assert!(names.len() == 2 && names[0].contains("archive/19700101T000002"), "{names:?}");
+    assert!(names[1].contains("archive/20261118T"), "{names:?}");
+    assert!(rig.log().exists() && rig.folder.join("announcements-197001.jsonl").exists());
+}
+
+#[test]
+fn no_file_is_written_over_by_a_namesake() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |content: &[u8]| files::write_whole(home.path(), "same", content).unwrap();
+    assert_eq!(
+        (write(b"one"), write(b"two"), write(b"three")),
+        ("same.wav".into(), "same-2.wav".into(), "same-3.wav".into())
+    );
+    assert_eq!(
+        (write(b"one"), write(b"two")),
+        ("same.wav".into(), "same-2.wav".into()),
+        "it is there already"
+    );
+    let precious = home.path().join("precious");
+    fs::write(&precious, "mine").unwrap();
+    symlink(&precious, home.path().join("other.wav.part")).unwrap();
+    symlink(&precious, home.path().join("other-2.wav")).unwrap();
+    assert_eq!(files::write_whole(home.path(), "other", b"sound").unwrap(), "other-3.wav");
+    symlink(&precious, home.path().join("announcements-202611.jsonl")).unwrap();
+    files::append(&home.path().join("announcements-202611.jsonl"), "{}\n".into()).unwrap_err();
+    assert_eq!(fs::read(&precious).unwrap(), b"mine");
+    assert_eq!(fs::read(home.path().join("same.wav")).unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn a_signer_whom_nobody_knows_is_named_and_not_good() {
+    let home = tempfile::tempdir().unwrap();
+    let rig = open(home.path(), ALL);
+    rig.keep(1, 0, true).await;
+    let wav = &rig.wavs()[0];
+    let signer = rig.keys.id().fingerprint();
+    let said = verify_known(wav, None, &[]).unwrap_err().to_string();
+    assert!(said.contains(&format!("signed by {signer}, whom this machine does not know")), "{said}");
+    assert!(said.contains("--announcer"), "{said}");
+    verify_known(wav, None, &[signer]).unwrap();
+    verify_known(wav, Some(&signer.to_string()), &[]).unwrap();
 }
 
 #[tokio::test]

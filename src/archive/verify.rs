@@ -44,6 +44,17 @@ pub enum VerifyError {
     /// Another announcer or station than was asked for.
     #[error("it was signed by {0}, not by who was asked for")]
     Signer(Fingerprint),
+    /// Somebody signed it, and nobody knows who that is.
+    #[error(
+        "it is whole and signed by {signer}, whom this machine does not know: compare that with the fingerprint you \
+         were given, or give it with {option}"
+    )]
+    Stranger {
+        /// Whoever signed it.
+        signer: Fingerprint,
+        /// The option that takes a fingerprint of that kind.
+        option: &'static str,
+    },
 }
 
 /// What a good file proves.
@@ -55,6 +66,25 @@ pub struct Verified {
     pub signer: Fingerprint,
     /// That station's name.
     pub station: Option<String>,
+    /// When it was filed, likewise, by the clock of the machine that filed it. Nobody signed that.
+    pub filed_unix_ms: u64,
+}
+
+/// The same as [`verify`] for a signer that was asked for; without one, it must be one of those that are known.
+///
+/// # Errors
+/// Those of [`verify`]; [`VerifyError::Stranger`].
+pub fn verify_known(
+    path: &Path,
+    signer: Option<&str>,
+    known: &[Fingerprint],
+) -> Result<Verified, VerifyError> {
+    let verified = verify(path, signer)?;
+    if signer.is_none() && !known.contains(&verified.signer) {
+        let option = if verified.station.is_some() { "--station" } else { "--announcer" };
+        return Err(VerifyError::Stranger { signer: verified.signer, option });
+    }
+    Ok(verified)
 }
 
 /// Checks a file of an archive: its SHA-256 against the header, and the header's signature. With `signer` it must be
@@ -68,7 +98,7 @@ pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError
     let line = find(&log, &name)?.ok_or(VerifyError::NotInLog(log))?;
     let bytes = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).map_err(|_| VerifyError::Line);
     match line {
-        Line::Announcement { announcer, header, signature, .. } => {
+        Line::Announcement { unix_ms: filed_unix_ms, announcer, header, signature, .. } => {
             let (encoded, signature) = (bytes(&header)?, bytes(&signature)?);
             let is_live = encoded.first() == Some(&LIVE_LAYOUT);
             let created_unix_ms = if is_live {
@@ -87,9 +117,9 @@ pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError
             let signature = signature.as_slice().try_into().map_err(|_| VerifyError::Line)?;
             let is_genuine = if is_live { seal::verify_live } else { seal::verify };
             judge(id.fingerprint(), is_genuine(&id, &encoded, signature), signer)?;
-            Ok(Verified { created_unix_ms, signer: id.fingerprint(), station: None })
+            Ok(Verified { created_unix_ms, signer: id.fingerprint(), station: None, filed_unix_ms })
         }
-        Line::Talkback { header, signature, .. } => {
+        Line::Talkback { unix_ms: filed_unix_ms, header, signature, .. } => {
             let (encoded, signature) = (bytes(&header)?, bytes(&signature)?);
             let header = TalkbackHeader::decode(&encoded).map_err(VerifyError::Header)?;
             check_body(path, header.format, header.sha256)?;
@@ -101,7 +131,8 @@ pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError
             let is_genuine = seal::talkback::verify(&id, &encoded, signature);
             judge(id.fingerprint(), is_genuine, signer)?;
             let created_unix_ms = header.created_unix_ms;
-            Ok(Verified { created_unix_ms, signer: id.fingerprint(), station: Some(header.name) })
+            let (signer, station) = (id.fingerprint(), Some(header.name));
+            Ok(Verified { created_unix_ms, signer, station, filed_unix_ms })
         }
         Line::Outcome { .. } => Err(VerifyError::Line),
     }

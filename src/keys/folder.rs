@@ -6,12 +6,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
+use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
 use super::KeysError;
 
 /// No file here is larger: 65,536 stations of 200 bytes each fit well.
 const MAX_FILE_BYTES: u64 = 32 << 20;
+/// What begins the name of a station's own folder.
+const STATION_PREFIX: &str = "station-";
 /// Permission bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
@@ -44,17 +47,45 @@ impl StateFolder {
     /// if it is not there.
     ///
     /// # Errors
-    /// [`KeysError::Exposed`] when group or others have any right to it, [`KeysError::NotAFolder`],
-    /// [`KeysError::NoHome`], and those of the file system.
+    /// [`KeysError::Exposed`] when group or others have any right to it, [`KeysError::Foreign`] when it is another
+    /// user's (root may use anybody's), [`KeysError::NotAFolder`], [`KeysError::NoHome`], and those of the file system.
     pub fn open(chosen: Option<&Path>) -> Result<Self, KeysError> {
-        let path = match chosen {
-            Some(path) => path.to_path_buf(),
-            None => {
-                let xdg = etcetera::base_strategy::Xdg::new().map_err(KeysError::NoHome)?;
-                xdg.state_dir().unwrap_or_else(|| xdg.home_dir().join(".local/state")).join("bullhorn")
+        Self::open_at(Self::place(chosen)?)
+    }
+
+    /// The same, but makes none: `None` when it is not there.
+    ///
+    /// # Errors
+    /// Those of [`StateFolder::open`].
+    pub fn find(chosen: Option<&Path>) -> Result<Option<Self>, KeysError> {
+        let path = Self::place(chosen)?;
+        if path.exists() { Self::open_at(path).map(Some) } else { Ok(None) }
+    }
+
+    fn place(chosen: Option<&Path>) -> Result<PathBuf, KeysError> {
+        if let Some(path) = chosen {
+            return Ok(path.to_path_buf());
+        }
+        let xdg = etcetera::base_strategy::Xdg::new().map_err(KeysError::NoHome)?;
+        Ok(xdg.state_dir().unwrap_or_else(|| xdg.home_dir().join(".local/state")).join("bullhorn"))
+    }
+
+    /// The folders inside this one that [`StateFolder::within`] has made.
+    ///
+    /// # Errors
+    /// Those of [`StateFolder::open`], and those of the file system.
+    pub fn inner(&self) -> Result<Vec<Self>, KeysError> {
+        let failed = |source| KeysError::io("read the folder", &self.path, source);
+        let entries = fs::read_dir(&self.path).map_err(failed)?;
+        let mut inner = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(STATION_PREFIX) && path.is_dir() {
+                inner.push(Self::open_at(path)?);
             }
-        };
-        Self::open_at(path)
+        }
+        Ok(inner)
     }
 
     /// A folder inside this one, for a second station of the same user on one machine. Its name is
@@ -71,7 +102,7 @@ impl StateFolder {
                 _ => format!("%{byte:02x}"),
             })
             .collect();
-        Self::open_at(self.path.join(format!("station-{safe}")))
+        Self::open_at(self.path.join(format!("{STATION_PREFIX}{safe}")))
     }
 
     fn open_at(path: PathBuf) -> Result<Self, KeysError> {
@@ -90,6 +121,7 @@ impl StateFolder {
         if !found.is_dir() {
             return Err(KeysError::NotAFolder(path));
         }
+        refuse_foreign(&path, found.uid())?;
         refuse_exposed(&path, found.mode(), "700")?;
         Ok(Self { path })
     }
@@ -183,9 +215,13 @@ impl Locked<'_> {
     /// content stands.
     ///
     /// # Errors
-    /// Those of the file system, [`KeysError::Full`] and [`KeysError::ReadOnly`] among them.
+    /// [`KeysError::TooLarge`] for what could not be read again, and those of the file system, [`KeysError::Full`] and
+    /// [`KeysError::ReadOnly`] among them.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), KeysError> {
         let path = self.folder.path.join(name);
+        if content.len() as u64 > MAX_FILE_BYTES {
+            return Err(KeysError::TooLarge { path, bytes: content.len() as u64 });
+        }
         let temporary = self.folder.path.join(format!("{name}.new"));
         let written = self.write_through(&temporary, &path, content);
         if written.is_err() {
@@ -218,6 +254,15 @@ fn open_lock(path: &Path) -> io::Result<File> {
         }
         found => found,
     }
+}
+
+/// Whoever owns a folder can put into it what they like. Root can do so anyway, and looks after the folders of services.
+fn refuse_foreign(path: &Path, owner: u32) -> Result<(), KeysError> {
+    let user = geteuid().as_raw();
+    if owner == user || user == 0 {
+        return Ok(());
+    }
+    Err(KeysError::Foreign { path: path.into(), owner, user })
 }
 
 fn refuse_exposed(path: &Path, mode: u32, right: &str) -> Result<(), KeysError> {

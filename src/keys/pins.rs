@@ -63,6 +63,11 @@ impl Pins {
         self.pins.get(address)
     }
 
+    /// All that are pinned.
+    pub fn all(&self) -> impl Iterator<Item = &Pin> {
+        self.pins.values()
+    }
+
     /// That the announcer at an address is the pinned one. Nothing pinned there passes.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! A folder as the loudspeaker: each clip becomes a WAV file there, and takes as long as it sounds.
 
-use std::io::Write;
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 use super::live::{Anchor, Feed};
@@ -12,6 +15,7 @@ use super::{LoudspeakerError, PlayReport};
 use crate::clip::{self, Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
 use crate::sample;
+use crate::shared_folder::refuse_foreign_link;
 
 /// The most files of one live speech that was broken off again and again; the last one is written anew beyond.
 const MAX_PARTS: u32 = 100;
@@ -28,9 +32,9 @@ impl FolderLoudspeaker {
     /// Makes the folder if need be, and tries to write in it.
     pub(super) fn open(folder: &Path, health: HealthWatch) -> Result<Self, LoudspeakerError> {
         let failed = |source| LoudspeakerError::Folder { folder: folder.into(), source };
+        refuse_foreign_link(folder).map_err(failed)?;
         std::fs::create_dir_all(folder).map_err(failed)?;
-        let probe = Temporary(folder.join(format!(".bullhorn-{}.part", std::process::id())));
-        std::fs::File::create(&probe.0).map_err(failed)?;
+        temporary(folder).map_err(failed)?;
         Ok(Self { folder: folder.into(), name: format!("file:{}", folder.display()), health })
     }
 
@@ -115,21 +119,18 @@ impl FolderLoudspeaker {
         // So that it notices that the last one is over.
         feed.take(&mut [0.0]);
         let stem = stem(label);
-        let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
-        let (from, folder) = (part.0.clone(), self.folder.clone());
+        let folder = self.folder.clone();
         let write = move || {
-            let mut file = std::fs::File::create(&from)?;
-            file.write_all(&clip::wav(rate_hz, &heard))?;
-            file.sync_all()?;
+            let file = write_temporary(&folder, &clip::wav(rate_hz, &heard))?;
             // What was heard of it before it was broken off is kept.
             let mut to = folder.join(format!("{stem}.wav"));
             for part in 2..=MAX_PARTS {
-                if !to.exists() {
+                if std::fs::symlink_metadata(&to).is_err() {
                     break;
                 }
                 to = folder.join(format!("{stem}-{part}.wav"));
             }
-            std::fs::rename(from, to)
+            persist(file, &to)
         };
         let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
         on_a_thread(write).await.map_err(failed)?;
@@ -157,18 +158,12 @@ impl FolderLoudspeaker {
         // Nobody is in a hurry for the file, but many stations on one machine are to say that they have begun.
         tokio::time::sleep_until(begun + length / 2).await;
         let stem = stem(label);
-        let part = Temporary(self.folder.join(format!(".{stem}.wav.part")));
-        let (wav, path) = (clip.wav().clone(), part.0.clone());
-        let write = move || {
-            let mut file = std::fs::File::create(path)?;
-            file.write_all(&wav)?;
-            file.sync_all()
-        };
+        let (wav, folder) = (clip.wav().clone(), self.folder.clone());
         let failed = |source| LoudspeakerError::Folder { folder: self.folder.clone(), source };
-        on_a_thread(write).await.map_err(failed)?;
+        let file = on_a_thread(move || write_temporary(&folder, &wav)).await.map_err(failed)?;
         tokio::time::sleep_until(begun + length).await;
-        let (from, to) = (part.0.clone(), self.folder.join(format!("{stem}.wav")));
-        on_a_thread(move || std::fs::rename(from, to)).await.map_err(failed)?;
+        let to = self.folder.join(format!("{stem}.wav"));
+        on_a_thread(move || persist(file, &to)).await.map_err(failed)?;
         Ok(PlayReport {
             frames: clip.format().frames().into(),
             start_error_us: begun.saturating_duration_since(at).as_micros() as i64,
@@ -179,8 +174,10 @@ impl FolderLoudspeaker {
 }
 
 /// A disk that hangs holds up nobody else.
-async fn on_a_thread(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::io::Result<()> {
-    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other).and_then(|done| done)
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other).and_then(|done| done)
 }
 
 /// The clip as it sounds at a gain; at 1 the clip itself.
@@ -193,14 +190,25 @@ fn at_gain(clip: &Clip, gain: f32) -> Result<Clip, ClipError> {
     Clip::encode(&sound)
 }
 
-/// A file that is removed again, unless it was renamed.
-struct Temporary(PathBuf);
+/// A new file under a name that nobody can know before: the folder may be one where others put links. It is removed
+/// again unless it is given its name.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut file = tempfile::Builder::new();
+    // As the user's mask has it, like any file.
+    file.prefix(".bullhorn-").suffix(".part").permissions(Permissions::from_mode(0o666));
+    file.tempfile_in(folder)
+}
 
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // It is gone already if it was renamed, and was never there if it could not be written.
-        let _ = std::fs::remove_file(&self.0);
-    }
+fn write_temporary(folder: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = temporary(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Gives it its name, in place of whatever has that; a link is replaced, not followed.
+fn persist(file: NamedTempFile, to: &Path) -> io::Result<()> {
+    file.persist(to).map(drop).map_err(io::Error::from)
 }
 
 /// A label as a file name: nothing in it leads to another folder or hides the file.
@@ -272,6 +280,26 @@ mod tests {
         assert_eq!(stem("../../etc/passwd"), "_.._etc_passwd");
         assert_eq!(stem("..."), "clip");
         assert_eq!(stem("a\u{0}b\nc"), "a_b_c");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn links_that_others_put_there_are_not_written_through() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().expect("a folder");
+        let precious = folder.path().join("precious");
+        std::fs::write(&precious, "mine").expect("written");
+        let played = folder.path().join("played");
+        std::fs::create_dir(&played).expect("made");
+        let own = std::process::id();
+        for name in [format!(".bullhorn-{own}.part"), ".hall-1.wav.part".into(), "hall-1.wav".into()] {
+            symlink(&precious, played.join(name)).expect("linked");
+        }
+        let mut loudspeaker = FolderLoudspeaker::open(&played, HealthWatch::sound()).expect("open");
+        loudspeaker.play(&clip(), 1.0, "hall-1", Instant::now(), || ()).await.expect("played");
+        assert_eq!(std::fs::read(&precious).expect("read"), b"mine");
+        let written = played.join("hall-1.wav");
+        assert!(!written.is_symlink());
+        assert_eq!(std::fs::read(written).expect("read"), clip().wav()[..]);
     }
 
     #[test]

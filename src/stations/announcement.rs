@@ -20,7 +20,7 @@ pub(super) const LATE_GAP: Duration = Duration::from_millis(250);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Delivery {
     /// Which clip.
     pub id: ClipId,
@@ -31,9 +31,9 @@ pub struct Delivery {
     /// What opens the blocks; none in open mode.
     pub key: Option<ClipKey>,
     /// Its block frames.
-    pub frames: BlockFrames,
+    pub frames: Arc<BlockFrames>,
     /// How far they have come.
-    pub pace: Pace,
+    pub pace: Arc<Pace>,
     /// How long it sounds.
     pub length: Duration,
     /// Its frames of sound, as a receipt must count them.
@@ -210,7 +210,7 @@ impl Announcement {
     /// For so many stations.
     pub fn new(delivery: Delivery, stations: usize, expires: Instant, made: Instant) -> Self {
         Self {
-            delivery: Arc::new(Delivery { pace: Pace::among(stations), ..delivery }),
+            delivery: Arc::new(Delivery { pace: Pace::among(stations).into(), ..delivery }),
             expires,
             recipients: BTreeMap::new(),
             tally: Tally::default(),

@@ -1,8 +1,10 @@
 //! Stations that come: those that are expected, those that are new, those that connect anew, and two that are one.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::{Action, ConnectionId, FAULT_MEMORY, Hello, Order, Presence, Station, Stations};
+use super::{Action, ConnectionId, Delivery, FAULT_MEMORY, Hello, Order, Presence, Station, Stations};
 use crate::event::Event;
 
 /// How many runs of a station are remembered that had to make way for another.
@@ -39,6 +41,31 @@ impl Stations {
             mended_at: None,
             twins: Twins::default(),
         });
+    }
+
+    /// The announcer's clock was set: what is on its way is given the header and signature that `redate` makes for the
+    /// instant at which it expires, and stations that have nothing to do are asked to connect anew, so that they are
+    /// told the time before the next clip.
+    pub fn renew(
+        &mut self,
+        mut redate: impl FnMut(&Delivery, Instant) -> Option<(Vec<u8>, Vec<u8>)>,
+        now: Instant,
+    ) {
+        for announcement in self.announcements.values_mut().filter(|it| !it.closed && now < it.expires) {
+            if let Some((header, signature)) = redate(&announcement.delivery, announcement.expires) {
+                // Whoever is being sent it was told the time by which it was dated before.
+                let delivery = Delivery { header, signature, ..(*announcement.delivery).clone() };
+                announcement.delivery = Arc::new(delivery);
+            }
+        }
+        for (name, station) in &mut self.roster {
+            if let Presence::Here { connection, served: false } = station.presence {
+                self.names.remove(&connection);
+                self.actions.push(Action::Order(connection, Order::Yield));
+                station.presence = Presence::Between { since: now };
+                self.between.push_back((now, name.clone()));
+            }
+        }
     }
 
     /// A station said hello.

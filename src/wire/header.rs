@@ -30,6 +30,13 @@ pub struct ClipHeader {
 }
 
 impl ClipHeader {
+    /// Moves both dates, so that it expires then.
+    pub fn dated_to_expire(&mut self, expires_unix_ms: u64) {
+        let life_ms = self.expires_unix_ms.saturating_sub(self.created_unix_ms);
+        self.created_unix_ms = expires_unix_ms.saturating_sub(life_ms);
+        self.expires_unix_ms = expires_unix_ms;
+    }
+
     /// The fixed layout of `docs/protocol.md`.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_FIXED_BYTES + self.zones.len() * 16);

@@ -70,10 +70,13 @@ struct Building {
 
 impl Building {
     fn open() -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::open_in(tempfile::tempdir().unwrap(), &[])
+    }
+
+    fn open_in(home: TempDir, more: &[&str]) -> Self {
         let wav = Spec::mono(16, 8_000).write(home.path(), 2_400);
         let environment = vec![(STATE.to_owned(), home.path().join("state").display().to_string())];
-        let words = ["announce", "--listen", "127.0.0.1:0", "--input"];
+        let words = [&["announce", "--listen", "127.0.0.1:0"], more, &["--input"]].concat();
         let mut announcer = Clocked::start("announcer", home.path(), &words, &wav, &environment);
         let address = announcer.program.wait_for("listening")["address"].as_str().unwrap().to_owned();
         let mut building = Self { home, environment, address, announcer, halls: Vec::new(), pages: 0 };
@@ -132,6 +135,65 @@ fn pages_go_on_whatever_the_clocks_say() {
     assert_eq!(building.announcer.program.wait_for("done")["played"], 2);
     building.halls.iter_mut().for_each(|hall| drop(hall.program.wait_for("played")));
     building.nobody_left();
+}
+
+/// The names in an archive, those of its logs last.
+fn archived(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// `202611`, now.
+fn month() -> String {
+    let output = Command::new("date").args(["-u", "+%Y%m"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A board without a clock starts in 1970, and the network tells it the time a little later.
+#[test]
+fn a_clock_that_is_set_after_the_start_dates_what_comes_next() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("announcer-clock"), "@1970-01-01 00:00:10").unwrap();
+    let pages = home.path().join("pages");
+    let archive = pages.display().to_string();
+    let mut building = Building::open_in(home, &["--archive", &archive]);
+    building.page();
+    let names = archived(&pages);
+    assert!(names[0].starts_with("1970010") && names[1] == "announcements-197001.jsonl", "{names:?}");
+    // A page for a station that is away waits while the clock is set.
+    building.halls[1].program.terminate();
+    building.halls[1].program.exit_code();
+    building.announcer.program.wait_for_one("station-left", "station", "hall-2");
+    building.announcer.program.enter();
+    building.pages += 1;
+    assert_eq!(building.announcer.program.wait_for("done")["played"], 1);
+    building.halls[0].program.wait_for("played");
+    building.announcer.jump("+0");
+    building.halls[1] = building.station("hall-2");
+    building.halls[1].program.wait_for("played");
+    assert_eq!(building.page(), [0, 0, 0]);
+    let names = archived(&pages);
+    let is_now = |name: &&String| name.starts_with(&month());
+    assert_eq!((names.len(), names.iter().filter(is_now).count()), (5, 1), "{names:?}");
+    assert!(names.contains(&format!("announcements-{}.jsonl", month())), "{names:?}");
+    for hall in &mut building.halls {
+        assert_eq!(hall.program.untaken("rejected"), 0);
+    }
+    building.announcer.program.terminate();
+    building.announcer.program.exit_code();
+    // What was said after the clock was set is dated, and signed, by the time that it shows since.
+    let file = names.iter().find(is_now).unwrap();
+    let mut verify = Command::new(BULLHORN);
+    verify.arg("verify").arg(pages.join(file)).envs(building.environment.iter().cloned());
+    let said = String::from_utf8(verify.output().unwrap().stdout).unwrap();
+    let year = &month()[..4];
+    assert!(
+        said.contains(&format!(": good: announced {year}-")) && !said.contains("its own clock"),
+        "{said}"
+    );
 }
 
 #[test]

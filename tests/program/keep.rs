@@ -233,7 +233,12 @@ fn both_sides_archive_and_what_they_archive_can_be_verified() {
         assert_eq!((&lines[1]["station"], &lines[1]["outcome"]), (&"hall-1".into(), &"played".into()));
     }
     let verify = |files: &[PathBuf]| {
-        let output = std::process::Command::new(BULLHORN).arg("verify").args(files).output().unwrap();
+        let output = std::process::Command::new(BULLHORN)
+            .arg("verify")
+            .args(files)
+            .envs(environment.iter().cloned())
+            .output()
+            .unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, said) = verify(&files);

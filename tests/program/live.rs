@@ -77,13 +77,17 @@ fn what_is_said_is_heard_to_the_bit_in_step_and_kept() {
     for heard in [&only(&one), &only(&two), &kept[0], &kept[1]] {
         assert!(read_i16(heard) == said, "{} is not what was said", heard.display());
     }
+    let verify = |path: &PathBuf| {
+        let mut verify = Command::new(BULLHORN);
+        verify.arg("verify").arg(path).envs(hallway.environment.iter().cloned()).output().unwrap()
+    };
     for path in &kept {
-        let checked = Command::new(BULLHORN).arg("verify").arg(path).output().unwrap();
+        let checked = verify(path);
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
         let mut bent = std::fs::read(path).unwrap();
         bent[1_000] ^= 1;
         std::fs::write(path, bent).unwrap();
-        assert!(!Command::new(BULLHORN).arg("verify").arg(path).output().unwrap().status.success());
+        assert!(!verify(path).status.success());
     }
     let log = std::fs::read_dir(&office).unwrap().map(|entry| entry.unwrap().path());
     let log = log.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "jsonl")).unwrap();

@@ -96,7 +96,9 @@ impl Office {
         station.wait_for("talkback-heard");
         assert_eq!(wavs(&self.path("answers")).len(), 1);
         assert!(Path::new(&kept).starts_with(self.path("state/bullhorn/talkback-clips")), "{kept}");
-        let verified = Command::new(BULLHORN).arg("verify").arg(&kept).output().unwrap();
+        let mut verify = Command::new(BULLHORN);
+        let verified =
+            verify.arg("verify").arg(&kept).envs(self.environment.iter().cloned()).output().unwrap();
         let said = String::from_utf8_lossy(&verified.stdout).into_owned();
         assert!(verified.status.success() && said.contains("said by hall-1"), "{said}");
     }

@@ -85,9 +85,10 @@ fn at_home(home: &Path, words: &[&str]) -> Vec<String> {
     words.iter().map(|word| word.replace("HOME", &home.display().to_string())).collect()
 }
 
-fn verify(arguments: &[&str], files: &[PathBuf]) -> (Option<i32>, String) {
-    let output =
-        std::process::Command::new(BULLHORN).arg("verify").args(arguments).args(files).output().unwrap();
+fn verify(environment: &Environment, arguments: &[&str], files: &[PathBuf]) -> (Option<i32>, String) {
+    let mut verify = std::process::Command::new(BULLHORN);
+    verify.arg("verify").args(arguments).args(files).envs(environment.iter().cloned());
+    let output = verify.output().unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
@@ -112,20 +113,28 @@ fn what_is_said_at_a_station_is_heard_kept_and_proven_to_the_bit() {
     assert!(building.is_said(&heard[0]) && building.is_said(&kept[0]));
     assert_eq!(received["file"], kept[0].display().to_string());
 
-    let (code, said) = verify(&[], &kept);
+    let (code, said) = verify(&building.environment, &[], &kept);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(": good: said by hall-1 "), "{said}");
     let fingerprint = said.trim().rsplit(' ').next().unwrap().to_owned();
     let mut stations = std::process::Command::new(BULLHORN);
     let stations = stations.arg("stations").envs(building.environment.iter().cloned()).output().unwrap();
     assert!(String::from_utf8_lossy(&stations.stdout).contains(&fingerprint));
-    assert_eq!(verify(&["--station", &fingerprint], &kept).0, Some(0));
-    let (code, said) = verify(&["--announcer", &fingerprint[1..]], &kept);
+    assert_eq!(verify(&building.environment, &["--station", &fingerprint], &kept).0, Some(0));
+    let elsewhere = vec![(STATE.to_owned(), building.home.path().join("elsewhere").display().to_string())];
+    let (code, said) = verify(&elsewhere, &[], &kept);
+    assert!(
+        code == Some(1) && said.contains(&format!("signed by {fingerprint}, whom this machine does not")),
+        "{said}"
+    );
+    assert_eq!(verify(&elsewhere, &["--station", &fingerprint], &kept).0, Some(0));
+    assert!(!building.home.path().join("elsewhere").exists());
+    let (code, said) = verify(&building.environment, &["--announcer", &fingerprint[1..]], &kept);
     assert!(code == Some(1) && said.contains("NOT GOOD: it was signed by"), "{said}");
     let mut torn = std::fs::read(&kept[0]).unwrap();
     *torn.last_mut().unwrap() ^= 1;
     std::fs::write(&kept[0], torn).unwrap();
-    let (code, said) = verify(&[], &kept);
+    let (code, said) = verify(&building.environment, &[], &kept);
     assert!(code == Some(1) && said.contains("NOT GOOD: it is not what was announced"), "{said}");
 
     // Each line says it once, one after the other; and the end of the input ends nothing.
@@ -173,7 +182,7 @@ fn an_archive_holds_pages_and_talkback_alike() {
     hall.wait_for("talkback-heard");
     let files = wavs(&building.home.path().join("pages"));
     assert_eq!(files.len(), 2);
-    let (code, said) = verify(&[], &files);
+    let (code, said) = verify(&building.environment, &[], &files);
     let count = |words: &str| said.matches(words).count();
     assert_eq!(
         (code, count(": good: announced "), count(": good: said by hall-1 ")),
@@ -239,7 +248,7 @@ fn in_open_mode_nobody_signs_and_it_says_so() {
     }
     let kept = wavs(&building.home.path().join("pages"));
     assert!(building.is_said(&kept[0]) && building.is_said(&building.heard()[0]));
-    let (code, said) = verify(&[], &kept);
+    let (code, said) = verify(&building.environment, &[], &kept);
     assert!(code == Some(1) && said.contains("nobody signed it"), "{said}");
 }
 
@@ -304,7 +313,7 @@ fn what_cannot_be_heard_is_kept_and_said_to_be() {
     }
     let kept = building.kept();
     assert!(kept.len() == 1 && building.is_said(&kept[0]));
-    assert_eq!(verify(&[], &kept).0, Some(0));
+    assert_eq!(verify(&building.environment, &[], &kept).0, Some(0));
 
     // Nor without a folder to keep it in: then nothing is left of it, and both know.
     std::fs::remove_dir_all(kept[0].parent().unwrap()).unwrap();

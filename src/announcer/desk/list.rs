@@ -42,6 +42,7 @@ impl Desk {
 
     /// Looks whether the list of stations was changed, and from time to time writes down who is here.
     pub(super) fn keep_site(&mut self) {
+        self.follow_wall();
         self.follow_list();
         if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
             self.seen_saved = Instant::now();

@@ -34,6 +34,7 @@ impl Desk {
             self.all_heard = false;
             return self.events.tell(Event::Warning { message });
         }
+        self.follow_wall();
         let Some(tools) = self.tools.take() else { return };
         if tools.microphone.whole_length().is_none()
             && !std::mem::replace(&mut self.has_warned_of_howling, true)
@@ -48,7 +49,7 @@ impl Desk {
             zones: self.addressed.clone(),
             latency: self.config.latency,
             clock: self.clock,
-            start_unix: self.start_unix,
+            wall: self.wall.clone(),
             rate_hz: self.config.rate_hz,
             site: self.config.site.clone(),
         };

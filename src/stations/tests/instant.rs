@@ -159,7 +159,7 @@ fn a_queue_of_pages_has_an_end() {
             signature: vec![],
             key: None,
             header: vec![1],
-            frames: vec![2].into(),
+            frames: Arc::new(vec![2].into()),
             pace: Default::default(),
             sound_frames: 16_000,
             length: minute,

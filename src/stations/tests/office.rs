@@ -127,7 +127,7 @@ impl Office {
             header: vec![1],
             signature: vec![],
             key: None,
-            frames: vec![2; 64].into(),
+            frames: Arc::new(vec![2; 64].into()),
             pace: Default::default(),
             length: LENGTH,
             sound_frames: 16_000,

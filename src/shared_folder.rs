@@ -1,0 +1,29 @@
+//! Folders in which other users write as well.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+/// Refuses a folder that is reached by a link which neither this user nor root made: where it leads is somebody else's
+/// choice.
+///
+/// # Errors
+/// Why it is not used.
+pub(crate) fn refuse_foreign_link(folder: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(folder) {
+        Ok(found) if found.is_symlink() && found.uid() != geteuid().as_raw() && found.uid() != 0 => {
+            let words = "it is a link that another user made: name the folder itself";
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, words))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The flags for opening a file, but not through a link.
+pub(crate) fn no_links() -> i32 {
+    OFlags::NOFOLLOW.bits() as i32
+}
