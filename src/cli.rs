@@ -5,6 +5,8 @@ mod speaking;
 mod talkback;
 mod values;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +21,9 @@ use crate::microphone::Input;
 use crate::priority::Priority;
 use crate::volume::Volume;
 
-pub use self::site::{InviteOptions, StationsAction, StationsOptions, VolumeOrOwn};
+pub use self::site::{
+    InviteOptions, StationsAction, StationsOptions, VolumeOrOwn, ZonesAction, ZonesOptions,
+};
 pub use self::speaking::{Before, HOLD_LENGTH, Speaking};
 pub use self::talkback::TalkbackOptions;
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
@@ -49,6 +53,26 @@ pub struct Cli {
     pub role: Role,
 }
 
+impl Cli {
+    /// What the program was started with. Ends it with words of what is wrong, or of the help that was asked for; what
+    /// cannot be printed is written out in them.
+    pub fn from_arguments() -> Self {
+        let error = match Self::try_parse() {
+            Ok(cli) => return cli,
+            Err(error) => error,
+        };
+        let is_unprintable = |it: OsString| it.to_string_lossy().contains(crate::wire::is_unprintable);
+        if !error.use_stderr() || !std::env::args_os().any(is_unprintable) {
+            error.exit();
+        }
+        let words = error.render().to_string();
+        let words: String = words.lines().map(|line| format!("{}\n", crate::report::escaped(line))).collect();
+        // Nobody is left to be told when standard error is closed.
+        let _ = std::io::stderr().write_all(words.as_bytes());
+        std::process::exit(error.exit_code())
+    }
+}
+
 /// What this computer is to be.
 #[derive(Debug, Subcommand)]
 pub enum Role {
@@ -60,6 +84,8 @@ pub enum Role {
     Invite(InviteOptions),
     /// List the stations that have joined this announcer, shut one out, or say how loud one plays
     Stations(StationsOptions),
+    /// List the zones with the digits that speak to them, or change their order
+    Zones(ZonesOptions),
     /// Check that archived announcements and talkback are what was said, and by whom
     Verify(Verify),
     /// List the microphones and loudspeakers of this computer

@@ -113,7 +113,7 @@ pub enum Event {
     },
     /// Which zones there are, and which of them is spoken to; said when either changes.
     Zones {
-        /// Every zone that a station of the roster belongs to, in order.
+        /// Every zone: first those that digits stand for, from 1, and then all others in natural order.
         known: Vec<String>,
         /// Those that are spoken to; none for every station.
         addressed: Vec<String>,

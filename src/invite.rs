@@ -237,7 +237,7 @@ pub fn parse_validity(text: &str) -> Result<Duration, InviteError> {
     if (MIN_VALIDITY..=MAX_VALIDITY).contains(&validity) { Ok(validity) } else { Err(wrong()) }
 }
 
-/// Shuts a station out for good: its key is unknown from now on, and the current invite is retired,
+/// Shuts the station of a name, or of a key as its fingerprint is shown, out for good: its key is unknown from now on, and the current invite is retired,
 /// as a stolen station may still have the line in its shell's history. A running announcer sees both
 /// at its next [`KnownStations::refresh`] and [`InviteBook::accept`].
 ///
@@ -245,11 +245,11 @@ pub fn parse_validity(text: &str) -> Result<Duration, InviteError> {
 /// [`KeysError::NoSuchStation`], and those of reading and writing.
 pub fn shut_out(folder: &StateFolder, name: &str) -> Result<Station, KeysError> {
     let mut known = KnownStations::open(folder)?;
-    if !known.all().iter().any(|station| station.name == name) {
-        return Err(KeysError::NoSuchStation(name.into()));
-    }
+    let station = known.find(name)?.clone();
     InviteBook::new(folder).retire()?;
-    known.remove(name)
+    // It may have taken another name meanwhile.
+    known.remove_key(&station.key)?;
+    Ok(station)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod known;
 pub mod pins;
 pub mod talked;
+pub mod zones;
 
 pub(crate) mod checked;
 
@@ -24,6 +25,7 @@ pub use identity::{
 pub use known::{Admitted, Changes, Draft, KnownStations, MAX_STATIONS, Station};
 pub use pins::{AnnouncerChanged, Pin, Pins};
 pub use talked::{End, Talked, TalkedMark};
+pub use zones::{ZoneDraft, ZoneOrder};
 
 /// What can go wrong with the state folder and what lies in it.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +146,19 @@ pub enum KeysError {
         name: String,
         /// The key that has it.
         holder: Fingerprint,
+    },
+    /// What is new could be taken for what there is.
+    #[error(
+        "the {what} {new} looks like the {what} {known}, and is written with other letters: choose another name, or \
+         write it as that one is"
+    )]
+    LooksAlike {
+        /// A station or a zone.
+        what: &'static str,
+        /// What was asked for.
+        new: String,
+        /// What there is.
+        known: String,
     },
     /// A name that no station may have.
     #[error("a station's name has 1 to {} bytes and no control characters", crate::wire::MAX_NAME_BYTES)]

@@ -10,13 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bullhorn::announcer::{self, Summary};
 use bullhorn::archive::{self, Archive, Verified};
-use bullhorn::cli::{self, Cli, Role, StationsAction, VolumeOrOwn};
+use bullhorn::cli::{self, Cli, Role, StationsAction, VolumeOrOwn, ZonesAction};
 use bullhorn::console::{self, Mode, Sounds};
 use bullhorn::demo::Demo;
 use bullhorn::devices::{self, Onlooker};
 use bullhorn::event::{Command, Event, Events};
 use bullhorn::invite::{self, Invite, InviteBook, InviteError};
-use bullhorn::keys::{self, AnnouncerKeys, KnownStations, StateFolder};
+use bullhorn::keys::{self, AnnouncerKeys, KnownStations, StateFolder, ZoneOrder};
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone, MicrophoneError};
@@ -25,7 +25,6 @@ use bullhorn::report;
 use bullhorn::site::{self, Site};
 use bullhorn::speaker;
 use bullhorn::speaker::talkback::Talkback;
-use clap::Parser;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +80,7 @@ struct NeedsTerminal {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arguments();
     start_log();
     bullhorn::end_on_panic();
     let result = match cli.role {
@@ -89,6 +88,7 @@ fn main() -> ExitCode {
         Role::Speaker(options) => speak(options),
         Role::Invite(options) => invite(&options),
         Role::Stations(options) => stations(&options),
+        Role::Zones(options) => zones(&options),
         Role::Verify(options) => verify(&options),
         Role::Devices => list_devices(),
         Role::Demo(options) => demonstrate(&options),
@@ -98,7 +98,11 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // Nobody is left to be told when standard error is closed.
-            let _ = writeln!(io::stderr(), "bullhorn: {}", bullhorn::error_chain(error.as_ref()));
+            let _ = writeln!(
+                io::stderr(),
+                "bullhorn: {}",
+                report::escaped(&bullhorn::error_chain(error.as_ref()))
+            );
             let is_usage = error.is::<InviteError>()
                 || error.is::<PrepareError>()
                 || error.is::<NeedsTerminal>()
@@ -408,11 +412,22 @@ fn stations(options: &cli::StationsOptions) -> Result<bool, Failure> {
             }
         }
         Some(StationsAction::Remove { name }) => {
-            invite::shut_out(&folder, name)?;
-            let name = report::escaped(name);
+            let removed = invite::shut_out(&folder, name)?;
+            let name = report::escaped(&removed.name);
             writeln!(io::stdout(), "{name} is shut out, and the current invite is worth nothing any more")?;
         }
     }
+    Ok(true)
+}
+
+fn zones(options: &cli::ZonesOptions) -> Result<bool, Failure> {
+    let folder = StateFolder::open(options.state.folder.as_deref())?;
+    let known = KnownStations::open(&folder)?;
+    let mut order = ZoneOrder::open(Some(&folder))?;
+    if let Some(ZonesAction::Order { zones }) = &options.action {
+        order.put_first(zones, &known.zones())?;
+    }
+    io::stdout().write_all(report::zones(&order, &known.all()).as_bytes())?;
     Ok(true)
 }
 

@@ -1,12 +1,15 @@
 //! Events in words and as JSON lines: pure formatting, safe for a terminal whatever a peer sent.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
+use unicode_width::UnicodeWidthStr;
+
 use crate::devices::{Device, Direction};
 use crate::event::{Concealed, Event, IN_STEP_US, Missing, OutOfStep, Outcome, is_in_step};
-use crate::keys::Station;
+use crate::keys::{Station, ZoneOrder};
 use crate::priority::Priority;
 use crate::wire::is_unprintable;
 
@@ -258,7 +261,7 @@ pub fn json(event: &Event, unix_ms: u64) -> Option<String> {
 
 /// The devices for `bullhorn devices`: microphones, then loudspeakers; the default marked.
 pub fn devices(devices: &[Device]) -> String {
-    let width = devices.iter().map(|device| device.id.chars().count()).max().unwrap_or(0);
+    let width = devices.iter().map(|device| escaped(&device.id).width()).max().unwrap_or(0);
     let mut text = String::new();
     for (direction, title) in
         [(Direction::Input, "Microphones, for --input"), (Direction::Output, "Loudspeakers, for --output")]
@@ -269,8 +272,8 @@ pub fn devices(devices: &[Device]) -> String {
         for device in devices.iter().filter(|device| device.direction == direction) {
             none = false;
             let (mark, word) = if device.is_default { ('*', " (default)") } else { (' ', "") };
-            let (id, name) = (escaped(&device.id), escaped(&device.name));
-            text.push_str(&format!("{mark} {id:width$}  {name}{word}\n"));
+            let (id, name) = (padded(&escaped(&device.id), width), escaped(&device.name));
+            text.push_str(&format!("{mark} {id}  {name}{word}\n"));
         }
         if none {
             text.push_str("  none\n");
@@ -294,28 +297,53 @@ pub fn stations(stations: &[&Station]) -> String {
     if stations.is_empty() {
         return "no station has joined yet: `bullhorn invite` prints the line to run on one\n".to_owned();
     }
-    let width = stations.iter().map(|station| escaped(&station.name).chars().count()).max().unwrap_or(0);
-    let width = width.max("station".len());
+    let names: Vec<Cow<str>> = stations.iter().map(|station| escaped(&station.name)).collect();
+    let width = names.iter().map(|name| name.width()).max().unwrap_or(0).max("station".len());
     let talk = stations.iter().any(|station| station.signer.is_some());
     let signer = |words: &str| if talk { format!("  {words:19}") } else { String::new() };
     let mut text = format!(
-        "{:width$}  {:23}  {:23}  {:8}{}  zones\n",
+        "{:width$}  {:23}  {:23}  {:8}  {:19}{}  zones\n",
         "station",
         "joined",
         "last here",
         "volume",
+        "key",
         signer("talks back as")
     );
-    for station in stations {
+    for (station, name) in stations.iter().zip(names) {
         let (joined, seen) = (time(station.joined_unix_s), time(station.last_seen_unix_s));
-        let (name, zones) = (escaped(&station.name), station.zones.join(", "));
-        let volume = station.volume.map_or("own".to_owned(), |volume| volume.to_string());
+        let (name, zones) = (padded(&name, width), station.zones.join(", "));
+        let (volume, key) =
+            (station.volume.map_or("own".to_owned(), |volume| volume.to_string()), station.key.fingerprint());
         let signer = signer(&station.signer.map_or("-".to_owned(), |key| key.fingerprint().to_string()));
-        let line = format!("{name:width$}  {joined}  {seen}  {volume:8}{signer}  {}", escaped(&zones));
+        let line = format!("{name}  {joined}  {seen}  {volume:8}  {key}{signer}  {}", escaped(&zones));
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// The zones for `bullhorn zones`, with their digits and how many stations are in each.
+pub fn zones(order: &ZoneOrder, stations: &[&Station]) -> String {
+    let zones: BTreeSet<&str> =
+        stations.iter().flat_map(|station| &station.zones).map(String::as_str).collect();
+    let all = order.all(&zones);
+    if all.is_empty() {
+        return "no station has joined with a zone: `bullhorn speaker HOST --zone ZONE` does\n".to_owned();
+    }
+    let width = all.iter().map(|zone| escaped(zone).width()).max().unwrap_or(0).max("zone".len());
+    let mut text = format!("digit  {}  stations\n", padded("zone", width));
+    for (at, zone) in all.iter().enumerate() {
+        let digit = if at < order.with_digits().len() { (at + 1).to_string() } else { "-".to_owned() };
+        let inside = stations.iter().filter(|station| station.zones.contains(zone)).count();
+        text.push_str(&format!("{digit:5}  {}  {inside}\n", padded(&escaped(zone), width)));
+    }
+    text
+}
+
+/// Text with as many spaces behind it as fill so many columns of a terminal.
+fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
 #[cfg(test)]

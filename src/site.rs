@@ -162,7 +162,7 @@ impl Site {
             && let Some(invite) = peer.invite
             && self.book.accept(invite, now)?.is_none()
         {
-            self.write(|known| known.draft_removal(name))?;
+            self.write(|known| known.draft_removal(&peer.key))?;
             return Err(KeysError::NoSuchStation(name.to_owned()));
         }
         Ok(admitted)

@@ -219,6 +219,11 @@ impl Stations {
         self.tell(Event::Volume { station: name.to_owned(), volume_db });
     }
 
+    /// The name under which a connection's station is here.
+    pub fn name_of(&self, connection: ConnectionId) -> Option<&str> {
+        self.names.get(&connection).map(String::as_str)
+    }
+
     /// The names of the stations that are connected.
     pub fn present_names(&self) -> impl Iterator<Item = &str> {
         self.names.values().map(String::as_str)

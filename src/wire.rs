@@ -15,8 +15,8 @@ pub use message::{
     AnnouncerKey, CLIP_KEY_BYTES, ClipId, FromAnnouncer, FromStation, Message, Nonce, Receipt,
     SIGNATURE_BYTES, Statement, UNMUTED_BY_EMERGENCIES, decode, encode, reason,
 };
-pub use name::{is_illegal_in_name, is_name, is_unprintable};
-pub use talkback::{Answer, Offer, TalkbackHeader};
+pub use name::{NameError, check_name, is_illegal_in_name, is_name, is_unprintable, look, normalized};
+pub use talkback::{Answer, Offer, TALKBACK_LIFE, TalkbackHeader};
 
 /// The first bytes of both directions, in every version of the protocol.
 pub const MAGIC: [u8; 8] = *b"BULLHORN";

@@ -21,7 +21,7 @@ use crate::keys::{Admitted, KeysError};
 use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Outgoing, Peer, Receiver, Sender};
 use crate::site::Site;
 use crate::stations::{ConnectionId, Delivery, Hello, LivePart, Order};
-use crate::wire::{FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
+use crate::wire::{self, FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 
 /// Orders that may wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
@@ -141,6 +141,9 @@ async fn converse<C: Connection>(
     };
     let (hello, nonce) = match first {
         Some(Frame::Message(FromStation::Hello { name, zones, instance, last, nonce, begun })) => {
+            // However it is typed there.
+            let (name, zones) =
+                (normalized(&name)?, zones.iter().map(|it| normalized(it)).collect::<Result<_, _>>()?);
             (Hello { name, zones, instance, last, begun, address: address.to_string() }, nonce)
         }
         Some(Frame::Message(FromStation::Talkback(offer))) => {
@@ -278,6 +281,12 @@ async fn next_part(live: &mut Option<(broadcast::Receiver<LivePart>, u32)>) -> B
 async fn next_turn(to_send: &mut Option<(PollSemaphore, Arc<Delivery>)>) -> Option<OwnedSemaphorePermit> {
     let Some((turns, _)) = to_send else { return std::future::pending().await };
     poll_fn(|context| turns.poll_acquire(context)).await
+}
+
+/// A name as names are compared. It may be too long then.
+fn normalized(name: &str) -> Result<String, WireError> {
+    let name = wire::normalized(name);
+    if wire::is_name(&name) { Ok(name) } else { Err(WireError::Field("name")) }
 }
 
 /// Has a station let in. One that is new is written down first, which may take as long as the disk likes.

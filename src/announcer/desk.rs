@@ -5,7 +5,7 @@ mod dates;
 mod list;
 mod live;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::clip;
 use crate::devices::HealthWatch;
 use crate::event::{Command, Event, Events};
 use crate::keys::identity::fresh_epoch;
+use crate::keys::{NoisePublicKey, ZoneDraft, ZoneOrder};
 use crate::link::LinkError;
 use crate::microphone::Microphone;
 use crate::outbox::{Kept, Outbox};
@@ -54,6 +55,8 @@ pub(super) struct Desk {
     epoch: u64,
     last_sequence: u64,
     orders: BTreeMap<ConnectionId, mpsc::Sender<Order>>,
+    /// The key that each connection has proven; none in open mode.
+    keys: HashMap<ConnectionId, NoisePublicKey>,
     strangers: HashSet<IpAddr>,
     /// The microphone's name.
     input: String,
@@ -72,6 +75,8 @@ pub(super) struct Desk {
     addressed: Vec<String>,
     /// How urgent the next announcement is.
     priority: Priority,
+    /// Which zone each digit stands for.
+    zone_order: ZoneOrder,
     /// The zones that were told last, and those spoken to.
     told_zones: (Vec<String>, Vec<String>),
     /// Whether they may be others by now.
@@ -92,7 +97,7 @@ impl Desk {
     /// A desk that no station has come to yet, with what earlier runs left to do.
     ///
     /// # Errors
-    /// [`AnnouncerError::Random`].
+    /// [`AnnouncerError::Random`], and those of reading which zones there are.
     pub fn new(
         microphone: Microphone,
         mut config: Config,
@@ -110,6 +115,14 @@ impl Desk {
             .site
             .as_ref()
             .map_or_else(|| WallClock::start(Wall::system()), |site| site.clock().clone());
+        let mut zone_order = ZoneOrder::open(config.site.as_ref().map(|site| site.folder()))?;
+        let mut joined = config.site.as_ref().map(|site| site.stations()).unwrap_or_default();
+        joined.sort_by_key(|station| station.joined_unix_s);
+        let mut new_zones = Vec::new();
+        for station in &joined {
+            new_zones.extend(zone_order.append(&station.zones, &stations.zones()));
+        }
+        write_zones(new_zones);
         let (outbox, kept) = match &config.site {
             Some(site) => open_outbox(site, &events),
             None => (None, Vec::new()),
@@ -123,6 +136,7 @@ impl Desk {
             },
             addressed: config.zones.clone(),
             priority: config.priority,
+            zone_order,
             told_zones: (Vec::new(), Vec::new()),
             are_zones_stale: true,
             tools: Some(Tools { microphone, monitor: config.monitor.take() }),
@@ -132,6 +146,7 @@ impl Desk {
             clock,
             last_sequence: 0,
             orders: BTreeMap::new(),
+            keys: HashMap::new(),
             strangers: HashSet::new(),
             input,
             microphone_warnings: microphone_health.clone(),
@@ -311,11 +326,14 @@ impl Desk {
         match report {
             Report::Joined { connection, hello, admission, orders, answer } => {
                 let name = hello.name.clone();
+                let zones = hello.zones.clone();
+                let key = admission.as_ref().map(|admission| admission.peer.key);
                 let verdict = match self.admit(&name, admission, now) {
                     Ok(()) => self.stations.join(connection, hello, now),
                     Err(reason) => Err(reason),
                 };
                 if verdict.is_ok() {
+                    write_zones(self.zone_order.append(&zones, &self.stations.zones()));
                     self.are_zones_stale = true;
                     let volume = self.config.site.as_ref().and_then(|site| site.volume(&name));
                     if volume.is_some() {
@@ -323,6 +341,7 @@ impl Desk {
                         let _ = orders.try_send(Order::Volume(volume));
                     }
                     self.orders.insert(connection, orders);
+                    self.keys.extend(key.map(|key| (connection, key)));
                 }
                 // A connection that is gone meanwhile reports its end by itself.
                 let _ = answer.send(verdict);
@@ -330,6 +349,7 @@ impl Desk {
             Report::Heard { connection, message } => self.stations.heard(connection, message, now),
             Report::Left { connection, reason } => {
                 self.orders.remove(&connection);
+                self.keys.remove(&connection);
                 self.stations.left(connection, &reason, now);
             }
             Report::Stranger { address, error } => self.stranger(address.ip(), &error),
@@ -488,6 +508,18 @@ fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
             events.tell(Event::Warning { message });
             (None, Vec::new())
         }
+    }
+}
+
+/// Writes down which digits zones were given, on a thread for such work.
+fn write_zones(drafts: impl IntoIterator<Item = ZoneDraft>) {
+    let drafts: Vec<ZoneDraft> = drafts.into_iter().collect();
+    if !drafts.is_empty() {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = drafts.iter().try_for_each(ZoneDraft::write) {
+                tracing::warn!("cannot write down the digits of zones: {}", crate::error_chain(&error));
+            }
+        });
     }
 }
 

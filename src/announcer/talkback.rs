@@ -157,7 +157,7 @@ impl Talkback {
         }
         // Nobody knows the other's time in open mode.
         let now = Instant::now();
-        let now_unix_ms = self.site.as_ref().map_or(header.created_unix_ms, |site| site.unix_ms(now));
+        let now_unix_ms = self.now_unix_ms().unwrap_or(header.created_unix_ms);
         let former = self.site.as_ref().and_then(|site| site.clock().former_unix_ms(now, CLOCK_PATIENCE));
         let admitted = seal::talkback::admit(header, now_unix_ms, last).or_else(|error| match former {
             Some(former_unix_ms) => seal::talkback::admit(header, former_unix_ms, last),
@@ -170,8 +170,17 @@ impl Talkback {
         if underway.len() >= MAX_TALKBACKS || underway.values().sum::<usize>() + bytes > MAX_BYTES {
             return Err(Answer::Later { reason: "others talk back, and go first".into() });
         }
+        if !lock(&self.talked).make_room(&station, now_unix_ms / 1_000) {
+            let reason = "so many stations have talked back that no more can be told apart today";
+            return Err(Answer::Later { reason: reason.into() });
+        }
         underway.insert(station.clone(), bytes);
         Ok(Place { talkback: self.clone(), station })
+    }
+
+    /// The announcer's time; none in open mode.
+    fn now_unix_ms(&self) -> Option<u64> {
+        self.site.as_ref().map(|site| site.unix_ms(Instant::now()))
     }
 
     /// Whether a station is still on the list.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::State;
+use super::values::name;
 use crate::invite::parse_validity;
+use crate::keys::zones::ZONE_DIGITS;
 use crate::volume::{Volume, VolumeError};
 
 /// Print the line that lets a station join.
@@ -41,12 +43,41 @@ pub struct StationsOptions {
     pub state: State,
 }
 
+/// List the zones, and which digit of the console speaks to each.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A zone keeps its digit, whatever zones join later: those get the next free one.
+
+Examples:
+  bullhorn zones
+  bullhorn zones order gym yard \"ground floor\"   1 is the gym, 2 the yard, 3 the ground floor")]
+pub struct ZonesOptions {
+    /// What to do instead of listing them
+    #[command(subcommand)]
+    pub action: Option<ZonesAction>,
+
+    /// Where keys are kept.
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// What can be done to zones.
+#[derive(Debug, Subcommand)]
+pub enum ZonesAction {
+    /// Say which zones have the first digits, from 1; the others follow as they did, without those that are gone
+    Order {
+        /// The zones, at most 9
+        #[arg(required = true, num_args = 1..=ZONE_DIGITS, value_name = "ZONE", value_parser = name)]
+        zones: Vec<String>,
+    },
+}
+
 /// What can be done to a station.
 #[derive(Debug, Subcommand)]
 pub enum StationsAction {
     /// Shut a station out at once and for good; it comes back only with a new invite
     Remove {
-        /// The station's name
+        /// The station's name, or its key as `bullhorn stations` shows it
         name: String,
     },
     /// Say how loud a station plays, from its next announcement on

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clip;
 use crate::stations::LONGEST_WAIT;
-use crate::wire::{self, is_illegal_in_name};
+use crate::wire::{self, NameError, is_illegal_in_name};
 
 /// The port that announcers listen on and stations dial unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7766;
@@ -70,12 +70,8 @@ pub enum ArgumentError {
     #[error("{0} is named twice: a station has each announcer once")]
     Twice(String),
     /// Not a name.
-    #[error(
-        "a name has 1 to {} bytes, starts with neither . nor -, and holds no slash, \
-         backslash or control character",
-        wire::MAX_NAME_BYTES
-    )]
-    Name,
+    #[error(transparent)]
+    Name(#[from] NameError),
 }
 
 fn seconds(text: &str) -> Result<f64, ArgumentError> {
@@ -178,13 +174,14 @@ impl FromStr for Target {
     }
 }
 
-/// A station's or a zone's name, trimmed. It becomes part of a file's name.
+/// A station's or a zone's name, trimmed and normalized. It becomes part of a file's name.
 ///
 /// # Errors
 /// [`ArgumentError::Name`].
 pub fn name(text: &str) -> Result<String, ArgumentError> {
-    let name = text.trim();
-    if wire::is_name(name) { Ok(name.into()) } else { Err(ArgumentError::Name) }
+    let name = wire::normalized(text.trim());
+    wire::check_name(&name)?;
+    Ok(name)
 }
 
 /// The nearest legal name, `station` where nothing is left.
@@ -248,12 +245,13 @@ mod tests {
     fn names_can_be_file_names() {
         assert_eq!(name("  Hall 1 "), Ok("Hall 1".into()));
         assert_eq!(name("Flügel-Süd"), Ok("Flügel-Süd".into()));
+        assert_eq!(name("e\u{301}tage"), Ok("étage".into()), "however it is typed");
         assert!(name(&"x".repeat(64)).is_ok());
         let long = "x".repeat(65);
         for text in
             ["", "  ", ".hidden", "..", "-x", "a/b", "a\\b", "a\nb", "a\u{1b}[2J", "a\u{202e}b", &long]
         {
-            assert_eq!(name(text), Err(ArgumentError::Name), "{text:?}");
+            assert!(matches!(name(text), Err(ArgumentError::Name(_))), "{text:?}");
         }
     }
 

@@ -207,7 +207,7 @@ pub struct View {
     pub recording: Option<Recording>,
     /// The clip that is heard before it is sent.
     pub review: Option<Review>,
-    /// The zones that there are; each keeps its place, for digits stand for them.
+    /// The zones that there are, in the order of their digits.
     pub zones: Vec<String>,
     /// Those that are spoken to; none for every station.
     pub addressed: Vec<String>,
@@ -286,10 +286,7 @@ impl View {
                 self.review = Some(Review { length, monitor: monitor.clone() });
             }
             Event::Zones { known, addressed } => {
-                self.zones.retain(|zone| known.contains(zone));
-                let new = known.iter().filter(|zone| !self.zones.contains(zone)).cloned();
-                let new: Vec<_> = new.collect();
-                self.zones.extend(new);
+                self.zones.clone_from(known);
                 self.addressed.clone_from(addressed);
             }
             Event::Recorded { clip, length_ms, .. } => {

@@ -1,12 +1,13 @@
 //! The stations that have joined: `stations.toml` in the announcer's state folder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Locked, Stamp};
 use super::{KeysError, NoisePublicKey, StateFolder, StationId};
 use crate::volume::Volume;
+use crate::wire::{look, normalized};
 
 /// The most stations that can join one announcer.
 pub const MAX_STATIONS: usize = 65_536;
@@ -75,11 +76,20 @@ pub struct KnownStations {
 struct Roster {
     by_key: HashMap<NoisePublicKey, Station>,
     keys: HashMap<String, NoisePublicKey>,
+    /// Whose name has a look.
+    looks: HashMap<String, NoisePublicKey>,
+    /// The zone that has a look, and how many stations are in it.
+    zones: HashMap<String, (String, usize)>,
 }
 
 impl Roster {
     fn insert(&mut self, station: Station) {
         self.forget(&station.key);
+        self.looks.entry(look(&station.name)).or_insert(station.key);
+        for zone in &station.zones {
+            let (known, stations) = self.zones.entry(look(zone)).or_insert_with(|| (zone.clone(), 0));
+            *stations += usize::from(known == zone);
+        }
         self.keys.insert(station.name.clone(), station.key);
         self.by_key.insert(station.key, station);
     }
@@ -87,7 +97,49 @@ impl Roster {
     fn forget(&mut self, key: &NoisePublicKey) -> Option<Station> {
         let station = self.by_key.remove(key)?;
         self.keys.remove(&station.name);
+        let name = look(&station.name);
+        if self.looks.get(&name) == Some(key) {
+            self.looks.remove(&name);
+        }
+        for zone in &station.zones {
+            let zone_look = look(zone);
+            if let Some((known, stations)) = self.zones.get_mut(&zone_look)
+                && known == zone
+            {
+                *stations = stations.saturating_sub(1);
+                if *stations == 0 {
+                    self.zones.remove(&zone_look);
+                }
+            }
+        }
         Some(station)
+    }
+
+    /// The other station whose name looks like this one.
+    fn lookalike(&self, key: &NoisePublicKey, name: &str) -> Option<&Station> {
+        let holder = self.looks.get(&look(name)).filter(|holder| *holder != key)?;
+        self.by_key.get(holder)
+    }
+
+    /// A zone among those of a station that looks like another, and that one: of another station, or of itself.
+    fn zone_lookalike<'a>(&'a self, key: &NoisePublicKey, zones: &'a [String]) -> Option<(&'a str, &'a str)> {
+        let own = self.by_key.get(key).map_or(&[][..], |station| &station.zones);
+        let mut looks: HashMap<String, &str> = HashMap::new();
+        for zone in zones {
+            let zone_look = look(zone);
+            if let Some((known, stations)) = self.zones.get(&zone_look)
+                && known != zone
+                && *stations > usize::from(own.contains(known))
+            {
+                return Some((zone, known));
+            }
+            if let Some(other) = looks.insert(zone_look, zone)
+                && other != zone
+            {
+                return Some((zone, other));
+            }
+        }
+        None
     }
 }
 
@@ -140,9 +192,24 @@ impl KnownStations {
         all
     }
 
+    /// The zones that they declared.
+    pub fn zones(&self) -> BTreeSet<&str> {
+        self.roster.by_key.values().flat_map(|station| &station.zones).map(String::as_str).collect()
+    }
+
     /// The station of a name, from memory.
     pub fn named(&self, name: &str) -> Option<&Station> {
-        self.roster.by_key.get(self.roster.keys.get(name)?)
+        let key = self.roster.keys.get(name).or_else(|| self.roster.keys.get(&normalized(name)))?;
+        self.roster.by_key.get(key)
+    }
+
+    /// The station of a name, or of a key as its fingerprint is shown.
+    ///
+    /// # Errors
+    /// [`KeysError::NoSuchStation`].
+    pub fn find(&self, name: &str) -> Result<&Station, KeysError> {
+        let by_key = || self.roster.by_key.values().find(|it| it.key.fingerprint().to_string() == name);
+        self.named(name).or_else(by_key).ok_or_else(|| KeysError::NoSuchStation(name.into()))
     }
 
     /// Reads the file again if another process changed it, and gives what it changed since the last call. Costs one
@@ -223,7 +290,7 @@ impl KnownStations {
     /// The same as [`Self::admit`], but for the writing. The folder must be locked.
     ///
     /// # Errors
-    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::BadName`],
+    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::LooksAlike`], [`KeysError::BadName`],
     /// [`KeysError::TooManyStations`], and those of reading.
     pub fn draft_admission(
         &mut self,
@@ -240,6 +307,16 @@ impl KnownStations {
         }
         if let Some(holder) = self.roster.keys.get(name).filter(|holder| *holder != key) {
             return Err(KeysError::NameTaken { name: name.into(), holder: holder.fingerprint() });
+        }
+        if let Some(other) = self.roster.lookalike(key, name) {
+            return Err(KeysError::LooksAlike {
+                what: "station",
+                new: name.into(),
+                known: other.name.clone(),
+            });
+        }
+        if let Some((new, known)) = self.roster.zone_lookalike(key, zones) {
+            return Err(KeysError::LooksAlike { what: "zone", new: new.into(), known: known.into() });
         }
         let was = self.station(key);
         let admitted = match was {
@@ -294,22 +371,30 @@ impl KnownStations {
     /// would still let it back in; [`crate::invite::shut_out`] retires that as well.
     ///
     /// # Errors
-    /// Those of [`Self::draft_removal`], and those of writing.
+    /// [`KeysError::NoSuchStation`], and those of reading and writing.
     pub fn remove(&mut self, name: &str) -> Result<Station, KeysError> {
-        self.write(|known| known.draft_removal(name))
+        self.reload()?;
+        let station = self.find(name)?.clone();
+        self.remove_key(&station.key)?;
+        Ok(station)
+    }
+
+    /// The same for a key, whatever it calls itself by now, if it has joined at all.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn remove_key(&mut self, key: &NoisePublicKey) -> Result<(), KeysError> {
+        self.write(|known| known.draft_removal(key))
     }
 
     /// The same, but for the writing. The folder must be locked.
     ///
     /// # Errors
-    /// [`KeysError::NoSuchStation`], and those of reading.
-    pub fn draft_removal(&mut self, name: &str) -> Result<(Station, Option<Draft>), KeysError> {
+    /// Those of reading.
+    pub fn draft_removal(&mut self, key: &NoisePublicKey) -> Result<((), Option<Draft>), KeysError> {
         self.reload()?;
-        let Some(removed) = self.named(name).cloned() else {
-            return Err(KeysError::NoSuchStation(name.into()));
-        };
-        let draft = self.draft(Change::Forget(removed.key))?;
-        Ok((removed, Some(draft)))
+        let draft = self.station(key).is_some().then(|| self.draft(Change::Forget(*key)));
+        Ok(((), draft.transpose()?))
     }
 
     /// Writes down how loud a station is to play; `None` leaves that to the station.

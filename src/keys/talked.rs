@@ -4,15 +4,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use std::time::Duration;
+
 use super::checked::Kind;
 use super::{KeysError, StateFolder};
-use crate::wire::ClipId;
+use crate::wire::{ClipId, TALKBACK_LIFE};
 
 const TALKED: Kind = Kind {
     file: "talkback",
     word: "talkback",
     remedy: "restore it from a backup; or delete it, after which talkback that has not expired may be heard again",
 };
+
+/// How long a mark is needed: no talkback is good for longer, and some more for clocks that differ.
+const MARK_LIFE: Duration = Duration::from_secs(TALKBACK_LIFE.as_secs() + 3_600);
 
 /// How a talkback ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +44,27 @@ impl TalkedMark {
     }
 }
 
+/// The most stations whose marks are kept: as many as can join.
+pub const MAX_MARKS: usize = super::MAX_STATIONS;
+
 /// The marks of all stations that have talked back, by their key in hex; in open mode by name, and in memory only.
+///
+/// When there are too many, those go whose talkback has surely expired since, so that it stays refused. In open mode
+/// nothing expires, and stations that are new are turned away.
 #[derive(Debug)]
 pub struct Talked {
     folder: Option<StateFolder>,
-    marks: BTreeMap<String, TalkedMark>,
+    marks: BTreeMap<String, Noted>,
+    most: usize,
+    /// By the announcer's clock, when there was room made last.
+    now_unix_s: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    mark: TalkedMark,
+    /// By the announcer's clock; 0 where nobody knows.
+    unix_s: u64,
 }
 
 impl Talked {
@@ -60,12 +81,12 @@ impl Talked {
             (None, Some(folder)) => return Err(TALKED.damaged(folder, "a line is not a mark")),
             (None, None) => BTreeMap::new(),
         };
-        Ok(Self { folder: folder.cloned(), marks })
+        Ok(Self { folder: folder.cloned(), marks, most: MAX_MARKS, now_unix_s: 0 })
     }
 
     /// The last talkback of a station.
     pub fn mark(&self, station: &str) -> Option<TalkedMark> {
-        self.marks.get(station).copied()
+        self.marks.get(station).map(|noted| noted.mark)
     }
 
     /// Moves a station's mark, in memory only; never back. Whether it was moved: [`Self::draft`] is to be written then.
@@ -73,8 +94,18 @@ impl Talked {
         if self.mark(station).is_some_and(|was| was == mark || !was.admits(mark.id)) {
             return false;
         }
-        self.marks.insert(station.to_owned(), mark);
+        self.marks.insert(station.to_owned(), Noted { mark, unix_s: self.now_unix_s });
         true
+    }
+
+    /// Makes room for the mark of one more station, if it has none; whether there is.
+    pub fn make_room(&mut self, station: &str, now_unix_s: u64) -> bool {
+        self.now_unix_s = now_unix_s;
+        if self.marks.len() >= self.most && !self.marks.contains_key(station) && self.folder.is_some() {
+            let expired = |noted: &Noted| now_unix_s.saturating_sub(noted.unix_s) > MARK_LIFE.as_secs();
+            self.marks.retain(|_, noted| !expired(noted));
+        }
+        self.marks.len() < self.most || self.marks.contains_key(station)
     }
 
     /// The next content of the file; none in open mode.
@@ -85,14 +116,15 @@ impl Talked {
 
     fn body(&self) -> String {
         let mut body = String::with_capacity(self.marks.len() * 112);
-        for (station, TalkedMark { id: ClipId { epoch, sequence }, end }) in &self.marks {
+        for (station, Noted { mark, unix_s }) in &self.marks {
+            let TalkedMark { id: ClipId { epoch, sequence }, end } = mark;
             let end = match end {
                 None => "begun",
                 Some(End::Heard) => "heard",
                 Some(End::Kept) => "kept",
             };
             // Writing to a String cannot fail.
-            let _ = writeln!(body, "{station} {epoch} {sequence} {end}");
+            let _ = writeln!(body, "{station} {epoch} {sequence} {end} {unix_s}");
         }
         body
     }
@@ -115,7 +147,7 @@ impl TalkedDraft {
     }
 }
 
-fn parse(line: &str) -> Option<(String, TalkedMark)> {
+fn parse(line: &str) -> Option<(String, Noted)> {
     let mut words = line.split(' ');
     let station = super::StationId::from_hex(words.next()?)?.to_hex();
     let id = ClipId { epoch: words.next()?.parse().ok()?, sequence: words.next()?.parse().ok()? };
@@ -125,7 +157,9 @@ fn parse(line: &str) -> Option<(String, TalkedMark)> {
         "kept" => Some(End::Kept),
         _ => return None,
     };
-    words.next().is_none().then_some((station, TalkedMark { id, end }))
+    // Earlier versions did not write when it was.
+    let unix_s = words.next().map_or(Some(0), |unix_s| unix_s.parse().ok())?;
+    words.next().is_none().then_some((station, Noted { mark: TalkedMark { id, end }, unix_s }))
 }
 
 #[cfg(test)]
@@ -157,6 +191,33 @@ mod tests {
         assert_eq!(again.mark(&other), Some(mark(1, 1, Some(End::Kept))));
         assert!(mark(7, 2, None).admits(ClipId { epoch: 7, sequence: 2 }), "it was not heard to its end");
         assert!(mark(7, 2, Some(End::Heard)).admits(ClipId { epoch: 8, sequence: 1 }));
+    }
+
+    #[test]
+    fn there_is_an_end_to_the_marks_and_what_was_heard_stays_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
+        let key = |number: u8| crate::clip::hex(&[number; 32]);
+        let day = 86_400;
+        let mut talked = Talked { most: 3, ..Talked::open(Some(&folder)).unwrap() };
+        for (number, at) in [(1, 0), (2, day), (3, day + 7_000)] {
+            assert!(talked.make_room(&key(number), at));
+            assert!(talked.advance(&key(number), mark(1, 1, Some(End::Heard))));
+        }
+        assert!(!talked.make_room(&key(4), day), "nothing has surely expired");
+        assert!(talked.make_room(&key(3), day), "it has a mark");
+        assert!(talked.make_room(&key(4), day + 7_200));
+        assert_eq!(talked.mark(&key(1)), None, "its talkback expired an hour ago at least");
+        assert!(talked.mark(&key(2)).is_some() && talked.mark(&key(3)).is_some());
+        talked.draft().unwrap().write().unwrap();
+        assert_eq!(Talked::open(Some(&folder)).unwrap().marks[&key(2)].unix_s, day);
+        let before = format!("{} 7 2 heard\n", key(9));
+        TALKED.write(&folder.lock().unwrap(), &before).unwrap();
+        assert_eq!(Talked::open(Some(&folder)).unwrap().marks[&key(9)].unix_s, 0);
+        let mut open = Talked { most: 1, ..Talked::open(None).unwrap() };
+        assert!(open.make_room("hall-1", 0));
+        open.advance("hall-1", mark(1, 1, Some(End::Heard)));
+        assert!(open.make_room("hall-1", day * 9) && !open.make_room("hall-2", day * 9));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{SignatureBytes, message, millis, verify_message};
 use crate::clip::ClipError;
 use crate::keys::{AnnouncerId, StationId, StationKeys, TalkedMark};
-use crate::wire::TalkbackHeader;
+use crate::wire::{TALKBACK_LIFE, TalkbackHeader};
 
 const HEADER_DOMAIN: &[u8] = b"bullhorn talkback header v1\0";
 /// How far ahead of the announcer's clock a talkback may be dated: what a station's notion of that clock may be off by.
@@ -47,6 +47,12 @@ pub enum TalkbackRefusal {
     Expired {
         /// How long ago, by the announcer's clock.
         late_ms: u64,
+    },
+    /// It claims to be good for longer than any.
+    #[error("it claims to be good for {life_ms} ms, and no talkback is for more than {}", TALKBACK_LIFE.as_millis())]
+    Life {
+        /// From its date to its expiry.
+        life_ms: u64,
     },
     /// Dated later than the announcer's clock.
     #[error("it is dated {early_ms} ms ahead of the announcer's clock")]
@@ -102,6 +108,10 @@ pub fn admit(
     }
     if now_unix_ms >= header.expires_unix_ms || header.expires_unix_ms < header.created_unix_ms {
         return Err(TalkbackRefusal::Expired { late_ms: now_unix_ms.saturating_sub(header.expires_unix_ms) });
+    }
+    let life_ms = header.expires_unix_ms - header.created_unix_ms;
+    if life_ms > millis(TALKBACK_LIFE) {
+        return Err(TalkbackRefusal::Life { life_ms });
     }
     match last {
         Some(mark) if !mark.admits(header.id) => Err(TalkbackRefusal::Replay),

@@ -1,5 +1,7 @@
 //! Talkback on the wire: what a station says to its announcer, over a connection of its own.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::header::Fields;
@@ -65,6 +67,9 @@ impl Answer {
         }
     }
 }
+
+/// No talkback is good for longer, from its date to its expiry.
+pub const TALKBACK_LIFE: Duration = Duration::from_secs(86_400);
 
 /// What is said of a talkback before its bytes: everything the announcer checks it against.
 #[derive(Debug, Clone, PartialEq, Eq)]

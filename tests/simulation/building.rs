@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bullhorn::announcer;
 use bullhorn::archive::{Archive, Retention};
@@ -21,6 +22,7 @@ use bullhorn::site::Site;
 use bullhorn::speaker;
 use bullhorn::stations::STRAGGLER_WAIT;
 use bullhorn::volume::Volume;
+use bullhorn::wall::Wall;
 use bullhorn::wire::ClipId;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -145,7 +147,7 @@ pub struct Building {
     pub net: Net,
     pub book: Arc<Mutex<Book>>,
     pub crashes: mpsc::UnboundedReceiver<Machine>,
-    pub jumped_ms: i64,
+    jumped_ms: Arc<AtomicI64>,
     start: Instant,
     disks: Arc<Mutex<Disks>>,
     /// Each machine's loudspeaker, which outlives its programs.
@@ -190,7 +192,7 @@ impl Building {
             net,
             book: Arc::default(),
             crashes,
-            jumped_ms: 0,
+            jumped_ms: Arc::default(),
             start: Instant::now(),
             disks,
             invite: None,
@@ -214,8 +216,21 @@ impl Building {
         self.start.elapsed().as_millis() as u64
     }
 
-    fn wall_ms(&self) -> u64 {
-        (WALL_MS + self.now_ms()).saturating_add_signed(self.jumped_ms)
+    /// The wall clock of every machine.
+    fn wall(&self) -> Wall {
+        let (start, jumped_ms) = (self.start, self.jumped_ms.clone());
+        Wall::new(move || {
+            let now_ms = WALL_MS + start.elapsed().as_millis() as u64;
+            UNIX_EPOCH
+                + Duration::from_millis(now_ms.saturating_add_signed(jumped_ms.load(Ordering::Relaxed)))
+        })
+    }
+
+    /// Sets it.
+    pub fn jump(&self, by_ms: i64) {
+        self.jumped_ms.fetch_add(by_ms, Ordering::Relaxed);
+        let entry = Entry { at_ms: self.now_ms(), machine: 0, fact: Fact::Steps { by_ms } };
+        self.book.lock().unwrap().entries.push(entry);
     }
 
     pub fn is_on(&self, machine: Machine) -> bool {
@@ -228,7 +243,7 @@ impl Building {
 
     /// Runs a machine's program, on the disk as the last run left it.
     pub fn start(&mut self, machine: Machine) {
-        let wall_ms = self.wall_ms();
+        let wall_ms = self.wall().unix_ms();
         self.net.start(machine);
         let (events, heard) = Events::channel();
         let home = {
@@ -249,15 +264,14 @@ impl Building {
         collector.note(if machine == 0 { Some(Fact::Starts { wall_ms }) } else { None }, "starts");
         tokio::spawn(collector.run(heard));
         let folder = StateFolder::open(Some(&home.join("state"))).unwrap();
-        let archive = self
-            .plan
-            .archives
-            .then(|| Archive::open(&home.join("archive"), RETENTION, events.clone()).unwrap());
+        let archive = self.plan.archives.then(|| {
+            Archive::open_by(&home.join("archive"), RETENTION, events.clone(), self.wall()).unwrap()
+        });
         let shutdown = CancellationToken::new();
         self.running[machine] = match machine {
             0 => {
                 let (commands, asked) = mpsc::channel(64);
-                let task = self.announcer(&folder, wall_ms, archive, asked, events, shutdown.clone());
+                let task = self.announcer(&folder, archive, asked, events, shutdown.clone());
                 Running::On { task, shutdown, commands: Some(commands) }
             }
             _ => {
@@ -270,14 +284,12 @@ impl Building {
     fn announcer(
         &mut self,
         folder: &StateFolder,
-        wall_ms: u64,
         archive: Option<Archive>,
         asked: mpsc::Receiver<Command>,
         events: Events,
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
-        let wall: SystemTime = UNIX_EPOCH + Duration::from_millis(wall_ms);
-        let site = Arc::new(Site::open_at(folder, wall).unwrap());
+        let site = Arc::new(Site::open_by(folder, self.wall()).unwrap());
         if self.invite.is_none() {
             self.invite = Some(site.invite().unwrap());
         }

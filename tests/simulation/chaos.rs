@@ -379,7 +379,7 @@ impl Chaos {
             _ => {
                 let jump_ms = JUMPS_MS[self.dice.usize(0..JUMPS_MS.len())];
                 self.building.say(format!("the clock jumps by {jump_ms} ms"));
-                self.building.jumped_ms += jump_ms;
+                self.building.jump(jump_ms);
                 self.tally.count("clock jumps");
             }
         }

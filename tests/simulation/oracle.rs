@@ -9,6 +9,10 @@ use crate::network::Machine;
 
 /// How far the announcer's and a station's reading of the time may differ: a round trip, and a tick of the timer.
 const SLACK_MS: u64 = 2_500;
+/// A wall clock that was set by less is not followed.
+const SMALL_STEP_MS: i64 = 1_000;
+/// How long an announcer takes to notice that its wall clock was set, and to date anew what is on the disk.
+const REDATING_MS: u64 = 2_000;
 /// A run of the announcer that ended so long ago has no station wait for an instant that it named.
 const LONGEST_AHEAD_MS: u64 = 300_000;
 
@@ -17,6 +21,8 @@ const LONGEST_AHEAD_MS: u64 = 300_000;
 pub enum Fact {
     /// The announcer begins a run, with this on its wall clock.
     Starts { wall_ms: u64 },
+    /// The wall clock is set, whether the announcer runs or not.
+    Steps { by_ms: i64 },
     /// The run ends without a warning.
     Crashes,
     /// The announcer has accepted a clip.
@@ -73,11 +79,21 @@ struct Played {
     ends_ms: Vec<u64>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Run {
     from_ms: u64,
     until_ms: u64,
-    wall_ms: u64,
+    /// How far its wall clock was ahead of the simulation's, at the start and since each time that it was set.
+    ahead_ms: Vec<(u64, i64)>,
+}
+
+impl Run {
+    /// By what the clips that it left are dated, at most: it may have ended before it could date them anew.
+    fn left_ahead_ms(&self) -> i64 {
+        let last = self.ahead_ms.partition_point(|(since, _)| *since + REDATING_MS < self.until_ms).max(1);
+        let most = self.ahead_ms.iter().skip(last - 1).map(|(_, ahead)| *ahead).max().unwrap_or_default();
+        if self.ahead_ms.len() > 1 { most + SMALL_STEP_MS } else { most }
+    }
 }
 
 /// Everything that is wrong; nothing if all is well.
@@ -101,7 +117,7 @@ pub fn judge(setting: &Setting, entries: &[Entry]) -> Vec<String> {
 
 fn clip_of(fact: &Fact) -> Option<&str> {
     match fact {
-        Fact::Starts { .. } | Fact::Crashes => None,
+        Fact::Starts { .. } | Fact::Steps { .. } | Fact::Crashes => None,
         Fact::Recorded { clip, .. }
         | Fact::Sending { clip, .. }
         | Fact::Ended { clip, .. }
@@ -118,7 +134,12 @@ fn runs(entries: &[Entry]) -> Vec<Run> {
             if let Some(last) = runs.last_mut() {
                 last.until_ms = entry.at_ms;
             }
-            runs.push(Run { from_ms: entry.at_ms, until_ms: u64::MAX, wall_ms });
+            let ahead_ms = vec![(entry.at_ms, wall_ms as i64 - entry.at_ms as i64)];
+            runs.push(Run { from_ms: entry.at_ms, until_ms: u64::MAX, ahead_ms });
+        }
+        if let (Fact::Steps { by_ms }, Some(run)) = (&entry.fact, runs.last_mut()) {
+            let ahead = run.ahead_ms.last().map_or(0, |(_, ahead)| *ahead);
+            run.ahead_ms.push((entry.at_ms, ahead + by_ms));
         }
     }
     runs
@@ -244,19 +265,27 @@ fn judge_playing(
         wrong
             .push(format!("{name}: begun at {:?}, and had been played to its end at {end}", played.begun_ms));
     }
-    let wall_ms = |run: &Run, at_ms: u64| run.wall_ms + at_ms.saturating_sub(run.from_ms);
-    let Some(made_in) = runs.iter().rev().find(|run| run.from_ms <= made_ms) else {
+    let Some(made_in) = runs.iter().rposition(|run| run.from_ms <= made_ms) else {
         return wrong.push(format!("{name}: made when no announcer ran"));
     };
-    let expires_ms = wall_ms(made_in, made_ms) + life_ms;
+    // A clock that is set shortens no life and makes none longer, but for one that is set between two runs: a run
+    // knows by their dates alone how long the clips have left that it finds.
+    let mut expires_ms = (made_ms + life_ms) as i64;
+    let mut runs = runs[made_in..].iter().peekable();
+    let mut lives = Vec::new();
+    while let Some(run) = runs.next() {
+        lives.push((run, expires_ms));
+        if let Some((_, ahead_ms)) = runs.peek().and_then(|next| next.ahead_ms.first()) {
+            expires_ms += run.left_ahead_ms() - ahead_ms;
+        }
+    }
     for begun in &played.begun_ms {
         // A station goes by the clock of the run that sent it the clip, which may be over by now.
-        let mut lately = runs.iter().filter(|run| {
-            run.from_ms <= *begun
-                && run.until_ms.saturating_add(LONGEST_AHEAD_MS) >= *begun
-                && run.from_ms >= made_in.from_ms
+        let mut lately = lives.iter().filter(|(run, _)| {
+            run.from_ms <= *begun && run.until_ms.saturating_add(LONGEST_AHEAD_MS) >= *begun
         });
-        if !lately.any(|run| wall_ms(run, *begun) < expires_ms + SLACK_MS) {
+        let begun_ms = *begun as i64;
+        if !lately.any(|(_, expires_ms)| begun_ms < expires_ms + SLACK_MS as i64) {
             wrong.push(format!("{name}: begun at {begun}, made at {made_ms}, and had expired"));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Desk;
 use crate::event::Event;
+use crate::keys::zones::natural;
 use crate::priority::Priority;
 
 impl Desk {
@@ -29,7 +30,7 @@ impl Desk {
         if !std::mem::take(&mut self.are_zones_stale) {
             return;
         }
-        let known: Vec<String> = self.stations.zones().into_iter().map(str::to_owned).collect();
+        let known = self.zone_order.all(&self.stations.zones());
         let now = (known, self.addressed.clone());
         if now != self.told_zones {
             self.told_zones = now.clone();
@@ -45,7 +46,8 @@ impl Desk {
         }
         let known = self.stations.zones();
         let unknown = self.addressed.iter().find(|zone| !known.contains(zone.as_str()))?;
-        let known: Vec<&str> = known.into_iter().collect();
+        let mut known: Vec<&str> = known.into_iter().collect();
+        known.sort_by(|one, other| natural(one, other));
         let known = match known.as_slice() {
             [] => "no station has one".to_owned(),
             known => format!("there are {}", known.join(", ")),

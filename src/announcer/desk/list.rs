@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::connection::Admission;
 use super::Desk;
-use crate::keys::{Admitted, Changes, KeysError};
+use crate::keys::{Admitted, Changes, KeysError, Station};
 use crate::wire;
 
 /// How often the announcer writes down who is here.
@@ -57,13 +57,36 @@ impl Desk {
             Ok(Changes { removed, volumes }) => {
                 self.are_zones_stale |= !removed.is_empty();
                 for station in removed {
-                    self.stations.remove(&station.name, "it was removed", Instant::now());
+                    self.shut_out(&station);
                 }
                 for station in volumes {
                     self.stations.set_volume(&station.name, station.volume);
                 }
             }
             Err(error) => tracing::warn!("cannot read who has joined: {}", crate::error_chain(&error)),
+        }
+        match self.zone_order.refresh() {
+            Ok(is_changed) => self.are_zones_stale |= is_changed,
+            Err(error) => tracing::warn!("cannot read the order of zones: {}", crate::error_chain(&error)),
+        }
+    }
+
+    /// Ends every connection of a key that was removed, under whatever name; and nobody else's, who may have taken its
+    /// name since.
+    fn shut_out(&mut self, removed: &Station) {
+        let (reason, now) = ("it was removed", Instant::now());
+        let connections: Vec<_> = self.keys.iter().map(|(id, key)| (*id, *key == removed.key)).collect();
+        let mut is_anothers = false;
+        for (connection, is_removed) in connections {
+            let name = self.stations.name_of(connection).map(str::to_owned);
+            is_anothers |= !is_removed && name.as_ref() == Some(&removed.name);
+            if is_removed {
+                self.orders.remove(&connection);
+                name.iter().for_each(|name| self.stations.remove(name, reason, now));
+            }
+        }
+        if !is_anothers {
+            self.stations.remove(&removed.name, reason, now);
         }
     }
 

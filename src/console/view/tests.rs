@@ -83,7 +83,7 @@ fn a_recording_that_falls_silent_does_not_stay_for_ever() {
 }
 
 #[test]
-fn a_zone_keeps_its_digit_while_it_is_there() {
+fn zones_have_the_digits_that_the_announcer_gives_them() {
     let mut view = View::default();
     let mut zones = |known: &[&str]| {
         let known = known.iter().map(|zone| zone.to_string()).collect();
@@ -91,8 +91,8 @@ fn a_zone_keeps_its_digit_while_it_is_there() {
         view.zones.join(" ")
     };
     assert_eq!(zones(&["gym", "yard"]), "gym yard");
-    assert_eq!(zones(&["attic", "gym", "yard"]), "gym yard attic");
-    assert_eq!(zones(&["attic", "yard"]), "yard attic");
+    assert_eq!(zones(&["gym", "yard", "attic"]), "gym yard attic");
+    assert_eq!(zones(&["yard", "gym", "attic"]), "yard gym attic", "the operator has said so");
 }
 
 #[test]

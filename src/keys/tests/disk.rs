@@ -194,3 +194,41 @@ fn what_the_system_forbids_is_named() {
     set_mode(folder.path(), 0o700);
     println!("an unreadable file was refused");
 }
+
+/// Root may use anybody's folder; nobody else may.
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    let Some(path) = std::env::var_os("BULLHORN_TEST_FOLDER") else {
+        let Fixture { _home, folder } = fixture();
+        let test = "keys::tests::disk::a_folder_of_another_user_is_refused";
+        let program = std::env::current_exe().unwrap();
+        let command = match fs::metadata("/proc/self").unwrap().uid() {
+            // The folder is root's then, and its runner somebody else who may look into it all the same.
+            0 => {
+                let mut command = Command::new("setpriv");
+                command.args([
+                    "--reuid=12345",
+                    "--clear-groups",
+                    "--inh-caps=+dac_override",
+                    "--ambient-caps=+dac_override",
+                ]);
+                command.arg("--").arg(program);
+                command
+            }
+            // Nobody but root can give a folder away, and it is root's own that is another's.
+            _ => {
+                let mut command = Command::new(program);
+                command.env("BULLHORN_TEST_FOREIGN", "/root");
+                command
+            }
+        };
+        let mut command = command;
+        command.args(["--exact", test, "--nocapture"]);
+        return passes_elsewhere(command.env("BULLHORN_TEST_FOLDER", folder.path()));
+    };
+    let foreign = std::env::var_os("BULLHORN_TEST_FOREIGN").unwrap_or(path);
+    let refused = StateFolder::open(Some(foreign.as_ref())).unwrap_err();
+    assert!(matches!(refused, KeysError::Foreign { owner: 0, .. }), "{refused}");
+    assert!(refused.to_string().contains("belongs to another user (uid 0, this is uid"), "{refused}");
+    println!("a foreign folder was refused");
+}

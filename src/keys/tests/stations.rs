@@ -266,3 +266,69 @@ fn each_priority_has_a_mark_of_its_own_and_a_station_one_last_receipt() {
     );
     assert_eq!(heard.mark(&announcer, Priority::Low), None);
 }
+
+#[test]
+fn names_and_zones_that_look_alike_are_one_or_refused() {
+    let Fixture { _home, folder } = fixture();
+    let mut known = KnownStations::open(&folder).unwrap();
+    let zones = |zone: &str| [zone.to_owned()];
+    known.admit(&key(1), "gym", &zones("yard"), 10).unwrap();
+    // The second letter is Cyrillic.
+    let refused = known.admit(&key(2), "g\u{443}m", &[], 11).unwrap_err();
+    assert!(matches!(refused, KeysError::LooksAlike { what: "station", .. }), "{refused}");
+    assert!(refused.to_string().contains("looks like the station gym"), "{refused}");
+    let refused = known.admit(&key(2), "attic", &zones("\u{443}ard"), 11).unwrap_err();
+    assert!(refused.to_string().contains("looks like the zone yard"), "{refused}");
+    let both = ["x-1".to_owned(), "x-l".to_owned()];
+    assert!(matches!(known.admit(&key(2), "attic", &both, 11), Err(KeysError::LooksAlike { .. })));
+    assert!(known.station(&key(2)).is_none());
+    assert_eq!(known.admit(&key(2), "attic", &zones("yard"), 12).unwrap(), Admitted::Joined);
+    // Once nobody has it any more, it is free; a station's own names are no others.
+    known.admit(&key(2), "attic", &[], 13).unwrap();
+    known.admit(&key(1), "g\u{443}m", &zones("\u{443}ard"), 14).unwrap();
+    let mut again = KnownStations::open(&folder).unwrap();
+    assert!(matches!(again.admit(&key(2), "gym", &[], 15), Err(KeysError::LooksAlike { .. })));
+    // However it is typed, it is found.
+    again.admit(&key(3), "étage", &[], 16).unwrap();
+    assert_eq!(again.named("e\u{301}tage").unwrap().key, key(3));
+}
+
+#[test]
+fn what_is_removed_is_removed_by_its_key_whatever_it_calls_itself_meanwhile() {
+    let Fixture { _home, folder } = fixture();
+    let mut running = KnownStations::open(&folder).unwrap();
+    running.admit(&key(1), "hall-1", &[], 10).unwrap();
+    let mut operator = KnownStations::open(&folder).unwrap();
+    let found = operator.find("hall-1").unwrap().clone();
+    running.admit(&key(1), "hall-2", &[], 11).unwrap();
+    running.admit(&key(2), "hall-1", &[], 12).unwrap();
+    operator.remove_key(&found.key).unwrap();
+    let gone = running.refresh().unwrap().removed;
+    assert_eq!(gone.iter().map(|it| (it.key, it.name.as_str())).collect::<Vec<_>>(), [(key(1), "hall-2")]);
+    assert_eq!(running.named("hall-1").unwrap().key, key(2), "who took the name since is another");
+    operator.remove_key(&found.key).unwrap();
+    let by_key = key(2).fingerprint().to_string();
+    assert_eq!(crate::invite::shut_out(&folder, &by_key).unwrap().name, "hall-1");
+    assert!(KnownStations::open(&folder).unwrap().all().is_empty());
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let Fixture { _home, folder } = fixture();
+    let mut known = KnownStations::open(&folder).unwrap();
+    known.admit(&key(1), "hall-1", &[], 10).unwrap();
+    let before = fs::read(folder.path().join("stations.toml")).unwrap();
+    let refused = folder.lock().unwrap().write("stations.toml", &vec![b'#'; (32 << 20) + 1]).unwrap_err();
+    assert!(matches!(refused, KeysError::TooLarge { .. }), "{refused}");
+    assert_eq!(fs::read(folder.path().join("stations.toml")).unwrap(), before);
+    // Names and zones at their limits come back as they were.
+    let name = "\"".repeat(64);
+    let zones: Vec<String> = (0..16).map(|number| format!("{number:02}{}", "'".repeat(62))).collect();
+    known.admit(&key(2), &name, &zones, u64::from(u32::MAX)).unwrap();
+    let again = KnownStations::open(&folder).unwrap();
+    assert_eq!(
+        (&again.station(&key(2)).unwrap().name, &again.station(&key(2)).unwrap().zones),
+        (&name, &zones)
+    );
+    folder.within(&"\u{e9}".repeat(32)).unwrap();
+}
