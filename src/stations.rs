@@ -420,13 +420,17 @@ impl Stations {
     /// verdict on every announcement that has nothing more to wait for.
     fn settle(&mut self, now: Instant) {
         let mut ready = Vec::new();
+        // Who plays an earlier page late is not free for the next, and holds it up for nobody.
+        let late: BTreeSet<String> = self.announcements.values().flat_map(|it| &it.late).cloned().collect();
         for (id, announcement) in &mut self.announcements {
             let tally = announcement.tally;
             if announcement.agreed().is_none() {
-                if tally.verified > 0 && tally.awaited == 0 {
+                let is_owed = |name: &&String| announcement.progress(name) == Some(&Progress::Owed);
+                let awaited = tally.awaited - late.iter().filter(is_owed).count();
+                if tally.verified > 0 && awaited == 0 {
                     ready.push(*id);
                 }
-                let half = tally.verified >= tally.awaited;
+                let half = tally.verified >= awaited;
                 let wait = if half { announcement.slowest.max(self.straggler_wait) } else { LONGEST_WAIT };
                 announcement.agree_by = (tally.verified > 0)
                     .then(|| announcement.agree_by.map_or(now + wait, |by| by.min(now + wait)));

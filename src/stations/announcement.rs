@@ -1,6 +1,6 @@
 //! One announcement: the clip, and how far each station is with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,6 +188,10 @@ pub(super) struct Announcement {
     pub is_restored: bool,
     /// When they play: the first is the page's instant, the others are for those that were late.
     pub starts: Vec<Instant>,
+    /// The first of them came after the verdict, and is for those that were away.
+    pub begins_late: bool,
+    /// Those that were told to play after the others, and have not been heard of since.
+    pub late: BTreeSet<String>,
     /// What lateness is counted from, once an instant was named.
     pub due: Option<Instant>,
     /// Of those that have played it.
@@ -217,6 +221,8 @@ impl Announcement {
             made,
             is_restored: false,
             starts: Vec::new(),
+            begins_late: false,
+            late: BTreeSet::new(),
             due: None,
             timings: BTreeMap::new(),
             look_next: made + PROGRESS_INTERVAL,
@@ -257,6 +263,9 @@ impl Announcement {
         if let Some(recipient) = self.recipients.get_mut(station) {
             *self.tally.slot(&recipient.progress) -= 1;
             *self.tally.slot(&progress) += 1;
+            if !matches!(progress, Progress::Told { .. }) {
+                self.late.remove(station);
+            }
             recipient.progress = progress;
         }
     }
@@ -298,8 +307,19 @@ impl Announcement {
         self.starts.first().copied()
     }
 
+    /// When those that are in step play: the page's instant, unless it was named after the verdict.
+    pub fn joint_start(&self) -> &[Instant] {
+        match self.begins_late {
+            true => &[],
+            false => self.starts.get(..1).unwrap_or_default(),
+        }
+    }
+
     /// Takes note that some play at an instant.
     pub fn book(&mut self, at: Instant) {
+        if self.starts.is_empty() {
+            self.begins_late = self.settled;
+        }
         if !self.starts.contains(&at) {
             self.starts.push(at);
         }

@@ -67,11 +67,15 @@ impl Stations {
             return self.too_late(clip, &names, now);
         }
         announcement.book(at);
+        let is_late = announcement.joint_start() != [at];
         // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
         announcement.due.get_or_insert(if announcement.settled { announcement.made } else { at });
         let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
         for name in &names {
             announcement.set(name, Progress::Told { until });
+            if is_late {
+                announcement.late.insert(name.clone());
+            }
             if let Some(recipient) = announcement.recipients.get_mut(name) {
                 recipient.told = Some(at);
                 recipient.queued = false;
@@ -83,8 +87,9 @@ impl Stations {
         }
     }
 
-    /// From when on a clip is the only one to sound wherever it may be heard. The late ones of a page that
-    /// can play together do.
+    /// From when on a clip sounds across no other page's own instant wherever it may be heard. The late ones of a page
+    /// that can play together do. The late play of another page holds back nobody: those that were told it are busy
+    /// with it, and the rest need not miss what comes next.
     pub(super) fn quiet_from(&self, clip: ClipId, announcement: &Announcement, soonest: Instant) -> Instant {
         if let Some(joined) = announcement.starts.iter().copied().skip(1).find(|start| *start >= soonest) {
             return joined;
@@ -95,7 +100,8 @@ impl Stations {
             let gap = if *other_clip == clip { LATE_GAP } else { Duration::ZERO };
             let gives_way = announcement.delivery.priority.interrupts(other.delivery.priority);
             if other.delivery.may_meet(&announcement.delivery) && !gives_way {
-                busy.extend(other.starts.iter().map(|start| (*start, *start + other.delivery.length + gap)));
+                let starts = if *other_clip == clip { other.starts.as_slice() } else { other.joint_start() };
+                busy.extend(starts.iter().map(|start| (*start, *start + other.delivery.length + gap)));
             }
         }
         busy.sort();

@@ -28,6 +28,8 @@ pub(super) struct Office {
     pub(super) orders: Vec<(ConnectionId, Order, Instant)>,
     pub(super) events: Vec<Event>,
     pub(super) closed: Vec<ClipId>,
+    /// Which of the orders to play are for those that are late.
+    late: BTreeSet<usize>,
 }
 
 impl Office {
@@ -40,6 +42,7 @@ impl Office {
             orders: Vec::new(),
             events: Vec::new(),
             closed: Vec::new(),
+            late: BTreeSet::new(),
         }
     }
 
@@ -57,6 +60,11 @@ impl Office {
                 Action::Order(connection, order) => {
                     if matches!(order, Order::Drop | Order::Yield) {
                         self.online.retain(|_, other| *other != connection);
+                    }
+                    if let Order::PlayAt { clip, at } = &order
+                        && self.is_late(*clip, *at)
+                    {
+                        self.late.insert(self.orders.len());
                     }
                     self.orders.push((connection, order, self.now));
                 }
@@ -145,21 +153,28 @@ impl Office {
         self.collect();
     }
 
-    /// Every play that was ordered of a clip: who, from when to when. One ends when its station was told to yield.
-    pub(super) fn plays_of(&self, clip: ClipId) -> Vec<(ConnectionId, Instant, Instant)> {
+    /// Whether an instant comes after the clip's first, or after its verdict.
+    fn is_late(&self, clip: ClipId, at: Instant) -> bool {
+        let is_other = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other } if *told == clip && *other != at);
+        !self.verdicts(clip).is_empty() || self.orders.iter().any(is_other)
+    }
+
+    /// Every play that was ordered of a clip, in the order in which they were: when, who, from when to when, and
+    /// whether it is late. One ends when its station was told to yield.
+    pub(super) fn plays_of(&self, clip: ClipId) -> Vec<(usize, ConnectionId, Instant, Instant, bool)> {
         let yielded = |to: ConnectionId| {
             self.orders.iter().find_map(|(other, order, when)| {
                 (*other == to && matches!(order, Order::Yield)).then_some(*when)
             })
         };
-        let play = |(to, order, _): &(ConnectionId, Order, Instant)| match order {
+        let play = |(number, (to, order, _)): (usize, &(ConnectionId, Order, Instant))| match order {
             Order::PlayAt { clip: told, at } if *told == clip => {
                 let until = yielded(*to).map_or(*at + LENGTH, |when| when.min(*at + LENGTH));
-                Some((*to, *at, until)).filter(|_| *at < until)
+                Some((number, *to, *at, until, self.late.contains(&number))).filter(|_| *at < until)
             }
             _ => None,
         };
-        self.orders.iter().filter_map(play).collect()
+        self.orders.iter().enumerate().filter_map(play).collect()
     }
 
     pub(super) fn verifies(&mut self, name: &str, clip: ClipId) {
