@@ -1,30 +1,46 @@
-//! Reading a sound file of the user's own: WAV, FLAC, MP3, Ogg Vorbis and M4A (AAC or ALAC), mixed to mono.
+//! Reading a sound file of the user's own, in whatever of the usual kinds it is, mixed to mono.
+//!
+//! Whole or not at all holds here too: how long a sound is comes from counting what was decoded, and is compared with
+//! what the file itself says. What is damaged, truncated or not known is refused. The containers are read here, since
+//! their delays, ends and joins decide about that; the codecs in them are decoded by symphonia and opus-pure.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hound::{SampleFormat, WavReader};
-use symphonia::core::audio::sample::Sample;
-use symphonia::core::codecs::audio::AudioDecoderOptions;
-use symphonia::core::errors::Error as DecoderError;
-use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatOptions, TrackType};
-use symphonia::core::io::MediaSourceStream;
-use symphonia::core::meta::MetadataOptions;
-
 use crate::clip::MAX_LENGTH;
-use crate::sample::{self, Sound};
+use crate::sample::Sound;
+
+mod adts;
+mod aiff;
+mod bytes;
+mod decoder;
+mod flac;
+mod matroska;
+mod mp4;
+mod mpeg;
+mod ogg;
+mod opus;
+mod part;
+mod pcm;
+mod tags;
+mod wav;
+
+use bytes::Bytes;
+use part::{Fault, Part};
 
 /// The endings of the files that can be read, in lower case.
-pub const ENDINGS: [&str; 6] = ["wav", "flac", "mp3", "ogg", "oga", "m4a"];
-/// What they are called.
-const KINDS: &str = "WAV, FLAC, MP3, Ogg Vorbis or M4A";
-/// What a WAV begins with.
-const WAV_MAGIC: [u8; 4] = *b"RIFF";
-/// An encoder's delay and padding: a file may give so many frames less than it promises and be whole.
-const ENCODER_FRAMES: u64 = 4_608;
+pub const ENDINGS: [&str; 21] = [
+    "wav", "flac", "mp3", "mp2", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "mov", "3gp", "aac", "webm",
+    "mkv", "mka", "aif", "aiff", "aifc", "au", "snd",
+];
+/// This path is the standard input.
+pub const STANDARD_INPUT: &str = "-";
+/// What can be read.
+const KINDS: &str = "WAV, AIFF, AU, FLAC, MP3, AAC, Ogg, WebM or M4A";
+/// No file is read beyond this: two minutes of 24 bit at 192 kHz in stereo are half of it.
+const MAX_BYTES: u64 = 256 * 1_024 * 1_024;
 
 /// What can be wrong with a sound file.
 #[derive(Debug, thiserror::Error)]
@@ -37,21 +53,19 @@ pub enum SoundFileError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is no WAV.
-    #[error("{} is no WAV that bullhorn can read", path.display())]
-    NotWav {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        source: hound::Error,
-    },
     /// It is nothing that can be read.
-    #[error("{} is no sound that bullhorn can read: give a {KINDS} file", path.display())]
+    #[error("{} is no sound that bullhorn can read: give a file of {KINDS}", path.display())]
     NotSound {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
-        source: DecoderError,
+    },
+    /// It is sound of a kind that nothing here decodes.
+    #[error("{} is {kind}, which bullhorn cannot play; convert it first: ffmpeg -i {} sound.wav", path.display(), quoted(path))]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: String,
     },
     /// It is damaged, or claims something impossible.
     #[error("{}: {problem}", path.display())]
@@ -72,25 +86,72 @@ pub enum SoundFileError {
         /// At least so long it is.
         length: Duration,
     },
+    /// It is over [`MAX_BYTES`].
+    #[error(
+        "{} has over {} MiB; take the sound out of it first: ffmpeg -i {} -vn -ac 1 -ar 48000 sound.wav",
+        path.display(), MAX_BYTES >> 20, quoted(path)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
-/// Reads a whole file, whatever its ending: what it holds tells its kind. A 16-bit mono WAV comes back to the bit
-/// through [`crate::clip::Clip::encode`]. Nothing is taken on a header's word, and no more than [`MAX_LENGTH`] is
-/// read into memory.
+/// A sound, and what whoever plays it should know about how it was read.
+#[derive(Debug)]
+pub struct Heard {
+    /// All of it.
+    pub sound: Sound,
+    /// One sentence each, with the file's name.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a whole file, whatever its ending: what it holds tells its kind. [`STANDARD_INPUT`] is read to its end. A
+/// 16-bit mono WAV comes back to the bit through [`crate::clip::Clip::encode`]. Nothing is taken on a header's word,
+/// and no more is read into memory than 256 MiB. Warnings are logged.
 ///
 /// # Errors
 /// [`SoundFileError`].
 pub fn read(path: &Path) -> Result<Sound, SoundFileError> {
-    let open = |source| SoundFileError::Open { path: path.into(), source };
-    let found = std::fs::metadata(path).map_err(open)?;
-    if !found.is_file() {
-        return Err(bad(path, "it is no file: name one that holds sound"));
+    let heard = hear(path)?;
+    for warning in &heard.warnings {
+        tracing::warn!("{warning}");
     }
-    let mut file = File::open(path).map_err(open)?;
-    let mut magic = Vec::new();
-    (&mut file).take(WAV_MAGIC.len() as u64).read_to_end(&mut magic).map_err(open)?;
-    file.rewind().map_err(open)?;
-    if magic == WAV_MAGIC { read_wav(path, file, found.len()) } else { decode(path, file) }
+    Ok(heard.sound)
+}
+
+/// Reads a whole file as [`read`] does, and gives back the warnings.
+///
+/// # Errors
+/// [`SoundFileError`].
+pub fn hear(path: &Path) -> Result<Heard, SoundFileError> {
+    let path_buf = || path.to_path_buf();
+    let (bytes, left) = load(path)
+        .map_err(|source| SoundFileError::Open { path: path_buf(), source })?
+        .ok_or_else(|| SoundFileError::Bad {
+            path: path_buf(),
+            problem: "it is no file: name one that holds sound".into(),
+        })?;
+    let is_cut = left > bytes.len() as u64;
+    let part = match decode(Bytes::new(&bytes, left)) {
+        Ok(Some(part)) if !is_cut => part,
+        Err(Fault::TooLong(length)) => return Err(SoundFileError::TooLong { path: path_buf(), length }),
+        Err(Fault::Unsupported(kind)) => return Err(SoundFileError::Unsupported { path: path_buf(), kind }),
+        Ok(None) => return Err(SoundFileError::NotSound { path: path_buf() }),
+        _ if is_cut => return Err(SoundFileError::TooLarge { path: path_buf() }),
+        Ok(Some(part)) => part,
+        Err(Fault::Bad(problem)) => return Err(SoundFileError::Bad { path: path_buf(), problem }),
+    };
+    let Part { sound, warnings } = part;
+    let bad = |problem: &str| SoundFileError::Bad { path: path_buf(), problem: problem.into() };
+    if sound.samples.is_empty() {
+        return Err(bad("it holds no sound: there is a header, and nothing behind it"));
+    }
+    if sound.length() > MAX_LENGTH {
+        return Err(SoundFileError::TooLong { path: path_buf(), length: sound.length() });
+    }
+    let name = |warning: String| format!("{}: {warning}", path.display());
+    Ok(Heard { sound, warnings: warnings.into_iter().map(name).collect() })
 }
 
 /// Whether a name ends as the files do that can be read.
@@ -99,129 +160,126 @@ pub fn is_named_like_one(path: &Path) -> bool {
     ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-fn bad(path: &Path, problem: impl Into<String>) -> SoundFileError {
-    SoundFileError::Bad { path: path.into(), problem: problem.into() }
+/// The path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+,:@".contains(letter);
+    if text.chars().all(is_plain) && !text.starts_with('-') {
+        return text;
+    }
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-fn too_long(path: &Path, frames: u64, rate_hz: u32) -> SoundFileError {
-    SoundFileError::TooLong { path: path.into(), length: Duration::from_secs(frames / u64::from(rate_hz)) }
+/// The first [`MAX_BYTES`] of a file, and how many it has; `None` where it is no file.
+fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
+    let mut bytes = Vec::new();
+    if path == Path::new(STANDARD_INPUT) {
+        // One more tells that there are more.
+        io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        let all = bytes.len() as u64;
+        bytes.truncate(MAX_BYTES as usize);
+        return Ok(Some((bytes, all)));
+    }
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() {
+        return Ok(None);
+    }
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let left = if (bytes.len() as u64) < MAX_BYTES { bytes.len() as u64 } else { found.len() };
+    Ok(Some((bytes, left)))
 }
 
-fn max_frames(rate_hz: u32) -> u64 {
-    MAX_LENGTH.as_secs() * u64::from(rate_hz)
-}
-
-/// Any WAV that hound can read: 8, 16, 24 or 32-bit integer, 32-bit float.
-fn read_wav(path: &Path, file: File, file_bytes: u64) -> Result<Sound, SoundFileError> {
-    let not_wav = |source| SoundFileError::NotWav { path: path.into(), source };
-    let mut reader = WavReader::new(io::BufReader::new(file)).map_err(not_wav)?;
-    let spec = reader.spec();
-    if spec.channels == 0 {
-        return Err(bad(path, "its header says 0 channels: export it again"));
+/// Everything that a file holds, also where several were joined; `None` where it holds nothing that is known.
+fn decode(file: Bytes<'_>) -> Result<Option<Part>, Fault> {
+    if file.is_empty() {
+        return Err(Fault::Bad(format!("it is empty, 0 bytes: give a file of {KINDS}")));
     }
-    if spec.sample_rate == 0 {
-        return Err(bad(path, "its header says 0 Hz: export it again"));
-    }
-    let data_bytes = u64::from(reader.len()) * u64::from(spec.bits_per_sample.div_ceil(8));
-    if data_bytes > file_bytes {
-        return Err(bad(
-            path,
-            format!(
-                "its header claims {data_bytes} bytes of sound, the file has {file_bytes}: it is truncated, \
-                 copy it again"
-            ),
-        ));
-    }
-    let frames = u64::from(reader.duration());
-    if frames == 0 {
-        return Err(bad(path, "it holds no sound"));
-    }
-    if frames > max_frames(spec.sample_rate) {
-        return Err(too_long(path, frames, spec.sample_rate));
-    }
-    let interleaved: Vec<f32> = match spec.sample_format {
-        SampleFormat::Float => reader.samples::<f32>().collect::<Result<_, _>>(),
-        SampleFormat::Int => {
-            let full_scale = f64::from(1_u32 << (spec.bits_per_sample.clamp(1, 32) - 1));
-            let scaled = |sample: i32| (f64::from(sample) / full_scale) as f32;
-            reader.samples::<i32>().map(|sample| sample.map(scaled)).collect::<Result<_, _>>()
-        }
-    }
-    .map_err(|error| match error {
-        hound::Error::IoError(_) => {
-            bad(path, "it ends before its sound does: it is truncated, copy it again")
-        }
-        other => not_wav(other),
-    })?;
-    Ok(Sound { rate_hz: spec.sample_rate, samples: sample::to_mono(&interleaved, spec.channels.into()) })
-}
-
-/// Whatever symphonia can decode.
-fn decode(path: &Path, file: File) -> Result<Sound, SoundFileError> {
-    let not_sound = |source| SoundFileError::NotSound { path: path.into(), source };
-    let unsupported = |what| not_sound(DecoderError::Unsupported(what));
-    let stream = MediaSourceStream::new(Box::new(file), Default::default());
-    let (format, metadata) = (FormatOptions::default(), MetadataOptions::default());
-    let probed = symphonia::default::get_probe().probe(&Hint::new(), stream, format, metadata);
-    let mut reader = probed.map_err(not_sound)?;
-    let track = reader.default_track(TrackType::Audio).ok_or_else(|| unsupported("a track of sound"))?;
-    let (id, promised) = (track.id, track.num_frames);
-    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
-    let parameters = parameters.ok_or_else(|| unsupported("its codec"))?;
-    let options = AudioDecoderOptions::default();
-    let codecs = symphonia::default::get_codecs();
-    let mut decoder = codecs.make_audio_decoder(parameters, &options).map_err(not_sound)?;
-    let mut sound = Sound { rate_hz: 0, samples: Vec::new() };
-    let mut interleaved = Vec::new();
-    loop {
-        let packet = match reader.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) | Err(DecoderError::ResetRequired) => break,
-            Err(DecoderError::IoError(error)) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(damaged(path, &sound, &error)),
+    let mut whole = Part::new();
+    let mut bytes = skip_tags(file);
+    let mut are_more = false;
+    while !bytes.is_empty() {
+        let Some(read) = reader(bytes) else {
+            if !are_more {
+                return Ok(None);
+            }
+            // Trailing zeros pad a file to somebody's blocks.
+            if bytes.rest().iter().any(|&byte| byte != 0) {
+                let surplus = bytes.left();
+                whole.warnings.push(format!("{surplus} bytes behind its end are no sound, and are left out"));
+            }
+            break;
         };
-        if packet.track_id != id {
-            continue;
-        }
-        let decoded = match decoder.decode(&packet) {
-            Ok(decoded) => decoded,
-            // The first packet of a file that was cut out of another may lean on those before it.
-            Err(DecoderError::DecodeError(_)) if sound.samples.is_empty() => continue,
-            Err(error) => return Err(damaged(path, &sound, &error)),
-        };
-        let (rate_hz, channels) = (decoded.spec().rate(), decoded.spec().channels().count());
-        if rate_hz == 0 || channels == 0 {
-            return Err(bad(path, format!("it says {channels} channels at {rate_hz} Hz: export it again")));
-        }
-        if sound.rate_hz != 0 && sound.rate_hz != rate_hz {
-            return Err(bad(path, "its rate changes in the middle: export it again"));
-        }
-        sound.rate_hz = rate_hz;
-        interleaved.resize(decoded.samples_interleaved(), f32::MID);
-        decoded.copy_to_slice_interleaved(&mut interleaved);
-        sound.samples.extend(sample::to_mono(&interleaved, channels));
-        let frames = (sound.samples.len() as u64).max(promised.unwrap_or_default());
-        if frames > max_frames(rate_hz) {
-            return Err(too_long(path, frames, rate_hz));
-        }
+        let (part, used) = read(bytes)?;
+        whole.append(part)?;
+        bytes = skip_tags(bytes.after(used.max(1)));
+        are_more = true;
     }
-    if sound.samples.is_empty() {
-        return Err(bad(path, "it holds no sound"));
-    }
-    let (frames, promised) = (sound.samples.len() as u64, promised.unwrap_or_default());
-    if frames + ENCODER_FRAMES < promised {
-        let (has, says) = (sound.length().as_secs_f64(), promised as f64 / f64::from(sound.rate_hz));
-        return Err(bad(
-            path,
-            format!("it ends after {has:.1} s of {says:.1} s: it is truncated, copy it again"),
-        ));
-    }
-    Ok(sound)
+    Ok(if are_more { Some(whole) } else { None })
 }
 
-fn damaged(path: &Path, sound: &Sound, error: &DecoderError) -> SoundFileError {
-    let at = sound.length().as_secs_f64();
-    bad(path, format!("it is damaged {at:.1} s from its start ({error}): copy or export it again"))
+fn skip_tags(mut bytes: Bytes<'_>) -> Bytes<'_> {
+    while let Some(length) = tags::length(bytes.rest()).filter(|&length| length > 0) {
+        bytes = bytes.after(length);
+    }
+    bytes
+}
+
+/// Reads one sound at the front, and tells how many bytes it takes.
+type Reader = fn(Bytes<'_>) -> Result<(Part, usize), Fault>;
+
+/// What reads the sound at the front of `bytes`.
+fn reader(bytes: Bytes<'_>) -> Option<Reader> {
+    let front = bytes.rest();
+    let at = |offset: usize, magic: &[u8]| front.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    let is_riff = [&b"RIFF"[..], b"RF64", b"BW64"].iter().any(|magic| at(0, magic));
+    Some(match front {
+        _ if is_riff && at(8, b"WAVE") => wav::read,
+        _ if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) => aiff::read_aiff,
+        _ if at(0, b".snd") => aiff::read_au,
+        _ if at(0, flac::MAGIC) => flac::read,
+        _ if at(0, ogg::MAGIC) => ogg::read,
+        _ if at(0, matroska::MAGIC) => matroska::read,
+        _ if at(4, mp4::MAGIC) => mp4::read,
+        _ if name_of_other(front).is_some() => other,
+        _ if adts::is_one(front) => adts::read,
+        _ if mpeg::is_one(front) => mpeg::read,
+        _ => return None,
+    })
+}
+
+/// Refuses a kind that is known by name alone.
+fn other(bytes: Bytes<'_>) -> Result<(Part, usize), Fault> {
+    Err(Fault::Unsupported(name_of_other(bytes.rest()).unwrap_or("a file").into()))
+}
+
+/// The name of a kind that is often met, and not read.
+fn name_of_other(front: &[u8]) -> Option<&'static str> {
+    const OTHERS: [(usize, &[u8], &str); 19] = [
+        (0, b"RIFX", "big-endian WAV"),
+        (0, b"riff\x2e\x91\xcf\x11", "Sony Wave64"),
+        (8, b"AVI ", "AVI"),
+        (0, b"caff", "Apple CAF"),
+        (0, b"\x0b\x77", "AC-3"),
+        (0, b"wvpk", "WavPack"),
+        (0, b"MAC ", "Monkey's Audio"),
+        (0, b"#!AMR", "AMR"),
+        (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media"),
+        (0, b"MThd", "MIDI"),
+        (0, b"MPCK", "Musepack"),
+        (0, b"MP+", "Musepack"),
+        (0, b"TTA1", "True Audio"),
+        (0, b"DSD ", "DSD"),
+        (0, b"FRM8", "DSD"),
+        (0, b"FLV", "Flash video"),
+        (0, b"Creative Voice File", "Creative VOC"),
+        (0, b"NIST_1A", "NIST SPHERE"),
+        (4, b"moov", "QuickTime of before 2001"),
+    ];
+    let is_one = |&&(offset, magic, _): &&(usize, &[u8], &str)| {
+        front.get(offset..).is_some_and(|rest| rest.starts_with(magic))
+    };
+    OTHERS.iter().find(is_one).map(|&(_, _, name)| name)
 }
 
 #[cfg(test)]

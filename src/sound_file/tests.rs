@@ -1,6 +1,6 @@
 use std::io::Cursor;
 
-use hound::{WavSpec, WavWriter};
+use hound::{SampleFormat, WavSpec, WavWriter};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -79,6 +79,188 @@ fn every_wav_is_read() {
     assert_eq!(read(&written(float, &[0.25_f32, -1.0, 0.0])).unwrap().samples, [0.25, -1.0, 0.0]);
     let many = spec(6, 48_000, 16, int);
     assert_eq!(read(&written(many, &[16_384_i16; 12])).unwrap().samples, [0.5, 0.5]);
+}
+
+/// A WAV with all of a format given: `fmt ` may be extended, and another chunk may come before the data.
+struct Wav<'a> {
+    tag: u16,
+    block_bytes: u16,
+    bits: u16,
+    extension: &'a [u8],
+    before: &'a [u8],
+    data: &'a [u8],
+    /// What the header says of its data and of the whole, where that is not the truth.
+    claims: Option<(u32, u32)>,
+}
+
+const PCM_16: Wav<'static> =
+    Wav { tag: 1, block_bytes: 2, bits: 16, extension: &[], before: &[], data: &[], claims: None };
+/// The rest of WAVEFORMATEXTENSIBLE for PCM of 24 valid bits.
+const EXTENSIBLE_24: [u8; 24] = *b"\x16\0\x18\0\x04\0\0\0\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71";
+
+impl Wav<'_> {
+    /// One channel at 16 kHz.
+    fn bytes(&self) -> Vec<u8> {
+        let mut format = [self.tag.to_le_bytes(), 1_u16.to_le_bytes()].concat();
+        format.extend(16_000_u32.to_le_bytes());
+        format.extend((16_000 * u32::from(self.block_bytes)).to_le_bytes());
+        format.extend([self.block_bytes.to_le_bytes(), self.bits.to_le_bytes()].concat());
+        format.extend(self.extension);
+        let chunk = |name: &[u8], body: &[u8]| [name, &(body.len() as u32).to_le_bytes(), body].concat();
+        let mut body =
+            [b"WAVE", &chunk(b"fmt ", &format)[..], self.before, &chunk(b"data", self.data)].concat();
+        let mut riff_bytes = body.len() as u32;
+        if let Some((data_bytes, all)) = self.claims {
+            let at = body.len() - self.data.len() - 4;
+            body[at..at + 4].copy_from_slice(&data_bytes.to_le_bytes());
+            riff_bytes = all;
+        }
+        [b"RIFF", &riff_bytes.to_le_bytes()[..], &body].concat()
+    }
+}
+
+/// Sixteen-bit speech that ships with the project, and its samples.
+fn spoken() -> (Vec<u8>, Vec<f32>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/speech.wav");
+    let mut reader = hound::WavReader::open(path).unwrap();
+    let samples: Vec<i16> = reader.samples::<i16>().map(Result::unwrap).collect();
+    let bytes = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    (bytes, samples.into_iter().map(crate::sample::from_i16).collect())
+}
+
+fn hear(bytes: &[u8]) -> Result<Heard, SoundFileError> {
+    let (_dir, path) = file(bytes);
+    super::hear(&path)
+}
+
+/// Why a file is refused.
+fn refusal(bytes: &[u8]) -> String {
+    match hear(bytes) {
+        Ok(Heard { sound, warnings }) => panic!("plays {:?}: {warnings:?}", sound.length()),
+        Err(error) => words(&error),
+    }
+}
+
+/// Valid bits are the upper ones of their container, which the block tells.
+#[test]
+fn a_container_may_be_larger_than_its_samples() {
+    let (_, wanted) = spoken();
+    let steps = wanted.iter().map(|sample| (sample * 32_768.0) as i32);
+    let in_32: Vec<u8> = steps.clone().flat_map(|step| (step << 16).to_le_bytes()).collect();
+    let in_24: Vec<u8> = steps.flat_map(|step| (step << 8).to_le_bytes()[..3].to_vec()).collect();
+    let extensible = Wav { tag: 0xfffe, extension: &EXTENSIBLE_24, ..PCM_16 };
+    for wav in [
+        Wav { block_bytes: 4, bits: 32, data: &in_32, ..extensible },
+        Wav { block_bytes: 4, bits: 24, data: &in_32, ..extensible },
+        Wav { block_bytes: 4, bits: 24, data: &in_32, ..PCM_16 },
+        Wav { block_bytes: 3, bits: 24, data: &in_24, ..extensible },
+        Wav { block_bytes: 3, bits: 20, data: &in_24, ..PCM_16 },
+    ] {
+        let heard = hear(&wav.bytes()).unwrap();
+        assert!(
+            heard.sound.samples == wanted,
+            "tag {:#x}, {} bits in {} bytes",
+            wav.tag,
+            wav.bits,
+            wav.block_bytes
+        );
+        assert!(heard.warnings.is_empty(), "{:?}", heard.warnings);
+    }
+    let narrow = Wav { block_bytes: 2, bits: 24, data: &[0; 100], ..PCM_16 };
+    assert!(refusal(&narrow.bytes()).contains("24 bits a sample in blocks of 2 bytes"));
+}
+
+/// As programs write it that cannot go back to their header: ffmpeg, sox and espeak-ng, arecord, and one that died.
+#[test]
+fn a_wav_of_unknown_length_is_read_to_its_end_with_a_warning() {
+    let (data, wanted) = spoken();
+    for claims in
+        [(u32::MAX, u32::MAX), (0x7fff_f000, 0x7fff_f024), (0x8000_0000, 0x8000_0024), (0, 36), (0, 0)]
+    {
+        let heard = hear(&Wav { data: &data, claims: Some(claims), ..PCM_16 }.bytes()).unwrap();
+        assert!(heard.sound.samples == wanted, "{claims:x?}: {} frames", heard.sound.samples.len());
+        let [warning] = &heard.warnings[..] else { panic!("{claims:x?}: {:?}", heard.warnings) };
+        assert!(warning.contains("a.wav: its header does not say how long it is: all 5.5 s"), "{warning}");
+    }
+    // One that says how long the whole is, and lies about its data, is truncated.
+    let lie = Wav { data: &data, claims: Some((u32::MAX, data.len() as u32 + 36)), ..PCM_16 };
+    assert!(refusal(&lie.bytes()).contains("truncated"));
+}
+
+#[test]
+fn odd_chunks_before_the_sound_are_skipped_padded_or_not() {
+    let (data, wanted) = spoken();
+    for before in [&b"LIST\x05\0\0\0INFO!\0"[..], b"LIST\x05\0\0\0INFO!", b"junk\x01\0\0\0x\0"] {
+        let heard = hear(&Wav { before, data: &data, ..PCM_16 }.bytes()).unwrap();
+        assert!(heard.sound.samples == wanted, "{before:?}");
+    }
+}
+
+#[test]
+fn files_that_were_joined_are_read_whole_or_refused() {
+    let (data, wanted) = spoken();
+    let wav = Wav { data: &data, ..PCM_16 }.bytes();
+    let heard = hear(&[&wav[..], &wav].concat()).unwrap();
+    assert!(heard.sound.samples == [&wanted[..], &wanted].concat(), "{} frames", heard.sound.samples.len());
+    for (name, frames) in [("tones.flac", 44_100), ("tones.ogg", 44_100)] {
+        let one = shipped(name);
+        let heard = hear(&[&one[..], &one, &one].concat()).unwrap();
+        assert_eq!((heard.sound.samples.len(), heard.warnings.len()), (3 * frames, 0), "{name}");
+    }
+    // Between two the encoder's silence stays.
+    let one = shipped("tones.mp3");
+    let frames = hear(&[&one[..], &one].concat()).unwrap().sound.samples.len();
+    assert!((88_200..=88_200 + 3 * 1_152).contains(&frames), "{frames}");
+    let aac = shipped("tones-aac.m4a");
+    assert!(refusal(&[&aac[..], &aac].concat()).contains("several files joined"));
+    let said = refusal(&[&wav[..], &shipped("tones.flac")].concat());
+    assert!(said.contains("its rate changes from 16000 to 44100 Hz"), "{said}");
+}
+
+/// Whatever stands behind a sound, all of the sound is heard, and nothing of it passes without a word.
+#[test]
+fn what_is_behind_the_end_takes_nothing_away() {
+    let (data, _) = spoken();
+    let wav = Wav { data: &data, ..PCM_16 }.bytes();
+    let of_mp3 = hear(&shipped("tones.mp3")).unwrap().sound.samples.len();
+    let id3v1 = [&b"TAG"[..], &[b'x'; 125]].concat();
+    for (whole, frames) in [
+        (wav, data.len() / 2),
+        (shipped("tones.flac"), 44_100),
+        (shipped("tones.ogg"), 44_100),
+        (shipped("tones.mp3"), of_mp3),
+    ] {
+        for (behind, warnings) in [(&b"\n"[..], 1), (b"no sound at all", 1), (&[0; 512], 0), (&id3v1, 0)] {
+            let heard = hear(&[&whole, behind].concat()).unwrap();
+            assert_eq!((heard.sound.samples.len(), heard.warnings.len()), (frames, warnings), "{behind:?}");
+        }
+    }
+}
+
+/// A tolerance would be heard: not even the last frame of a file may be missing.
+#[test]
+fn a_file_without_its_last_bytes_is_refused() {
+    for name in SHIPPED {
+        let whole = shipped(name);
+        for missing in [1, 10, 100] {
+            let cut = &whole[..whole.len() - missing];
+            let said = refusal(cut);
+            let is_clear = ["truncated", "damaged", "missing"].iter().any(|word| said.contains(word));
+            assert!(is_clear, "{name} without its last {missing} bytes: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_played_is_named_with_the_command_that_converts_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("it's a page.amr");
+    std::fs::write(&path, b"#!AMR\n\x3c").unwrap();
+    let said = words(&super::read(&path).unwrap_err());
+    assert!(said.contains("is AMR, which bullhorn cannot play; convert it first: ffmpeg -i '"), "{said}");
+    assert!(said.ends_with(r"it'\''s a page.amr' sound.wav"), "{said}");
+    let gsm = Wav { tag: 0x31, block_bytes: 65, bits: 0, data: &[0; 65], ..PCM_16 }.bytes();
+    assert!(refusal(&gsm).contains("a.wav is WAV of GSM 6.10, which"));
 }
 
 /// What `tests/sounds/make` puts into every file, mixed to mono.
@@ -163,15 +345,24 @@ fn bad_files_say_what_is_wrong() {
     assert!(words(&super::read(dir.path()).unwrap_err()).contains("it is no file"), "a folder");
     assert!(words(&super::read(Path::new("/dev/zero")).unwrap_err()).contains("it is no file"));
 
-    for not_wav in [b"RIFF" as &[u8], b"RIFF\x10\0\0\0AVI LIST\0\0\0\0"] {
-        let error = read(not_wav).unwrap_err();
-        assert!(matches!(error, SoundFileError::NotWav { .. }), "{not_wav:?}: {error:?}");
-        assert!(words(&error).contains("a.wav is no WAV that bullhorn can read: "), "{}", words(&error));
-    }
-    for not_sound in [&b""[..], b"R", b"ID3\x04 an mp3", b"fLaC", b"OggS", &[0; 500], &[0xff; 500]] {
+    let avi = read(b"RIFF\x10\0\0\0AVI LIST\0\0\0\0").unwrap_err();
+    assert!(matches!(avi, SoundFileError::Unsupported { .. }), "{avi:?}");
+    assert!(words(&avi).contains("a.wav is AVI, which bullhorn cannot play"), "{}", words(&avi));
+    for not_sound in [&b"RIFF"[..], b"R", b"ID3\x04 an mp3", &[0; 500], &[0xff; 500]] {
         let said = words(&read(not_sound).unwrap_err());
         assert!(said.contains("a.wav is no sound that bullhorn can read"), "{not_sound:?}: {said}");
-        assert!(said.contains("FLAC, MP3, Ogg Vorbis or M4A"), "{said}");
+        assert!(said.contains("give a file of WAV, AIFF, AU, FLAC, MP3, AAC, Ogg, WebM or M4A"), "{said}");
+    }
+    let said = words(&read(b"").unwrap_err());
+    assert!(said.contains("a.wav: it is empty, 0 bytes: give a file of WAV"), "{said}");
+    for cut in
+        [&b"fLaC"[..], b"OggS", b"\x1a\x45\xdf\xa3\x80", b"FORM\0\0\0\0AIFFCOMM\0\0", b".snd\0\0\0\x18"]
+    {
+        let said = words(&read(cut).unwrap_err());
+        assert!(said.starts_with("/") && said.contains("a.wav"), "{cut:?}: {said}");
+        let is_clear =
+            ["truncated", "track of sound", "no sound", "impossible"].iter().any(|it| said.contains(it));
+        assert!(is_clear, "{cut:?}: {said}");
     }
     let huge = wav_claiming(1, 8_000, 16, 4_000_000_000, &[0; 200]);
     assert_eq!(huge.len(), 244);

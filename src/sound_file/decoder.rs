@@ -1,0 +1,77 @@
+//! From the packets of a container to frames.
+
+use symphonia::core::audio::Channels;
+use symphonia::core::audio::sample::Sample;
+use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
+use symphonia::core::codecs::audio::{
+    AudioCodecId, AudioCodecParameters, AudioDecoder as SymphoniaDecoder, AudioDecoderOptions,
+};
+use symphonia::core::errors::Error;
+use symphonia::core::packet::PacketRef;
+use symphonia::core::units::{Duration, Timestamp};
+
+use super::flac;
+use super::opus::OpusStream;
+use super::part::{Block, Fault};
+
+/// Decodes packets; nothing is trimmed here.
+pub(super) struct Decoder {
+    kind: Kind,
+    /// FLAC's packets carry checksums of their own.
+    has_checksums: bool,
+    interleaved: Vec<f32>,
+}
+
+enum Kind {
+    Symphonia(Box<dyn SymphoniaDecoder>),
+    Opus(Box<OpusStream>),
+}
+
+impl Decoder {
+    /// A decoder of a codec; `name` is what users call it.
+    pub(super) fn new(parameters: &AudioCodecParameters, name: &str) -> Result<Self, Fault> {
+        // Encoders' delays are known better here than there.
+        let options = AudioDecoderOptions::default().gapless(false);
+        let made = symphonia::default::get_codecs().make_audio_decoder(parameters, &options);
+        let decoder = made.map_err(|error| match error {
+            Error::Unsupported(_) => Fault::Unsupported(name.into()),
+            other => Fault::Bad(format!("its header of {name} is damaged ({other}): export it again")),
+        })?;
+        let has_checksums = parameters.codec == CODEC_ID_FLAC;
+        Ok(Self { kind: Kind::Symphonia(decoder), has_checksums, interleaved: Vec::new() })
+    }
+
+    /// A decoder of Opus, after its identification header.
+    pub(super) fn opus(head: &[u8]) -> Result<Self, Fault> {
+        let kind = Kind::Opus(Box::new(OpusStream::new(head)?));
+        Ok(Self { kind, has_checksums: false, interleaved: Vec::new() })
+    }
+
+    /// Decodes one packet. `frames` is how many it holds, where its codec does not tell.
+    ///
+    /// # Errors
+    /// What the decoder says.
+    pub(super) fn decode(&mut self, packet: &[u8], frames: u64) -> Result<Block<'_>, String> {
+        if self.has_checksums && flac::checksum(packet) != 0 {
+            return Err("the checksum of a frame is wrong".into());
+        }
+        match &mut self.kind {
+            Kind::Opus(stream) => stream.decode(packet),
+            Kind::Symphonia(decoder) => {
+                let packet = PacketRef::new(0, Timestamp::ZERO, Duration::new(frames), packet);
+                let decoded = decoder.decode_ref(&packet).map_err(|error| error.to_string())?;
+                let (rate_hz, channels) = (decoded.spec().rate(), decoded.spec().channels().count());
+                self.interleaved.resize(decoded.samples_interleaved(), f32::MID);
+                decoded.copy_to_slice_interleaved(&mut self.interleaved);
+                Ok(Block { interleaved: &self.interleaved, channels, rate_hz })
+            }
+        }
+    }
+}
+
+/// Parameters of a codec whose container tells channels and rate.
+pub(super) fn parameters(codec: AudioCodecId, rate_hz: u32, channels: u16) -> AudioCodecParameters {
+    let mut parameters = AudioCodecParameters::new();
+    parameters.for_codec(codec).with_sample_rate(rate_hz).with_channels(Channels::Discrete(channels));
+    parameters
+}
