@@ -23,6 +23,7 @@ use bullhorn::microphone::{Input, Microphone, MicrophoneError};
 use bullhorn::prepare::PrepareError;
 use bullhorn::report;
 use bullhorn::site::{self, Site};
+use bullhorn::sound_file::STANDARD_INPUT;
 use bullhorn::speaker;
 use bullhorn::speaker::talkback::Talkback;
 use tokio::net::{TcpListener, TcpSocket};
@@ -72,6 +73,11 @@ struct ListenError {
 )]
 struct NeedsArchive;
 
+/// Standard input cannot be the sound and the keyboard.
+#[derive(Debug, thiserror::Error)]
+#[error("the sound from standard input is announced once: add --once")]
+struct NeedsOnce;
+
 /// An option for people, where there are none.
 #[derive(Debug, thiserror::Error)]
 #[error("{option} is for the keyboard: start bullhorn at a terminal, without --events")]
@@ -107,6 +113,7 @@ fn main() -> ExitCode {
                 || error.is::<PrepareError>()
                 || error.is::<NeedsTerminal>()
                 || error.is::<NeedsArchive>()
+                || error.is::<NeedsOnce>()
                 || error.is::<cli::ArgumentError>();
             if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
@@ -153,6 +160,9 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         if is_asked && mode != Mode::Terminal {
             return Err(NeedsTerminal { option }.into());
         }
+    }
+    if options.input() == Input::File(STANDARD_INPUT.into()) && (!options.once || is_live) {
+        return Err(NeedsOnce.into());
     }
     if speaking.talkback && options.open && options.archive.is_none() {
         return Err(NeedsArchive.into());
@@ -226,6 +236,9 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         let shutdown = on_signals()?;
         if site.is_none() {
             events.tell(Event::Warning { message: OPEN_WARNING.to_owned() });
+        }
+        for message in microphone.warnings() {
+            events.tell(Event::Warning { message: message.clone() });
         }
         let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
         // Live speech that is made once is ended by a line.

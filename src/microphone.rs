@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clip::peak_db;
 use crate::devices::{DevicesError, HealthWatch};
 use crate::sample::{ResampleError, Sound};
-use crate::sound_file::{self, SoundFileError};
+use crate::sound_file::{self, Heard, SoundFileError};
 
 mod device;
 mod live;
@@ -86,7 +86,7 @@ pub struct Microphone(Kind);
 #[derive(Debug)]
 enum Kind {
     Device(device::DeviceMicrophone),
-    File { name: String, sound: Sound },
+    File { name: String, sound: Sound, warnings: Vec<String> },
 }
 
 impl Microphone {
@@ -118,7 +118,8 @@ impl Microphone {
     }
 
     fn read(path: &Path) -> Result<Kind, MicrophoneError> {
-        Ok(Kind::File { name: format!("file:{}", path.display()), sound: sound_file::read(path)? })
+        let Heard { sound, warnings } = sound_file::hear(path)?;
+        Ok(Kind::File { name: format!("file:{}", path.display()), sound, warnings })
     }
 
     /// Whether it works, from now on.
@@ -134,6 +135,14 @@ impl Microphone {
         match &self.0 {
             Kind::Device(device) => device.name(),
             Kind::File { name, .. } => name,
+        }
+    }
+
+    /// What is odd about a file, in a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        match &self.0 {
+            Kind::Device(_) => &[],
+            Kind::File { warnings, .. } => warnings,
         }
     }
 

@@ -241,9 +241,12 @@ async fn listen(
     let length = match source {
         Source::Microphone(length) => length,
         Source::File(path) => {
-            let sound = on_a_thread(move || sound_file::read(&path)).await?;
-            tell(sound.length());
-            return Ok(sound);
+            let heard = on_a_thread(move || sound_file::hear(&path)).await?;
+            tell(heard.sound.length());
+            for message in heard.warnings {
+                events.tell(Event::Warning { message });
+            }
+            return Ok(heard.sound);
         }
     };
     tell(length);

@@ -17,7 +17,8 @@ pub const HOLD_LENGTH: Duration = Duration::from_secs(60);
 #[command(next_help_heading = "Ways to speak")]
 #[command(group = clap::ArgGroup::new("hears").args(["review", "talkback"]).multiple(true))]
 pub struct Speaking {
-    /// Announce this sound file instead of speaking: WAV, FLAC, MP3, Ogg Vorbis or M4A
+    /// Announce this sound file instead of speaking: WAV, AIFF, AU, FLAC, MP3, AAC, Ogg, WebM or M4A. With --once,
+    /// - is standard input
     #[arg(long, value_name = "PATH", conflicts_with_all = ["input", "seconds", "hold"])]
     pub file: Option<PathBuf>,
 
