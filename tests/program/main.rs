@@ -19,6 +19,7 @@ mod membership;
 mod operating;
 mod oracle;
 mod several;
+mod sound_files;
 mod speaking;
 mod supervision;
 mod talkback;
