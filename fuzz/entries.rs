@@ -315,3 +315,14 @@ pub fn archive_log(bytes: &[u8]) {
     let repaired = std::fs::read(&log).unwrap();
     assert!(bytes.starts_with(&repaired) && (repaired.is_empty() || repaired.ends_with(b"\n")));
 }
+
+/// A sound file of the user's own: what is read has a length that a clip may have.
+pub fn sound_file(bytes: &[u8]) {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("sound");
+    put(path.clone(), bytes);
+    if let Ok(sound) = bullhorn::sound_file::read(&path) {
+        assert!(!sound.samples.is_empty() && sound.rate_hz > 0);
+        assert!(sound.length() <= bullhorn::clip::MAX_LENGTH);
+    }
+}

@@ -87,3 +87,8 @@ fn talkback_header_seeds() {
 fn talked_seeds() {
     replay("talked", entries::talked);
 }
+
+#[test]
+fn sound_file_seeds() {
+    replay("sound_file", entries::sound_file);
+}
