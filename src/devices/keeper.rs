@@ -66,6 +66,11 @@ impl Health {
         self.xruns.load(Ordering::Relaxed)
     }
 
+    /// The sound server says how often in all it found nothing to play.
+    pub(crate) fn ran_dry(&self, times: u32) {
+        self.xruns.fetch_max(times, Ordering::Relaxed);
+    }
+
     /// The error callback. ALSA was measured to call it 900,000 times a second after its server died, so
     /// only the first fatal error does anything: it wakes the keeper, which drops the stream.
     pub(crate) fn report(&self, error: cpal::Error) {

@@ -128,6 +128,9 @@ fn build<T: SizedSample + FromSample<f32>>(
             let told_ns = source.epoch.elapsed().as_nanos() as u64;
             let told = info.timestamp();
             let latency_ns = told.playback.duration_since(told.callback).as_nanos() as u64;
+            if let Some(underflows) = pulseaudio::underflows() {
+                source.health.ran_dry(underflows);
+            }
             let frame = source.playout.frame();
             // Where nothing new is known, the time is that of a frame some calls ago.
             let plays_us = told.playback.duration_since(StreamInstant::ZERO).as_micros();

@@ -23,8 +23,8 @@ use crate::sample::Sound;
 
 /// Sound a callback brings: adds to the delay, so it is short.
 const PERIOD: Duration = Duration::from_millis(10);
-/// Periods that PulseAudio's queue for the recording stream holds; see [`pacemaker`].
-const PULSE_QUEUE_PERIODS: u32 = 6;
+/// PulseAudio splits what it is asked for between the device and its queue, in two.
+const PULSE_SHARES: u32 = 2;
 /// How often the level is told.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the last samples are looked for.
@@ -104,25 +104,12 @@ impl Open for Opener {
             current: None,
         };
         let mut config = format.config;
-        let mut streams = Vec::new();
-        if found.host == HostId::PulseAudio {
-            streams.push(pacemaker(found, format, health.clone())?);
-            if let BufferSize::Fixed(frames) = &mut config.buffer_size {
-                *frames *= PULSE_QUEUE_PERIODS;
-            }
+        if let (HostId::PulseAudio, BufferSize::Fixed(frames)) = (found.host, &mut config.buffer_size) {
+            *frames *= PULSE_SHARES;
         }
-        streams.push(with_sample_type!(format.sample, build(found, config, sink, health))?);
-        Ok((streams, Link { rate_hz, epoch, stamps, orders: Mutex::new(Orders { captures, finished }) }))
+        let stream = with_sample_type!(format.sample, build(found, config, sink, health))?;
+        Ok((vec![stream], Link { rate_hz, epoch, stamps, orders: Mutex::new(Orders { captures, finished }) }))
     }
-}
-
-/// A second stream whose sound is dropped. cpal sets the queue of a PulseAudio recording to one block of the
-/// source's, so that a block which comes before the last was sent is lost: a hundred samples in 4 s were
-/// measured. So this stream asks for short blocks, and the one that records has room for several.
-fn pacemaker(found: &Found, format: Format, health: Arc<Health>) -> Result<cpal::Stream, cpal::Error> {
-    let ignore = |_: &cpal::Data, _: &cpal::InputCallbackInfo| {};
-    let report = move |error| health.report(error);
-    found.device.build_input_stream_raw(format.config, format.sample, ignore, report, Some(STREAM_TIMEOUT))
 }
 
 fn build<T: SizedSample>(

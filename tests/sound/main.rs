@@ -5,6 +5,7 @@
 mod support;
 
 mod correlate;
+mod dropouts;
 mod hallway;
 mod live;
 mod outage;

@@ -102,6 +102,17 @@ impl PulseRig {
         environment(self.folder.path())
     }
 
+    /// What `pactl` lists of a kind, in English.
+    pub fn list(&self, kind: &str) -> String {
+        let listed = Command::new("pactl")
+            .args(["list", kind])
+            .envs(self.environment())
+            .env("LC_ALL", "C")
+            .output()
+            .expect("pactl is missing: run script/setup tests");
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    }
+
     /// A folder that goes when the rig does.
     pub fn folder(&self) -> &Path {
         self.folder.path()

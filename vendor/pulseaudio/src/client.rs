@@ -7,6 +7,7 @@ use mio::net::UnixStream;
 
 use super::protocol;
 
+mod buffers;
 mod playback_source;
 mod playback_stream;
 mod reactor;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use playback_source::*;
 pub use playback_stream::*;
+pub use reactor::underflows;
 pub use record_sink::*;
 pub use record_stream::*;
 pub use watch::StreamId;
@@ -401,6 +403,7 @@ impl Client {
         source: impl PlaybackSource,
     ) -> Result<PlaybackStream> {
         params.flags.no_move = true;
+        buffers::give_the_sink_its_share(&mut params);
         PlaybackStream::new(self.handle.clone(), params, source).await
     }
 
@@ -412,6 +415,7 @@ impl Client {
         sink: impl RecordSink,
     ) -> Result<RecordStream> {
         params.flags.no_move = true;
+        buffers::leave_room_for_fragments(&mut params);
         RecordStream::new(self.handle.clone(), params, sink).await
     }
 }

@@ -32,9 +32,22 @@ struct PlaybackStreamState {
 
     /// Questions that go out behind a block.
     behind_block: Vec<(u32, protocol::Command)>,
+    /// Times that the server found nothing to play.
+    underflows: u32,
     /// Blocks since the last question, and blocks of silence at a stretch.
     unasked_blocks: u32,
     silent_blocks: u32,
+}
+
+thread_local! {
+    /// Of the stream whose source is being read.
+    static UNDERFLOWS: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+}
+
+/// How often the server found nothing to play in a playback stream since it was created; asked by the stream's source
+/// while it is read. `None` elsewhere.
+pub fn underflows() -> Option<u32> {
+    UNDERFLOWS.get()
 }
 
 /// How many blocks of silence there are before questions become rare: some seconds.
@@ -214,6 +227,7 @@ impl ReactorHandle {
                     eof_notify,
 
                     behind_block: Vec::new(),
+                    underflows: 0,
                     unasked_blocks: 0,
                     silent_blocks: 0,
                 },
@@ -583,6 +597,11 @@ impl Reactor {
                     observer.tell();
                 }
             }
+            protocol::Command::Underflow(protocol::Underflow { channel, .. }) => {
+                if let Some(stream) = state.playback_streams.get_mut(&channel) {
+                    stream.underflows = stream.underflows.wrapping_add(1);
+                }
+            }
             _ => log::debug!("ignoring unexpected command: {cmd:?}"),
         }
     }
@@ -631,6 +650,7 @@ impl Reactor {
                 let waker = futures::task::waker(self.waker.clone());
                 let mut cx = Context::from_waker(&waker);
                 let buf = &mut self.write_buf[protocol::DESCRIPTOR_SIZE..];
+                UNDERFLOWS.set(Some(stream.underflows));
                 let current = watch::Current::enter(self.serial, stream.stream_info.stream_index);
                 let polled = PlaybackSource::poll_read(stream.source.as_mut(), &mut cx, buf);
                 drop(current);
