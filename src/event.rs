@@ -1,6 +1,8 @@
 //! What happened, as one enum: the console, the JSON lines, the log and the tests see the same facts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -509,33 +511,74 @@ pub const MAX_WAITING_EVENTS: usize = 65_536;
 
 /// Where a role tells what happens. Cheap to clone; never blocks the teller.
 #[derive(Debug, Clone)]
-pub struct Events(mpsc::Sender<Event>);
+pub struct Events {
+    sender: mpsc::Sender<Event>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Places among [`MAX_WAITING_EVENTS`] that are kept for what no flood of anything else may crowd out: outcomes and
+/// verdicts, …
+const KEPT_FOR_OUTCOMES: usize = MAX_WAITING_EVENTS / 4;
+/// … and beside them for faults and warnings.
+const KEPT_FOR_FAULTS: usize = MAX_WAITING_EVENTS / 8;
+
+impl Event {
+    /// How many places must stay free behind it.
+    fn places_left_free(&self) -> usize {
+        match self {
+            Self::Recorded { .. }
+            | Self::Played { .. }
+            | Self::LiveEnded { .. }
+            | Self::LivePlayed { .. }
+            | Self::Failed { .. }
+            | Self::Done { .. }
+            | Self::TalkbackHeard { .. }
+            | Self::TalkbackKept { .. } => 0,
+            Self::StationFaulty { .. }
+            | Self::StationHealthy { .. }
+            | Self::MicrophoneFaulty { .. }
+            | Self::MicrophoneHealthy { .. }
+            | Self::Warning { .. } => KEPT_FOR_OUTCOMES,
+            _ => KEPT_FOR_OUTCOMES + KEPT_FOR_FAULTS,
+        }
+    }
+}
 
 impl Events {
     /// A pair of teller and listener.
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
-        (Self(sender), receiver)
+        (Self { sender, dropped: Arc::default() }, receiver)
     }
 
-    /// Tells one event. When the listener is gone or [`MAX_WAITING_EVENTS`] wait, it is dropped:
-    /// a stopped reader of standard output must not stop an announcement.
+    /// Tells one event. When the listener is gone or too many wait, it is dropped: a stopped reader of standard output
+    /// must not stop an announcement. Of [`MAX_WAITING_EVENTS`] places a quarter is kept for outcomes and verdicts, and
+    /// an eighth for faults and warnings beside them.
     pub fn tell(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.0.try_send(event) {
-            tracing::warn!(?event, "nobody reads the events; one was dropped");
+        let is_dropped = self.sender.capacity() <= event.places_left_free()
+            || matches!(self.sender.try_send(event), Err(mpsc::error::TrySendError::Full(_)));
+        if is_dropped && !self.sender.is_closed() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            // A line for each would be a flood of its own.
+            if dropped.is_power_of_two() {
+                tracing::warn!("nobody reads the events; {dropped} were dropped so far");
+            }
         }
     }
 }
 
 /// The same for a thread that may outlive its teller: it does not keep the listener waiting for an end.
 #[derive(Debug, Clone)]
-pub struct WeakEvents(mpsc::WeakSender<Event>);
+pub struct WeakEvents {
+    sender: mpsc::WeakSender<Event>,
+    dropped: Arc<AtomicU64>,
+}
 
 impl WeakEvents {
     /// Tells one event, if anybody else still tells any.
     pub fn tell(&self, event: Event) {
-        if let Some(sender) = self.0.upgrade() {
-            Events(sender).tell(event);
+        if let Some(sender) = self.sender.upgrade() {
+            Events { sender, dropped: self.dropped.clone() }.tell(event);
         }
     }
 }
@@ -543,6 +586,39 @@ impl WeakEvents {
 impl Events {
     /// For a thread that may outlive its teller.
     pub fn weak(&self) -> WeakEvents {
-        WeakEvents(self.0.downgrade())
+        WeakEvents { sender: self.sender.downgrade(), dropped: self.dropped.clone() }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flood_crowds_out_outcomes_verdicts_and_faults() {
+        let (events, mut told) = Events::channel();
+        let failed = || Event::Failed {
+            clip: "1-1".into(),
+            station: "hall".into(),
+            outcome: Outcome::Missed,
+            reason: "it was away".into(),
+        };
+        for _ in 0..MAX_WAITING_EVENTS {
+            events.tell(Event::Playing { clip: "1-1".into(), station: "loud".into() });
+        }
+        events.tell(Event::StationFaulty { station: "hall".into(), reason: "unplugged".into() });
+        for _ in 0..MAX_WAITING_EVENTS {
+            events.tell(Event::Warning { message: "once more".into() });
+        }
+        events.tell(failed());
+        drop(events);
+        let mut seen = Vec::new();
+        while let Some(event) = told.blocking_recv() {
+            seen.push(event);
+        }
+        assert_eq!(seen.len(), MAX_WAITING_EVENTS - KEPT_FOR_OUTCOMES + 1);
+        assert!(seen.iter().any(|event| matches!(event, Event::StationFaulty { .. })));
+        assert_eq!(seen.last(), Some(&failed()));
     }
 }

@@ -8,6 +8,7 @@ mod instant;
 mod joining;
 mod leaving;
 mod live;
+mod news;
 mod pace;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::wire::{ClipId, FromStation, Receipt};
 use announcement::{Announcement, Progress, out_of_step, spread};
 use joining::Twins;
 use live::Live;
+use news::News;
 
 pub use announcement::Delivery;
 pub use ending::Restored;
@@ -157,6 +159,7 @@ pub struct Stations {
     announcements: BTreeMap<ClipId, Announcement>,
     live: Option<Live>,
     actions: Vec<Action>,
+    news: News,
     max_stations: usize,
     straggler_wait: Duration,
     keeps: bool,
@@ -175,6 +178,7 @@ impl Stations {
             announcements: BTreeMap::new(),
             live: None,
             actions: Vec::new(),
+            news: News::default(),
             max_stations,
             straggler_wait: STRAGGLER_WAIT,
             keeps,
@@ -317,6 +321,7 @@ impl Stations {
         for name in mended.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.has_fault(&name, None, now);
         }
+        self.actions.extend(self.news.take_due(now).into_iter().map(Action::Tell));
         while self.between.front().is_some_and(|(since, _)| now >= *since + REJOIN_GRACE) {
             let Some((since, name)) = self.between.pop_front() else { break };
             let reason = "it did not come back";
@@ -352,7 +357,7 @@ impl Stations {
         let agreeing = self.announcements.values().filter_map(|announcement| announcement.agree_by).min();
         let missed = self.between.front().map(|(since, _)| *since + REJOIN_GRACE);
         let mended = self.roster.values().filter_map(|station| station.mended_at).min();
-        [regular, agreeing, missed, mended].into_iter().flatten().min()
+        [regular, agreeing, missed, mended, self.news.next_due()].into_iter().flatten().min()
     }
 
     fn tick_one(&mut self, id: ClipId, now: Instant) {
@@ -469,5 +474,10 @@ impl Stations {
 
     fn tell(&mut self, event: Event) {
         self.actions.push(Action::Tell(event));
+    }
+
+    /// Tells that a station came, went, failed or healed; see [`News`].
+    fn tell_news(&mut self, event: Event, now: Instant) {
+        self.actions.extend(self.news.change(event, now).map(Action::Tell));
     }
 }

@@ -48,7 +48,7 @@ impl Stations {
         let station = name.to_owned();
         match fault {
             Some(reason) => {
-                self.tell(Event::StationFaulty { station, reason });
+                self.tell_news(Event::StationFaulty { station, reason }, now);
                 for id in self.clips_where(|progress| *progress == Progress::Owed, name) {
                     if self.can_play(id, name) {
                         continue;
@@ -60,7 +60,7 @@ impl Stations {
                 }
             }
             None => {
-                self.tell(Event::StationHealthy { station });
+                self.tell_news(Event::StationHealthy { station }, now);
                 if !is_lost {
                     self.take_up_what_waited(name, now);
                 }

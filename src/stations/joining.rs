@@ -89,11 +89,9 @@ impl Stations {
         let is_news =
             !known.as_ref().is_some_and(|it| matches!(it.presence, Presence::Between { .. }) || is_here(it));
         if is_news {
-            self.tell(Event::StationJoined {
-                station: name.clone(),
-                address: hello.address,
-                zones: hello.zones.clone(),
-            });
+            let zones = hello.zones.clone();
+            let joined = Event::StationJoined { station: name.clone(), address: hello.address, zones };
+            self.tell_news(joined, now);
         }
         let (fault, mut twins) = known.map(|station| (station.fault, station.twins)).unwrap_or_default();
         twins.instances.retain(|instance| *instance != hello.instance);

@@ -34,7 +34,7 @@ impl Stations {
             self.names.remove(&connection);
             self.actions.push(Action::Order(connection, Order::Drop));
         }
-        self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
+        self.tell_news(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() }, now);
         self.end_all(name, reason);
         self.forget_live(name, reason, now);
         self.settle(now);
@@ -75,7 +75,7 @@ impl Stations {
                 gone.push(*id);
             }
         }
-        self.tell(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() });
+        self.tell_news(Event::StationLeft { station: name.to_owned(), reason: reason.to_owned() }, now);
         self.leave_live(name, reason, now);
         gone.iter().for_each(|id| self.miss(*id, name));
         self.settle(now);

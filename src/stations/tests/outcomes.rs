@@ -538,3 +538,36 @@ fn several_clips_wait_for_a_loudspeaker_in_their_order() {
         assert_eq!(office.outcomes("a", id).len(), 1);
     }
 }
+
+#[test]
+fn what_flaps_is_told_once_a_second_of_a_kind_and_the_latest_in_the_end() {
+    let mut office = Office::with(&["a", "b"]);
+    office.events.clear();
+    // Ten flips a second for three seconds, and each connection is lost between two.
+    for flip in 0..30 {
+        let fault = (flip % 2 == 0).then(|| format!("fault {flip}"));
+        office.says("a", FromStation::Health { fault });
+        office.leave("a");
+        office.join("a").unwrap();
+        office.pass(Duration::from_millis(100));
+    }
+    office.says("a", FromStation::Health { fault: Some("unplugged".into()) });
+    office.leave("a");
+    office.pass(Duration::from_secs(2));
+    let count = |test: fn(&Event) -> bool| office.events.iter().filter(|event| test(event)).count();
+    for (what, told) in [
+        ("faulty", count(|event| matches!(event, Event::StationFaulty { .. }))),
+        ("healthy", count(|event| matches!(event, Event::StationHealthy { .. }))),
+        ("joined", count(|event| matches!(event, Event::StationJoined { .. }))),
+        ("left", count(|event| matches!(event, Event::StationLeft { .. }))),
+    ] {
+        assert!((1..=5).contains(&told), "{what} was told {told} times in five seconds");
+    }
+    let last = |of: fn(&Event) -> bool| office.events.iter().rfind(|event| of(event)).unwrap().clone();
+    let health = last(|event| matches!(event, Event::StationFaulty { .. } | Event::StationHealthy { .. }));
+    assert_eq!(health, Event::StationFaulty { station: "a".into(), reason: "unplugged".into() });
+    let presence = last(|event| matches!(event, Event::StationJoined { .. } | Event::StationLeft { .. }));
+    assert!(matches!(presence, Event::StationLeft { .. }), "{presence:?}");
+    // Nothing is left to tell.
+    assert_eq!(office.stations.next_tick(office.now), None);
+}
