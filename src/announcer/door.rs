@@ -1,7 +1,7 @@
 //! The door: how many may stand in it who have not yet proven who they are.
 //!
-//! Whoever is through it is not counted, so strangers can never use up the places of stations that
-//! have joined. When the door is full, those who stand in it longest make room, but not before they
+//! Whoever is on the roster is not counted, so strangers can never use up the places of stations that
+//! have joined. Between the two, whoever has said hello keeps its place, and nobody pushes it. When the door is full, those who stand in it longest make room, but not before they
 //! have had time for an honest handshake; those who have not said a word, much sooner; and where a few
 //! addresses crowd it, theirs at once.
 
@@ -42,6 +42,8 @@ struct Standing {
     origin: IpAddr,
     since: Instant,
     is_silent: bool,
+    /// It has proven who it is, and is not on the roster yet.
+    is_through: bool,
     pushed: CancellationToken,
 }
 
@@ -100,9 +102,10 @@ impl Door {
         let number = inside.next;
         let pushed = CancellationToken::new();
         *inside.origins.entry(origin).or_default() += 1;
-        inside
-            .standing
-            .insert(number, Standing { origin, since: now, is_silent: true, pushed: pushed.clone() });
+        inside.standing.insert(
+            number,
+            Standing { origin, since: now, is_silent: true, is_through: false, pushed: pushed.clone() },
+        );
         Some(Place { door: self.clone(), number, pushed })
     }
 
@@ -130,8 +133,9 @@ impl Inside {
         // They stand in the order in which they came.
         let since_a_while =
             self.standing.iter().take_while(|(_, standing)| now >= standing.since + SILENT_STAY);
-        let mut outstayed =
-            since_a_while.filter(|(_, standing)| standing.is_silent || now >= standing.since + MIN_STAY);
+        let mut outstayed = since_a_while.filter(|(_, standing)| {
+            !standing.is_through && (standing.is_silent || now >= standing.since + MIN_STAY)
+        });
         outstayed.find(|(_, standing)| of(standing)).map(|(number, _)| *number)
     }
 
@@ -142,7 +146,8 @@ impl Inside {
             .iter()
             .filter(|(_, count)| **count > from_here + 1)
             .max_by_key(|(_, count)| **count)?;
-        self.standing.iter().find(|(_, standing)| standing.origin == *crowded).map(|(number, _)| *number)
+        let is_one = |standing: &Standing| standing.origin == *crowded && !standing.is_through;
+        self.standing.iter().find(|(_, standing)| is_one(standing)).map(|(number, _)| *number)
     }
 
     fn remove(&mut self, number: u64) -> Option<Standing> {
@@ -160,8 +165,22 @@ impl Inside {
 impl Place {
     /// It has said what a station says first.
     pub fn spoke(&self) {
+        self.change(|standing| standing.is_silent = false);
+    }
+
+    /// It has said hello, and waits to be let in: nobody pushes it, and it keeps its place until it is on the roster.
+    pub fn is_through(&self) {
+        self.change(|standing| standing.is_through = true);
+    }
+
+    /// It was refused, and is to hang up: from now on it makes room as others do.
+    pub fn is_refused(&self) {
+        self.change(|standing| standing.is_through = false);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Standing)) {
         if let Some(standing) = self.door.lock().standing.get_mut(&self.number) {
-            standing.is_silent = false;
+            change(standing);
         }
     }
 
@@ -233,6 +252,20 @@ mod tests {
         assert!(door.enter(address(1), now).is_none());
         assert_eq!(crowd.iter().filter(|place| place.pushed.is_cancelled()).count(), news.len());
         assert!(news.iter().all(|place| !place.pushed.is_cancelled()));
+    }
+
+    #[test]
+    fn who_is_through_counts_and_is_not_pushed_until_it_is_refused() {
+        let (door, now) = (Door::new(4), Instant::now());
+        let inside: Vec<_> = (1..=4).map(|last| door.enter(address(last), now).unwrap()).collect();
+        inside.iter().for_each(Place::spoke);
+        inside.iter().for_each(Place::is_through);
+        let later = now + MIN_STAY * 100;
+        assert!(door.enter(address(5), later).is_none(), "four wait to be let in, and that is all the room");
+        inside[2].is_refused();
+        assert!(door.enter(address(5), later).is_some());
+        let pushed: Vec<bool> = inside.iter().map(|place| place.pushed.is_cancelled()).collect();
+        assert_eq!(pushed, [false, false, true, false]);
     }
 
     #[test]
