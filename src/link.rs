@@ -5,6 +5,7 @@
 //! link is open, the handshake is complete: there is no way to send a name or a clip to a peer that has
 //! not proven who it is.
 
+mod allowance;
 mod connection;
 mod frames;
 
@@ -27,6 +28,8 @@ use crate::wire::{
     Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
 };
 
+use allowance::Allowance;
+pub use allowance::{MESSAGE_BURST, MESSAGE_INTERVAL};
 pub use connection::{Connection, Outgoing, prepare};
 pub use frames::BlockFrames;
 
@@ -253,6 +256,7 @@ fn halves<C: Connection, In: Message, Out: Message>(
         opener,
         blocks_due: false,
         deadline: Instant::now() + SILENCE_DEADLINE,
+        allowance: Allowance::new(),
         messages: PhantomData,
     };
     (receiver, Sender { io: write, sealer, messages: PhantomData })
@@ -275,6 +279,7 @@ pub struct Receiver<R, M> {
     opener: Option<Opener>,
     blocks_due: bool,
     deadline: Instant,
+    allowance: Allowance,
     messages: PhantomData<M>,
 }
 
@@ -285,8 +290,12 @@ impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
     /// [`LinkError::Silent`] when [`SILENCE_DEADLINE`] passes without a whole frame, however many
     /// bytes trickle in; [`LinkError::Wire`], [`LinkError::CutShort`], [`LinkError::Io`].
     pub async fn next(&mut self) -> Result<Option<Frame<M>>, LinkError> {
+        self.allowance.ready().await;
         loop {
             if let Some(frame) = self.take_frame()? {
+                if matches!(frame, Frame::Message(_)) {
+                    self.allowance.take();
+                }
                 self.deadline = Instant::now() + SILENCE_DEADLINE;
                 return Ok(Some(frame));
             }

@@ -35,6 +35,8 @@ const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
 /// … and some more after them, to know it well over a network that jitters.
 const NEXT_PINGS: u32 = 16;
 const NEXT_PING_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is told that the announcer wants another volume.
+const VOLUME_INTERVAL: Duration = Duration::from_secs(1);
 /// The time every transfer has, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 /// The least bytes a second beyond that.
@@ -66,6 +68,7 @@ pub(super) struct Memory {
     live: Option<live::Heard>,
     /// How loud it was told to play last, for the operator.
     told_volume: Option<Volume>,
+    volume_told_at: Option<Instant>,
     /// Tells how the announcer has welcomed the station, for what is said to it.
     pub welcome: watch::Sender<Option<Welcome>>,
     /// None for an open link.
@@ -84,6 +87,7 @@ impl Memory {
             volume: None,
             live: None,
             told_volume: None,
+            volume_told_at: None,
             welcome: watch::Sender::new(None),
             // A receipt that this station's last run wrote down, and perhaps could not deliver.
             played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
@@ -449,11 +453,16 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
+    /// Once a second at most: the next answer to a Ping brings the latest.
     fn tell_volume(&mut self) {
         let volume = self.memory.volume;
-        if std::mem::replace(&mut self.memory.told_volume, volume) != volume {
-            let station = self.config.name.clone();
-            self.events.tell(Event::Volume { station, volume_db: volume.map(Volume::db) });
+        let is_too_soon = self.memory.volume_told_at.is_some_and(|at| at.elapsed() < VOLUME_INTERVAL);
+        if is_too_soon || self.memory.told_volume == volume {
+            return;
         }
+        self.memory.volume_told_at = Some(Instant::now());
+        self.memory.told_volume = volume;
+        let station = self.config.name.clone();
+        self.events.tell(Event::Volume { station, volume_db: volume.map(Volume::db) });
     }
 }
