@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::invite::{Invite, InviteBook, InviteId, InviteSecret};
@@ -27,6 +28,7 @@ pub struct Site {
     keys: AnnouncerKeys,
     book: InviteBook,
     known: Mutex<KnownStations>,
+    writing: Semaphore,
     clock: WallClock,
     epoch: u64,
     fault: Option<KeysError>,
@@ -71,6 +73,7 @@ impl Site {
             keys,
             book: InviteBook::new(folder),
             known,
+            writing: Semaphore::new(1),
             clock,
             epoch,
             fault,
@@ -136,10 +139,18 @@ impl Site {
         }
     }
 
+    /// The turn to write the list of stations: whoever writes it on a thread takes one first, so that a flood of
+    /// changes keeps one thread busy and not all of them.
+    pub fn writing(&self) -> &Semaphore {
+        &self.writing
+    }
+
     /// Whether a station is known under its name with its zones, so that letting it in costs no write.
     pub fn welcomes_back(&self, peer: &Peer, name: &str, zones: &[String]) -> bool {
         let now = self.now_unix_s();
-        self.known().welcomes_back(&peer.key, name, zones, now).unwrap_or(false)
+        let mut known = self.known();
+        known.welcomes_back(&peer.key, name, zones, now).unwrap_or(false)
+            || known.takes_zones(&peer.key, name, zones)
     }
 
     /// Lets a station in under its name: a known one, or one that came with an invite. Blocks while the disk hangs, and
@@ -222,7 +233,12 @@ impl Site {
         self.known().refresh()
     }
 
-    /// Writes down that these stations are here, by name. Blocks while the disk hangs, and nobody else meanwhile.
+    /// Whether stations are in other zones than is written down.
+    pub fn has_unwritten_zones(&self) -> bool {
+        self.known().has_unwritten_zones()
+    }
+
+    /// Writes down that these stations are here, by name, and the zones that they are in now. Blocks while the disk hangs, and nobody else meanwhile.
     ///
     /// # Errors
     /// Those of writing the state folder.

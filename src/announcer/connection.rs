@@ -32,6 +32,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// … nor does one that is slower than this: those that take nothing, or little at a time, hold up nobody for long.
 const SLOW_TRANSFER_BYTES_A_SECOND: u64 = 32 * 1024;
+/// The time is stated, which takes a signature, so often at most; a station that asks sooner gets no answer.
+const TIME_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a station has to hang up once it was told the last word.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -153,7 +155,7 @@ async fn converse<C: Connection>(
         Some(_) => return Err(WireError::Field("hello").into()),
         None => return Ok("it closed the connection"),
     };
-    drop(place);
+    place.is_through();
     let admission = match host.site.clone().zip(peer) {
         Some((site, peer)) => {
             let mut admitted = pin!(admit(site, peer, &hello));
@@ -179,14 +181,24 @@ async fn converse<C: Connection>(
         return Ok("the announcer leaves");
     };
     if let Err(reason) = verdict {
-        sender.send(&FromAnnouncer::Refused { reason }).await?;
-        sender.close().await?;
-        return hung_up(receiver, "it was refused").await;
+        place.is_refused();
+        let refuse = async {
+            sender.send(&FromAnnouncer::Refused { reason }).await?;
+            sender.close().await?;
+            hung_up(receiver, "it was refused").await
+        };
+        return tokio::select! {
+            biased;
+            refused = refuse => refused,
+            () = place.pushed() => Ok("others needed its place"),
+        };
     }
+    drop(place);
     let site_and_time = site.zip(nonce).map(|(site, nonce)| (site.announcer(), site.state_time(nonce)));
     sender.send(&FromAnnouncer::Welcome { clock: clock.id, site: site_and_time }).await?;
     let mut to_send = None;
     let mut live = None;
+    let mut time_told: Option<Instant> = None;
     loop {
         tokio::select! {
             // An order is never held up by what a station says.
@@ -247,7 +259,11 @@ async fn converse<C: Connection>(
                     sender.send(&FromAnnouncer::Pong { t1_us, t2_us: now_us, t3_us: now_us }).await?;
                 }
                 Some(Frame::Message(FromStation::AskTime { nonce })) => match site {
-                    Some(site) => sender.send(&FromAnnouncer::Time(site.state_time(nonce))).await?,
+                    Some(_) if time_told.is_some_and(|at| at.elapsed() < TIME_INTERVAL) => (),
+                    Some(site) => {
+                        time_told = Some(Instant::now());
+                        sender.send(&FromAnnouncer::Time(site.state_time(nonce))).await?;
+                    }
                     None => return Err(WireError::Field("time").into()),
                 },
                 Some(Frame::Message(message)) => {
@@ -295,7 +311,11 @@ async fn admit(site: Arc<Site>, peer: Peer, hello: &Hello) -> Admission {
         return Admission { peer, admitted: Ok(Admitted::Back) };
     }
     let (name, zones) = (hello.name.clone(), hello.zones.clone());
-    Admission { peer, admitted: on_a_thread(move || site.admit(&peer, &name, &zones)).await }
+    let Ok(_turn) = site.writing().acquire().await else {
+        return Admission { peer, admitted: Err(KeysError::NoSuchStation(name)) };
+    };
+    let to_admit = site.clone();
+    Admission { peer, admitted: on_a_thread(move || to_admit.admit(&peer, &name, &zones)).await }
 }
 
 async fn send_blocks<W: Outgoing>(

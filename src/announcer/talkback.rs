@@ -34,6 +34,8 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long after the announcer's clock was set a talkback may be dated by it as it was: as long as one is offered.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is told of one station that a talkback of it was refused.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A talkback that is here whole.
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub(super) struct Talkback {
     talked: Mutex<Talked>,
     /// One writes at a time, and always the latest.
     writing: tokio::sync::Mutex<()>,
+    /// When it was told last that a talkback of a station was refused.
+    refusals: Mutex<BTreeMap<String, Instant>>,
     /// What is received or waits to be heard, in bytes, by station.
     underway: Mutex<BTreeMap<String, usize>>,
     whole: mpsc::Sender<Job>,
@@ -93,6 +97,7 @@ impl Talkback {
             events,
             talked,
             writing: tokio::sync::Mutex::default(),
+            refusals: Mutex::default(),
             underway: Mutex::default(),
             whole,
         });
@@ -124,7 +129,11 @@ impl Talkback {
                 match seal::talkback::prove(&header, &offer.header, &offer.signature, &name, &announcer) {
                     Err(error) => Err((name, crate::error_chain(&error))),
                     Ok(signer) => {
-                        let pinned = on_a_thread(move || site.pin_signer(&peer, &name, signer)).await;
+                        let Ok(_turn) = site.writing().acquire().await else {
+                            return Ok(Err(refused("the announcer leaves")));
+                        };
+                        let list = site.clone();
+                        let pinned = on_a_thread(move || list.pin_signer(&peer, &name, signer)).await;
                         let failed = |error| (header.name.clone(), crate::error_chain(&error));
                         pinned.map(|()| signer.to_hex()).map_err(failed)
                     }
@@ -189,10 +198,23 @@ impl Talkback {
         listed.is_none_or(|(site, peer)| site.name_of(&peer).as_deref() == Some(name))
     }
 
+    /// Once a second for each station; the station itself is always answered.
+    fn may_tell_refusal(&self, station: &str) -> bool {
+        let (mut told, now) = (lock(&self.refusals), Instant::now());
+        told.retain(|_, at| now < *at + REFUSAL_INTERVAL);
+        if told.contains_key(station) || told.len() >= MAX_TALKBACKS {
+            return false;
+        }
+        told.insert(station.to_owned(), now);
+        true
+    }
+
     fn refuse(&self, header: &TalkbackHeader, station: String, reason: &str) -> Answer {
         let (talkback, reason) = (header.id.to_string(), reason.to_owned());
         let answer = refused(&reason);
-        self.events.tell(Event::TalkbackRefused { talkback, station, reason });
+        if self.may_tell_refusal(&station) {
+            self.events.tell(Event::TalkbackRefused { talkback, station, reason });
+        }
         answer
     }
 

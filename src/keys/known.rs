@@ -67,6 +67,8 @@ pub struct KnownStations {
     roster: Roster,
     /// Stations seen since the file was last written.
     seen: HashMap<NoisePublicKey, u64>,
+    /// Zones that stations have taken since the file was last written: one pending change a station, the newest.
+    zones: HashMap<NoisePublicKey, Vec<String>>,
     /// What another process changed, until [`KnownStations::refresh`] gives it.
     changes: Changes,
 }
@@ -174,6 +176,7 @@ impl KnownStations {
             read: Stamp::default(),
             roster: Roster::default(),
             seen: HashMap::new(),
+            zones: HashMap::new(),
             changes: Changes::default(),
         };
         known.reload()?;
@@ -287,6 +290,25 @@ impl KnownStations {
         Ok(is_back)
     }
 
+    /// Puts a station that is known under that name into these zones, in memory only: [`Self::save_seen`] writes it. A
+    /// station that changes them at every hello costs no write each time.
+    pub fn takes_zones(&mut self, key: &NoisePublicKey, name: &str, zones: &[String]) -> bool {
+        let Some(station) = self.station(key).filter(|station| station.name == name).cloned() else {
+            return false;
+        };
+        if self.roster.zone_lookalike(key, zones).is_some() {
+            return false;
+        }
+        self.roster.insert(Station { zones: zones.to_vec(), ..station });
+        self.zones.insert(*key, zones.to_vec());
+        true
+    }
+
+    /// Whether stations are in other zones than is written down.
+    pub fn has_unwritten_zones(&self) -> bool {
+        !self.zones.is_empty()
+    }
+
     /// The same as [`Self::admit`], but for the writing. The folder must be locked.
     ///
     /// # Errors
@@ -352,7 +374,7 @@ impl KnownStations {
     /// # Errors
     /// Those of reading and writing; what was seen is kept for the next time.
     pub fn save_seen(&mut self) -> Result<(), KeysError> {
-        if self.seen.is_empty() {
+        if self.seen.is_empty() && self.zones.is_empty() {
             return Ok(());
         }
         self.write(Self::draft_seen)
@@ -364,7 +386,8 @@ impl KnownStations {
     /// Those of reading.
     pub fn draft_seen(&mut self) -> Result<((), Option<Draft>), KeysError> {
         self.reload()?;
-        Ok(((), if self.seen.is_empty() { None } else { Some(self.draft(Change::None)?) }))
+        let has_news = !self.seen.is_empty() || !self.zones.is_empty();
+        Ok(((), if has_news { Some(self.draft(Change::None)?) } else { None }))
     }
 
     /// Shuts a station out: its key is unknown from now on, and its name is free. A current invite
@@ -462,6 +485,7 @@ impl KnownStations {
     pub fn adopt(&mut self, draft: Draft) -> Result<(), KeysError> {
         self.read = self.folder.stamp(FILE)?;
         self.seen.retain(|key, seen| draft.seen.get(key) != Some(seen));
+        self.zones.retain(|key, zones| draft.zones.get(key) != Some(zones));
         match draft.change {
             Change::None => {}
             Change::Insert(station) => self.roster.insert(station),
@@ -474,6 +498,13 @@ impl KnownStations {
         self.seen.retain(|key, seen| match self.roster.by_key.get_mut(key) {
             Some(station) => {
                 station.last_seen_unix_s = station.last_seen_unix_s.max(*seen);
+                true
+            }
+            None => false,
+        });
+        self.zones.retain(|key, zones| match self.roster.by_key.get(key).cloned() {
+            Some(station) => {
+                self.roster.insert(Station { zones: zones.clone(), ..station });
                 true
             }
             None => false,
@@ -541,7 +572,7 @@ impl KnownStations {
         };
         let table = Table { stations: all.into_iter().map(row).collect() };
         let text = toml::to_string(&table).map_err(|source| KeysError::Encode { file: FILE, source })?;
-        Ok(Draft { change, text, seen: self.seen.clone() })
+        Ok(Draft { change, text, seen: self.seen.clone(), zones: self.zones.clone() })
     }
 }
 
@@ -559,6 +590,7 @@ pub struct Draft {
     change: Change,
     text: String,
     seen: HashMap<NoisePublicKey, u64>,
+    zones: HashMap<NoisePublicKey, Vec<String>>,
 }
 
 impl Draft {

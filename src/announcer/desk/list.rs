@@ -12,6 +12,8 @@ use crate::wire;
 
 /// How often the announcer writes down who is here.
 const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it writes down who is in other zones now.
+const SAVE_ZONES_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Desk {
     /// Whether a station may be on the roster under its name.
@@ -44,7 +46,9 @@ impl Desk {
     pub(super) fn keep_site(&mut self) {
         self.follow_wall();
         self.follow_list();
-        if self.seen_saved.elapsed() >= SAVE_SEEN_INTERVAL {
+        let has_zones = self.config.site.as_ref().is_some_and(|site| site.has_unwritten_zones());
+        let interval = if has_zones { SAVE_ZONES_INTERVAL } else { SAVE_SEEN_INTERVAL };
+        if self.seen_saved.elapsed() >= interval {
             self.seen_saved = Instant::now();
             self.save_seen();
         }
