@@ -8,6 +8,7 @@ mod peer;
 mod support;
 
 mod attacks;
+mod bounds;
 mod faults;
 mod fuzz_corpus;
 mod hostile;

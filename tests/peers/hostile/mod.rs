@@ -19,10 +19,10 @@ const MARGIN: Duration = Duration::from_millis(2_500);
 
 /// Runs cases side by side; each panics on its own, and its name is printed where one does.
 #[derive(Default)]
-struct Cases(JoinSet<()>, usize);
+pub struct Cases(JoinSet<()>, usize);
 
 impl Cases {
-    fn add(&mut self, what: impl Into<String>, case: impl Future<Output = ()> + Send + 'static) {
+    pub fn add(&mut self, what: impl Into<String>, case: impl Future<Output = ()> + Send + 'static) {
         let what = what.into();
         self.1 += 1;
         self.0.spawn(async move {
@@ -32,7 +32,11 @@ impl Cases {
         });
     }
 
-    async fn all(mut self) {
+    pub fn count(&self) -> usize {
+        self.1
+    }
+
+    pub async fn all(mut self) {
         let mut failed = 0;
         while let Some(result) = self.0.join_next().await {
             failed += usize::from(result.is_err());
