@@ -26,6 +26,9 @@ const MAX_ITUNES_DELAY: u64 = 16_384;
 /// Where a track says how its packets are coded.
 const SAMPLE_DESCRIPTIONS: &[&[u8; 4]] = &[b"mdia", b"minf", b"stbl", b"stsd"];
 
+/// Packets of all tracks: PCM may have one a frame. A table of a few bytes can claim a thousand times as many.
+const MAX_PACKETS: u32 = 1 << 25;
+
 /// A box: its name and its body.
 type Atom<'a> = ([u8; 4], &'a [u8]);
 
@@ -204,7 +207,12 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut part = Part::new();
     // At which frame each packet ends.
     let mut ends = Vec::new();
+    let mut packets = 0;
     loop {
+        packets += 1;
+        if packets > MAX_PACKETS {
+            return Err(part.damaged("it has too many packets"));
+        }
         let packet = match reader.next_packet() {
             Ok(Some(packet)) => packet,
             Ok(None) => break,
