@@ -7,14 +7,18 @@ use crate::clip::MAX_LENGTH;
 use crate::sample::{ResampleError, Sound, resample};
 
 mod chime;
+mod dc;
 mod level;
 mod trim;
+mod trouble;
 
 pub use chime::{Chime, ParseChimeError};
 use level::Levelled;
 pub use level::{
     DEFAULT_LEVEL_LUFS, MAX_GAIN_DB, MAX_LEVEL_LUFS, MAX_TRUE_PEAK_DB, MIN_LEVEL_LUFS, loudness_lufs,
 };
+
+pub use trouble::{TOO_SOFT_LUFS, Trouble};
 
 /// The most times that a sound is said again.
 pub const MAX_REPEATS: u32 = 10;
@@ -46,7 +50,7 @@ pub enum PrepareError {
 pub struct Preparation {
     /// Silence at both ends goes.
     pub trims: bool,
-    /// The loudness to bring it to, [`MIN_LEVEL_LUFS`] to [`MAX_LEVEL_LUFS`] in LUFS (EBU R 128).
+    /// The loudness to bring it to, without a constant voltage; [`MIN_LEVEL_LUFS`] to [`MAX_LEVEL_LUFS`] in LUFS (EBU R 128).
     pub level_lufs: Option<f64>,
     /// What sounds before it.
     pub chime: Option<Chime>,
@@ -86,7 +90,10 @@ impl Preparation {
     /// # Errors
     /// [`PrepareError`].
     pub fn apply(&self, sound: &Sound, rate_hz: u32) -> Result<Prepared, PrepareError> {
-        let sound = resample(sound, rate_hz)?;
+        let mut sound = resample(sound, rate_hz)?;
+        if self.level_lufs.is_some() {
+            dc::remove(&mut sound.to_mut().samples);
+        }
         let trimmed = if self.trims { trim::trimmed(&sound.samples, rate_hz) } else { &sound.samples[..] };
         let mut words = Sound { rate_hz, samples: trimmed.to_vec() };
         self.check(words.length())?;
@@ -193,6 +200,25 @@ mod tests {
             let lufs = loudness_lufs(&part).unwrap().unwrap();
             assert!((lufs + 20.0).abs() < 0.5, "{lufs}");
         }
+    }
+
+    #[test]
+    fn a_constant_voltage_is_taken_away_unless_the_sound_is_to_stay_as_it_is() {
+        let lifted = |offset: f32| {
+            let tone = tone(1.0, 0.1);
+            Sound { samples: tone.samples.iter().map(|sample| sample + offset).collect(), ..tone }
+        };
+        let levelled = Preparation { level_lufs: Some(-16.0), ..Preparation::default() };
+        let plain = levelled.apply(&lifted(0.0), RATE_HZ).unwrap();
+        let prepared = levelled.apply(&lifted(0.25), RATE_HZ).unwrap();
+        let pairs = prepared.sound.samples.iter().zip(&plain.sound.samples);
+        let worst = pairs.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max);
+        assert!(worst < 0.01, "{worst}");
+        let voltage = Sound { rate_hz: RATE_HZ, samples: vec![0.3; 16_000] };
+        let silence = levelled.apply(&voltage, RATE_HZ).unwrap();
+        assert!(crate::clip::peak_db(&silence.sound.samples) <= crate::clip::SILENCE_DB);
+        assert_eq!((silence.gain_db, silence.loudness_lufs), (0.0, None));
+        assert_eq!(Preparation::default().apply(&lifted(0.25), RATE_HZ).unwrap().sound, lifted(0.25));
     }
 
     #[test]

@@ -422,14 +422,11 @@ impl Desk {
     fn announce(&mut self, recorded: Recorded, input: String) {
         self.follow_wall();
         let recorded = self.dated_anew(recorded);
-        let Recorded { header, clip, is_silent, loudness_lufs, gain_db, delivery, expires, stored } =
-            recorded;
+        let Recorded { header, clip, trouble, loudness_lufs, gain_db, delivery, expires, stored } = recorded;
         self.announced += 1;
         self.last_sequence = header.id.sequence;
-        if is_silent {
-            let message = format!(
-                "the recording is pure silence: is {input} muted, or the wrong microphone? It is sent all the same"
-            );
+        if let Some(trouble) = trouble {
+            let message = format!("{} It is sent all the same", trouble.about(&input));
             self.events.tell(Event::Warning { message });
         }
         if let Some(Err(error)) = stored {

@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::AnnouncerClock;
 use super::recording::Tools;
+use crate::batches::on_a_thread;
 use crate::clip::{Hash, SILENCE_DB, peak_db};
 use crate::event::{Event, Events};
 use crate::microphone::MicrophoneError;
+use crate::prepare::Trouble;
 use crate::priority::Priority;
-use crate::sample;
+use crate::sample::{self, Sound};
 use crate::site::Site;
 use crate::stations::{LiveOffer, LivePart};
 use crate::wall::WallClock;
@@ -72,7 +74,14 @@ pub(super) struct Spoken {
     pub signature: Vec<u8>,
     pub samples: Vec<u8>,
     pub peak_db: f32,
+    /// What is wrong with what the microphone gave.
+    pub flaw: Option<Trouble>,
 }
+
+/// How much of it is looked at for what is wrong with it.
+const JUDGED: Duration = Duration::from_secs(30);
+/// The full scale of 16-bit samples.
+const FULL_SCALE: f32 = 32_768.0;
 
 /// What happens next to live speech.
 pub(super) enum News {
@@ -213,5 +222,20 @@ async fn speak(
     let (encoded, signature) = signed(&header);
     let end = FromAnnouncer::LiveEnd { header: encoded.clone(), signature: signature.clone() };
     offer.give(LivePart::End(Bytes::from(wire::encode(&end)?)));
-    Ok(Some(Spoken { header, encoded, signature, samples, peak_db: loudest_db }))
+    let (rate_hz, is_from_file) = (header.rate_hz, tools.microphone.whole_length().is_some());
+    let (samples, flaw) = on_a_thread(move || {
+        let flaw = flaw(&samples, rate_hz, is_from_file);
+        (samples, flaw)
+    })
+    .await;
+    Ok(Some(Spoken { header, encoded, signature, samples, peak_db: loudest_db, flaw }))
+}
+
+/// What is wrong with what was said, going by its beginning.
+fn flaw(samples: &[u8], rate_hz: u32, is_from_file: bool) -> Option<Trouble> {
+    let bytes = (JUDGED.as_secs() * u64::from(rate_hz)) as usize * size_of::<i16>();
+    let judged = samples[..samples.len().min(bytes)].chunks_exact(size_of::<i16>());
+    let samples = judged.map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / FULL_SCALE).collect();
+    let sound = Sound { rate_hz, samples };
+    if is_from_file { Trouble::of_file(&sound) } else { Trouble::of(&sound) }
 }

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::batches::on_a_thread;
-use crate::clip::{self, Clip, ClipError, MAX_RATE_HZ, MIN_RATE_HZ};
+use crate::clip::{Clip, ClipError, MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Event, Events};
 use crate::link::BlockFrames;
 use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
 use crate::microphone::{Level, Microphone, MicrophoneError};
 use crate::outbox::{Outbox, OutboxError};
-use crate::prepare::{Preparation, PrepareError};
+use crate::prepare::{Preparation, PrepareError, Trouble};
 use crate::priority::Priority;
 use crate::sample::Sound;
 use crate::site::Site;
@@ -83,7 +83,7 @@ pub(super) struct Recipe {
 /// A clip that is not dated, signed and sealed yet.
 struct Draft {
     clip: Clip,
-    is_silent: bool,
+    trouble: Option<Trouble>,
     loudness_lufs: Option<f64>,
     gain_db: f64,
 }
@@ -92,8 +92,8 @@ struct Draft {
 pub(super) struct Recorded {
     pub header: ClipHeader,
     pub clip: Clip,
-    /// Whether the microphone, or the file, gave nothing but silence.
-    pub is_silent: bool,
+    /// What is wrong with what the microphone, or the file, gave.
+    pub trouble: Option<Trouble>,
     pub loudness_lufs: Option<f64>,
     pub gain_db: f64,
     pub delivery: Delivery,
@@ -103,19 +103,19 @@ pub(super) struct Recorded {
 }
 
 impl Recipe {
-    fn draft(&self, sound: &Sound) -> Result<Draft, RecordError> {
-        let is_silent = clip::peak_db(&sound.samples) <= clip::SILENCE_DB;
+    fn draft(&self, sound: &Sound, is_from_file: bool) -> Result<Draft, RecordError> {
+        let trouble = if is_from_file { Trouble::of_file(sound) } else { Trouble::of(sound) };
         if sound.samples.is_empty() {
             return Err(ClipError::Empty.into());
         }
         let rate_hz = self.rate_hz.unwrap_or(sound.rate_hz).clamp(MIN_RATE_HZ, MAX_RATE_HZ);
         let prepared = self.preparation.apply(sound, rate_hz)?;
         let clip = Clip::encode(&prepared.sound)?;
-        Ok(Draft { clip, is_silent, loudness_lufs: prepared.loudness_lufs, gain_db: prepared.gain_db })
+        Ok(Draft { clip, trouble, loudness_lufs: prepared.loudness_lufs, gain_db: prepared.gain_db })
     }
 
     fn seal(self, draft: Draft) -> Result<Recorded, RecordError> {
-        let Draft { clip, is_silent, loudness_lufs, gain_db } = draft;
+        let Draft { clip, trouble, loudness_lufs, gain_db } = draft;
         let now = Instant::now();
         let created_unix_ms = self.wall.unix_ms(now);
         let header = ClipHeader {
@@ -131,7 +131,7 @@ impl Recipe {
         let signature = self.site.as_ref().map(|site| site.sign(&encoded)).unwrap_or_default();
         let delivery = delivery(&header, encoded, signature, &clip, self.site.is_some())?;
         let expires = now + self.life;
-        Ok(Recorded { header, clip, is_silent, loudness_lufs, gain_db, delivery, expires, stored: None })
+        Ok(Recorded { header, clip, trouble, loudness_lufs, gain_db, delivery, expires, stored: None })
     }
 }
 
@@ -203,13 +203,14 @@ async fn make(
     steering: &Steering,
     events: &Events,
 ) -> Result<Option<Recorded>, RecordError> {
+    let is_from_file = matches!(source, Source::File(_)) || tools.microphone.whole_length().is_some();
     let sound = tokio::select! {
         biased;
         () = steering.cancel.cancelled() => return Ok(None),
         sound = listen(&mut tools.microphone, source, input, steering, events) => sound?,
     };
     let (recipe, draft) = on_a_thread(move || {
-        let draft = recipe.draft(&sound)?;
+        let draft = recipe.draft(&sound, is_from_file)?;
         Ok::<_, RecordError>((recipe, draft))
     })
     .await?;

@@ -100,6 +100,9 @@ impl Desk {
             sha256: hex(&header.sha256),
             peak_db: spoken.peak_db,
         });
+        if let Some(flaw) = spoken.flaw {
+            self.events.tell(Event::Warning { message: flaw.about(&self.input).to_string() });
+        }
         if let Some(archive) = &self.config.archive {
             let announcer = self.config.site.as_ref().map(|site| site.announcer());
             archive.keep_live(header, &spoken.encoded, &spoken.signature, announcer, &spoken.samples);
