@@ -4,7 +4,9 @@
 //! so that it remains in the terminal's scrollback. The panel is drawn by a thread of its own, keys are read
 //! by another: neither a slow terminal nor a held key delays an announcement.
 
+mod held;
 mod input;
+mod jobs;
 mod panel;
 mod screen;
 mod sounds;
@@ -19,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use self::input::Keys;
+use self::jobs::Jobs;
 pub use self::sounds::{Sounds, SoundsError};
 
 use self::screen::Screen;
@@ -100,6 +103,11 @@ pub fn is_terminal() -> bool {
         && std::env::var_os("TERM").is_none_or(|name| name != "dumb")
 }
 
+/// Whether somebody is at a terminal to be told, and to mend, what is wrong at the start. A service has nobody.
+pub fn is_attended() -> bool {
+    io::stdin().is_terminal() || io::stderr().is_terminal()
+}
+
 /// Shows events until there are no more, and sends what the operator asks for.
 ///
 /// Without `commands` nothing is read, neither keys nor standard input, and [`Mode::Terminal`] is as
@@ -117,7 +125,14 @@ pub async fn run(
     let (done, result) = oneshot::channel();
     let work = move || {
         let _ = done.send(match (setup.mode, commands) {
-            (Mode::Terminal, Some(commands)) => show_console(&runtime, events, commands, setup),
+            (Mode::Terminal, Some(commands)) => {
+                let shown = show_console(&runtime, events, commands.clone(), setup);
+                if shown.is_err() {
+                    // The terminal is gone, and with it whoever would ask.
+                    let _ = commands.blocking_send(Command::Leave);
+                }
+                shown
+            }
             (mode, commands) => print_lines(events, commands, mode == Mode::Json),
         });
     };
@@ -210,10 +225,13 @@ fn show_console(
         history.push(space.explained().to_owned());
         view.space = Some(space);
     }
+    let jobs = Jobs::watch(runtime).map_err(ConsoleError::Thread)?;
     let keys = Keys::start(commands, view.space, setup.sounds).map_err(ConsoleError::Thread)?;
     let mut ticked = Instant::now();
     let mut is_over = false;
     let mut is_stale = true;
+    // The terminal is a shell's, until it gives it back.
+    let mut is_away = false;
     while !is_over {
         if let Ok(first) = runtime.block_on(async { tokio::time::timeout(TICK, events.recv()).await }) {
             is_over = first.is_none();
@@ -227,19 +245,38 @@ fn show_console(
             }
         }
         keys.leave_if_asked();
+        if jobs.take_stop() && !is_away {
+            keys.pause();
+            screen::give_back();
+            is_away = true;
+            jobs.stop();
+        }
+        if jobs.take_continued() && !is_away {
+            keys.pause();
+            screen::let_go();
+            is_away = true;
+        }
+        if is_away && jobs::has_terminal() {
+            screen.retake(&view).map_err(ConsoleError::Terminal)?;
+            keys.resume();
+            (is_away, is_stale) = (false, true);
+        }
         history.extend(logs.lines());
         let is_leaving = keys.shared.is_leaving.load(Ordering::SeqCst);
         is_stale |= is_leaving != std::mem::replace(&mut view.is_leaving, is_leaving);
         let now = Instant::now();
         view.tick(now.duration_since(std::mem::replace(&mut ticked, now)));
         is_stale |= keys.shared.follow(&mut view);
-        let may_draw = screen.is_still() || is_over;
+        let may_draw = !is_away && (screen.is_still() || is_over);
         is_stale |= view.is_moving() || !history.is_empty() || screen.is_resized();
         if is_stale && may_draw {
             screen.show(&history, &view).map_err(ConsoleError::Terminal)?;
             history.clear();
             is_stale = false;
         }
+    }
+    if is_away {
+        history.iter().try_for_each(|line| writeln!(io::stdout(), "{line}")).map_err(ConsoleError::Output)?;
     }
     Ok(())
 }
@@ -304,7 +341,12 @@ pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if divert(&String::from_utf8_lossy(bytes)) { Ok(bytes.len()) } else { io::stderr().write(bytes) }
+        let text = String::from_utf8_lossy(bytes);
+        if !divert(&text) {
+            let lines: String = text.lines().map(|line| format!("{}\n", report::escaped(line))).collect();
+            io::stderr().write_all(lines.as_bytes())?;
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,14 +1,17 @@
 //! What the operator asks for: keys at a terminal, lines without one.
 
-use std::io::{BufRead, ErrorKind};
+use std::io::{self, BufRead, ErrorKind, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::sync::mpsc;
 
+use super::held::{FIRST_REPEAT, Held, Press, REPEAT};
+use super::jobs;
 use super::sounds::{Choice, Sounds};
 use super::view::{Space, View};
 use crate::event::Command;
@@ -17,21 +20,16 @@ use crate::event::Command;
 pub const THREAD: &str = "keys";
 /// How long the thread of keys may take to notice that it should end.
 const POLL: Duration = Duration::from_millis(100);
-/// An Enter this soon after another is a held key's repeat: terminals send at most some 30 a second,
-/// and begin with it after 0.25 to 0.7 s, when the recording already runs.
-const REPEAT: Duration = Duration::from_millis(300);
-/// How long the console may take to leave at once before it is left behind.
+/// How long the console, or the thread of keys, may take to leave before it is left behind.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A recording of Space that is shorter was not meant, where the terminal tells when it is let go.
 const SHORTEST_HOLD: Duration = Duration::from_millis(300);
-/// Where it does not, a Space this soon after the one that started is a held key's first repeat.
-const FIRST_REPEAT: Duration = Duration::from_secs(1);
-
 /// What a key means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {
     Tell(Command),
+    Suspend,
     LeaveAtOnce,
 }
 
@@ -47,7 +45,9 @@ enum Doing {
 /// Turns key presses into actions.
 #[derive(Debug, Default)]
 struct Keyboard {
-    entered: Option<Instant>,
+    held: Held<KeyCode>,
+    /// A press that may be a held key's repeat.
+    unsure: Option<KeyEvent>,
     /// How Space records, if it does.
     space: Option<Space>,
     /// When it was pressed last, and when the recording that it started began.
@@ -67,24 +67,51 @@ impl Keyboard {
         if key.kind != KeyEventKind::Press {
             return None;
         }
-        if key.code != KeyCode::Enter {
-            // A held key's repeats come without another key between them.
-            self.entered = None;
+        // What starts or ends something is not meant twice at once.
+        let quick = match key.code {
+            KeyCode::Enter | KeyCode::Char('l' | 'L') => REPEAT,
+            _ => Duration::ZERO,
+        };
+        let press = self.held.press(letter(key.code), quick, now);
+        // Whoever leaves is not asked to wait, and whoever moves through a list may hold the key.
+        let is_guarded = match key.code {
+            KeyCode::Char('c') => !key.modifiers.contains(KeyModifiers::CONTROL),
+            KeyCode::Char('q' | 'Q') => false,
+            KeyCode::Enter | KeyCode::Char(_) => true,
+            _ => false,
+        };
+        match press {
+            Press::Repeats if is_guarded => {
+                self.unsure = None;
+                None
+            }
+            Press::Unsure if is_guarded => {
+                self.unsure = Some(key);
+                None
+            }
+            _ => self.act(key, doing),
         }
-        let is_ctrl_c = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
+    }
+
+    /// What the press means that was unsure, if it counts: `next` is pressed now, or nothing is.
+    fn settle(&mut self, next: Option<KeyCode>, doing: Doing, now: Instant) -> Option<Action> {
+        let counts = self.held.settle(next.map(letter).as_ref(), now);
+        let key = self.unsure.take_if(|_| counts)?;
+        self.act(key, doing)
+    }
+
+    /// What a press means that counts.
+    fn act(&mut self, key: KeyEvent, doing: Doing) -> Option<Action> {
+        let is_ctrl =
+            |letter| key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char(letter);
         let is_plain = key.modifiers.difference(KeyModifiers::SHIFT).is_empty();
         match key.code {
-            _ if is_ctrl_c && self.is_leaving => Some(Action::LeaveAtOnce),
-            _ if is_ctrl_c => Some(self.leave()),
+            _ if is_ctrl('c') && self.is_leaving => Some(Action::LeaveAtOnce),
+            _ if is_ctrl('c') => Some(self.leave()),
+            _ if is_ctrl('z') => Some(Action::Suspend),
             KeyCode::Char('q' | 'Q') if !self.is_leaving && is_plain => Some(self.leave()),
-            KeyCode::Enter => {
-                let is_repeat = self.entered.is_some_and(|entered| now.duration_since(entered) < REPEAT);
-                self.entered = Some(now);
-                if is_repeat || self.is_leaving {
-                    return None;
-                }
-                self.enter(doing).map(Action::Tell)
-            }
+            KeyCode::Enter if self.is_leaving => None,
+            KeyCode::Enter => self.enter(doing).map(Action::Tell),
             _ if lock(&self.shared.choice).is_some() => {
                 self.choose(key.code);
                 None
@@ -188,6 +215,10 @@ pub struct Shared {
     pub is_leaving: AtomicBool,
     /// The operator will not wait.
     leaves_at_once: AtomicBool,
+    /// The terminal is somebody else's: the thread reads nothing.
+    is_paused: AtomicBool,
+    /// Held while a key is waited for or read.
+    reading: Mutex<()>,
     /// The zones that digits stand for, from 1.
     zones: Mutex<Vec<String>>,
     /// The list of sounds, while it is open.
@@ -224,7 +255,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The thread that reads keys; dropping ends it.
+/// The thread that reads keys. Dropping ends it, or leaves it behind where it hangs in the terminal.
 #[derive(Debug)]
 pub struct Keys {
     /// What it and the console tell each other.
@@ -241,12 +272,23 @@ impl Keys {
         commands: mpsc::Sender<Command>,
         space: Option<Space>,
         sounds: Option<Sounds>,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let keyboard = Keyboard { space, sounds, shared: Arc::clone(&shared), ..Keyboard::default() };
         let thread =
             thread::Builder::new().name(THREAD.into()).spawn(move || read_keys(&commands, keyboard))?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Stops reading. When this returns, no read is on its way.
+    pub fn pause(&self) {
+        self.shared.is_paused.store(true, Ordering::SeqCst);
+        drop(lock(&self.shared.reading));
+    }
+
+    /// Reads again.
+    pub fn resume(&self) {
+        self.shared.is_paused.store(false, Ordering::SeqCst);
     }
 
     /// Ends the process if the operator will not wait: the console calls it where it does not draw.
@@ -260,8 +302,10 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let give_up = Instant::now() + AT_ONCE;
+        while !thread.is_finished() && Instant::now() < give_up {
+            thread::sleep(POLL / 10);
         }
     }
 }
@@ -274,51 +318,101 @@ fn read_keys(commands: &mpsc::Sender<Command>, mut keyboard: Keyboard) {
         if owes_leave {
             owes_leave = matches!(commands.try_send(Command::Leave), Err(mpsc::error::TrySendError::Full(_)));
         }
-        let key = match event::poll(POLL)
-            .and_then(|is_there| if is_there { event::read().map(Some) } else { Ok(None) })
-        {
-            Ok(Some(event::Event::Key(key))) => key,
-            Ok(_) => continue,
+        if shared.is_paused.load(Ordering::SeqCst) {
+            thread::sleep(POLL);
+            continue;
+        }
+        let reading = lock(&shared.reading);
+        let read = next_event();
+        drop(reading);
+        let key = match read {
+            Ok(Some(event::Event::Key(key))) => Some(key),
+            Ok(_) => None,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => {
-                tracing::error!("cannot read keys any more, so bullhorn leaves: {error}");
+                tracing::error!("the terminal is gone, so bullhorn leaves: {error}");
                 let _ = commands.blocking_send(Command::Leave);
                 return;
             }
         };
-        match keyboard.press(key, shared.doing(), Instant::now()) {
-            Some(Action::Tell(Command::Leave)) => {
-                owes_leave = true;
-                shared.is_leaving.store(true, Ordering::SeqCst);
+        let now = Instant::now();
+        let pressed = key.filter(|key| key.kind == KeyEventKind::Press).map(|key| key.code);
+        let settled = keyboard.settle(pressed, shared.doing(), now);
+        let meant = key.and_then(|key| keyboard.press(key, shared.doing(), now));
+        for action in settled.into_iter().chain(meant) {
+            match action {
+                Action::Tell(Command::Leave) => {
+                    owes_leave = true;
+                    shared.is_leaving.store(true, Ordering::SeqCst);
+                }
+                Action::Tell(command) => {
+                    let _ = commands.try_send(command);
+                }
+                Action::Suspend => jobs::ask_to_stop(),
+                Action::LeaveAtOnce => {
+                    shared.leaves_at_once.store(true, Ordering::SeqCst);
+                    thread::sleep(AT_ONCE);
+                    super::leave_at_once();
+                }
             }
-            Some(Action::Tell(command)) => {
-                let _ = commands.try_send(command);
-            }
-            Some(Action::LeaveAtOnce) => {
-                shared.leaves_at_once.store(true, Ordering::SeqCst);
-                thread::sleep(AT_ONCE);
-                super::leave_at_once();
-            }
-            None => {}
         }
     }
 }
 
-/// Starts to read lines of standard input. The thread ends with the input or the process: no system
+/// A key, whether Shift is held or not.
+fn letter(code: KeyCode) -> KeyCode {
+    match code {
+        KeyCode::Char(letter) => KeyCode::Char(letter.to_ascii_lowercase()),
+        other => other,
+    }
+}
+
+/// What the terminal says next, if it says something soon.
+fn next_event() -> io::Result<Option<event::Event>> {
+    // crossterm reads a terminal that is gone again and again, and never returns.
+    terminal_says(Duration::ZERO)?;
+    if !event::poll(Duration::ZERO)? {
+        terminal_says(POLL)?;
+        return Ok(None);
+    }
+    event::read().map(Some)
+}
+
+/// Waits until the terminal says something.
+///
+/// # Errors
+/// The terminal is gone.
+fn terminal_says(timeout: Duration) -> io::Result<()> {
+    let stdin = io::stdin();
+    let mut terminal = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+    rustix::event::poll(&mut terminal, Some(&timeout))?;
+    let is_gone = terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+    if is_gone { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+}
+
+/// Starts to read lines of standard input; at a terminal, where Enter may be held, only lines that were meant. The thread ends with the input or the process: no system
 /// can wake a read of standard input.
 ///
 /// # Errors
 /// The system gives no thread.
-pub fn start_lines(commands: mpsc::Sender<Command>) -> std::io::Result<()> {
-    thread::Builder::new()
-        .name("lines".into())
-        .spawn(move || read_lines(std::io::stdin().lock(), &commands))?;
+pub fn start_lines(commands: mpsc::Sender<Command>) -> io::Result<()> {
+    thread::Builder::new().name("lines".into()).spawn(move || {
+        let mut held = Held::default();
+        let is_terminal = io::stdin().is_terminal();
+        let is_meant = |now| !is_terminal || held.press((), REPEAT, now) == Press::Counts;
+        read_lines(io::stdin().lock(), &commands, is_meant);
+    })?;
     Ok(())
 }
 
 /// Announces once a line, the last without a line end too, then leaves. A line may be of any length
 /// and any bytes. Waits while the announcer is busy.
-fn read_lines(mut input: impl BufRead, commands: &mpsc::Sender<Command>) {
+fn read_lines(
+    mut input: impl BufRead,
+    commands: &mpsc::Sender<Command>,
+    mut is_meant: impl FnMut(Instant) -> bool,
+) {
     let mut is_in_line = false;
     loop {
         let block = match input.fill_buf() {
@@ -326,7 +420,9 @@ fn read_lines(mut input: impl BufRead, commands: &mpsc::Sender<Command>) {
             Ok(block) => block,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => {
-                tracing::error!("cannot read standard input: {error}");
+                // As when a terminal is gone; half a line was not meant.
+                tracing::error!("cannot read standard input any more, so bullhorn leaves: {error}");
+                is_in_line = false;
                 break;
             }
         };
@@ -334,7 +430,7 @@ fn read_lines(mut input: impl BufRead, commands: &mpsc::Sender<Command>) {
         let lines = block.iter().filter(|byte| **byte == b'\n').count();
         is_in_line = block.last() != Some(&b'\n');
         for _ in 0..lines {
-            if commands.blocking_send(Command::Announce).is_err() {
+            if is_meant(Instant::now()) && commands.blocking_send(Command::Announce).is_err() {
                 return;
             }
         }

@@ -41,6 +41,8 @@ pub struct Screen {
     resized: Option<Instant>,
     /// The panel's rows.
     rows: u16,
+    /// Whether it tells when a key is let go.
+    tells_releases: bool,
 }
 
 impl Screen {
@@ -62,7 +64,7 @@ impl Screen {
         IS_OPEN.store(true, Ordering::SeqCst);
         let rows = panel::wanted_rows(view, size.1);
         match inline(rows) {
-            Ok(terminal) => Ok(Self { terminal, size, resized: None, rows }),
+            Ok(terminal) => Ok(Self { terminal, size, resized: None, rows, tells_releases: false }),
             Err(error) => {
                 let _ = terminal::disable_raw_mode();
                 IS_OPEN.store(false, Ordering::SeqCst);
@@ -73,15 +75,33 @@ impl Screen {
 
     /// Asks the terminal to tell when a key is let go; whether it does. Only those with the kitty keyboard protocol do.
     pub fn tells_releases(&mut self) -> bool {
-        // Without all three, letting go of a key that makes a letter is not told.
-        let flags = KeyboardEnhancementFlags::DISAMBIGUATE_ESCAPE_CODES
-            | KeyboardEnhancementFlags::REPORT_EVENT_TYPES
-            | KeyboardEnhancementFlags::REPORT_ALL_KEYS_AS_ESCAPE_CODES;
         // One that does not even answer the question does not.
-        let does = terminal::supports_keyboard_enhancement().unwrap_or(false)
-            && execute!(io::stdout(), PushKeyboardEnhancementFlags(flags)).is_ok();
-        TELLS_RELEASES.store(does, Ordering::SeqCst);
-        does
+        self.tells_releases =
+            terminal::supports_keyboard_enhancement().unwrap_or(false) && ask_for_releases().is_ok();
+        self.tells_releases
+    }
+
+    /// Takes the terminal again after a shell had it, and draws from the cursor's line on.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn retake(&mut self, view: &View) -> io::Result<()> {
+        // Raw mode would not be set again while it counts as set.
+        terminal::disable_raw_mode()?;
+        terminal::enable_raw_mode()?;
+        IS_OPEN.store(true, Ordering::SeqCst);
+        if TELLS_RELEASES.swap(false, Ordering::SeqCst) {
+            execute!(io::stdout(), PopKeyboardEnhancementFlags)?;
+        }
+        if self.tells_releases {
+            ask_for_releases()?;
+        }
+        execute!(io::stdout(), cursor::MoveToColumn(0), Clear(ClearType::FromCursorDown))?;
+        self.size = window_size();
+        self.resized = None;
+        self.rows = panel::wanted_rows(view, self.size.1);
+        self.terminal = inline(self.rows)?;
+        Ok(())
     }
 
     /// Looks at the window; `false` while it is being resized. What is drawn then may wrap and leave rows
@@ -158,6 +178,22 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// Asks the terminal to tell when a key is let go.
+fn ask_for_releases() -> io::Result<()> {
+    // Without all three, letting go of a key that makes a letter is not told.
+    let flags = KeyboardEnhancementFlags::DISAMBIGUATE_ESCAPE_CODES
+        | KeyboardEnhancementFlags::REPORT_EVENT_TYPES
+        | KeyboardEnhancementFlags::REPORT_ALL_KEYS_AS_ESCAPE_CODES;
+    execute!(io::stdout(), PushKeyboardEnhancementFlags(flags))?;
+    TELLS_RELEASES.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Leaves the terminal as it is: it is a shell's now.
+pub fn let_go() {
+    IS_OPEN.store(false, Ordering::SeqCst);
 }
 
 /// Gives the terminal back as it was, the panel wiped away; does nothing the second time.

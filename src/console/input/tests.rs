@@ -19,7 +19,7 @@ fn ctrl_c() -> KeyEvent {
 
 fn commands_of(input: &[u8]) -> Vec<Command> {
     let (sender, mut receiver) = mpsc::channel(100);
-    read_lines(BufReader::with_capacity(3, Cursor::new(input.to_vec())), &sender);
+    read_lines(BufReader::with_capacity(3, Cursor::new(input.to_vec())), &sender, |_| true);
     drop(sender);
     std::iter::from_fn(|| receiver.blocking_recv()).collect()
 }
@@ -57,6 +57,89 @@ fn a_held_enter_announces_once() {
         now += Duration::from_millis(33);
     }
     assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, now + Duration::from_secs(1)), ANNOUNCE);
+}
+
+/// At 40 Hz from 0.54 s on: what a held key starts, it does not end, and what it ends, it does not start again.
+#[test]
+fn a_held_key_does_one_thing() {
+    let (enter, live) = (KeyCode::Enter, KeyCode::Char('l'));
+    for (code, doing, after, meant) in [
+        (enter, Doing::Live, NOTHING, told(Command::Finish)),
+        (live, NOTHING, Doing::Live, told(Command::Live)),
+        (live, Doing::Live, NOTHING, told(Command::Finish)),
+        (enter, Doing::Reviewing, NOTHING, told(Command::Send)),
+        // A clip so short that it is over when the key repeats.
+        (enter, NOTHING, NOTHING, ANNOUNCE),
+        (KeyCode::Char('e'), NOTHING, NOTHING, told(Command::Emergency)),
+        (KeyCode::Char('E'), NOTHING, NOTHING, told(Command::Emergency)),
+        (KeyCode::Char('0'), NOTHING, NOTHING, told(Command::Address(None))),
+        (KeyCode::Esc, RECORDING, RECORDING, told(Command::Cancel)),
+    ] {
+        let mut keyboard = Keyboard::default();
+        let start = Instant::now();
+        assert_eq!(keyboard.press(key(code), doing, start), meant, "{code:?} {doing:?}");
+        for ms in (540..5_000).step_by(25).filter(|_| code != KeyCode::Esc) {
+            let at = start + Duration::from_millis(ms);
+            assert_eq!(keyboard.press(key(code), after, at), None, "{code:?} {doing:?} {ms} ms");
+        }
+        let again = start + Duration::from_secs(6);
+        assert_eq!(keyboard.press(key(code), doing, again), meant, "{code:?} {doing:?}");
+    }
+}
+
+/// A press that comes soon after another counts when no repeat follows it, or another key does.
+#[test]
+fn a_key_that_is_pressed_again_counts() {
+    let mut keyboard = Keyboard::default();
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let (e, enter) = (KeyCode::Char('e'), key(KeyCode::Enter));
+    assert_eq!(keyboard.press(key(e), NOTHING, at(0)), told(Command::Emergency));
+    assert_eq!(keyboard.press(key(e), NOTHING, at(200)), None);
+    assert_eq!(keyboard.settle(None, NOTHING, at(300)), None);
+    assert_eq!(keyboard.settle(None, NOTHING, at(400)), told(Command::Emergency));
+    assert_eq!(keyboard.press(key(e), NOTHING, at(500)), None);
+    assert_eq!(keyboard.settle(Some(KeyCode::Enter), NOTHING, at(510)), told(Command::Emergency));
+    assert_eq!(keyboard.press(enter, NOTHING, at(510)), ANNOUNCE);
+    // A short clip is recorded, and sent as soon as it is there.
+    assert_eq!(keyboard.press(enter, Doing::Reviewing, at(900)), None);
+    assert_eq!(keyboard.settle(None, Doing::Reviewing, at(1_060)), told(Command::Send));
+    assert_eq!(keyboard.settle(None, NOTHING, at(2_000)), None);
+}
+
+#[test]
+fn a_held_f_opens_the_list_of_sounds_and_leaves_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.wav"), "").unwrap();
+    let mut keyboard = Keyboard { sounds: Some(Sounds::open(folder.path()).unwrap()), ..Keyboard::default() };
+    let start = Instant::now();
+    for ms in std::iter::once(0).chain((540..3_000).step_by(25)) {
+        let at = start + Duration::from_millis(ms);
+        assert_eq!(keyboard.press(key(KeyCode::Char('f')), NOTHING, at), None);
+        assert!(lock(&keyboard.shared.choice).is_some(), "{ms} ms");
+    }
+}
+
+#[test]
+fn ctrl_z_suspends_and_a_plain_z_does_not() {
+    let mut keyboard = Keyboard::default();
+    let ctrl_z = KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL);
+    assert_eq!(keyboard.press(key(KeyCode::Char('z')), NOTHING, Instant::now()), None);
+    assert_eq!(Keyboard::default().press(ctrl_z, RECORDING, Instant::now()), Some(Action::Suspend));
+}
+
+#[test]
+fn lines_that_were_not_meant_do_nothing() {
+    let (sender, mut receiver) = mpsc::channel(100);
+    let mut seen = 0;
+    let every_other = |_| {
+        seen += 1;
+        seen % 2 == 1
+    };
+    read_lines(Cursor::new(b"1\n2\n3\n4\n".to_vec()), &sender, every_other);
+    drop(sender);
+    let all: Vec<Command> = std::iter::from_fn(|| receiver.blocking_recv()).collect();
+    assert_eq!(all, [Command::Announce, Command::Announce, Command::Leave]);
 }
 
 #[test]
@@ -173,5 +256,5 @@ fn every_line_announces_once_and_the_end_leaves() {
 fn reading_ends_with_the_announcer() {
     let (sender, receiver) = mpsc::channel(1);
     drop(receiver);
-    read_lines(Cursor::new(b"a\nb\n".to_vec()), &sender);
+    read_lines(Cursor::new(b"a\nb\n".to_vec()), &sender, |_| true);
 }
