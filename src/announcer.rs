@@ -1,5 +1,6 @@
 //! The announcer: a key press → record → send → collect receipts → verdict.
 
+mod bind;
 mod connection;
 mod desk;
 mod door;
@@ -36,6 +37,7 @@ use listener::TcpDoor;
 use room::Room;
 use talkback::Talkback;
 
+pub use bind::{ListenError, ListenOn, listen};
 pub use listener::Listen;
 pub use live::{DEFAULT_LATENCY, MAX_LATENCY, MAX_LIVE, MIN_LATENCY};
 
@@ -51,6 +53,8 @@ const MAX_WAITING_REPORTS: usize = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often that is logged.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long who is about to join has to be told that the announcer leaves.
+const FAREWELL: Duration = Duration::from_millis(300);
 /// How long connections have to end when the announcer leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -219,7 +223,11 @@ async fn accept(
                 let serve = connection::serve(stream, address, connection, place, host.clone());
                 let closing = closing.clone();
                 tasks.spawn(async move {
-                    tokio::select! { biased; () = closing.cancelled() => (), () = serve => () }
+                    let ended = async {
+                        closing.cancelled().await;
+                        sleep(FAREWELL).await;
+                    };
+                    tokio::select! { biased; () = ended => (), () = serve => () }
                 });
             }
             Err(error) => {

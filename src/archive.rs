@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
+use crate::advice::about_folder;
 use crate::batches::work_through;
 use crate::clip::{self, Clip, Hash, hex};
 use crate::event::{Event, Events, Outcome, WeakEvents};
@@ -51,7 +52,7 @@ const FIRST_YEAR: &str = "2026";
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The folder cannot be made or read.
-    #[error("cannot use {} as an archive", path.display())]
+    #[error("cannot use {} as an archive: {}", path.display(), about_folder(source))]
     Folder {
         /// The folder.
         path: PathBuf,

@@ -7,13 +7,12 @@ mod values;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::announcer::{DEFAULT_LENGTH, DEFAULT_MAX_STATIONS};
+use crate::announcer::{DEFAULT_LENGTH, DEFAULT_MAX_STATIONS, ListenOn};
 use crate::archive::Retention;
 use crate::clip::{MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::loudspeaker::Output;
@@ -27,7 +26,7 @@ pub use self::site::{
 pub use self::speaking::{Before, HOLD_LENGTH, Speaking};
 pub use self::talkback::TalkbackOptions;
 pub use self::values::{ArgumentError, DEFAULT_PORT, MAX_KEEP, Target, name};
-use self::values::{clip_length, delay_us, keep, legal_name, listen_address, max_stations, wait};
+use self::values::{clip_length, delay_us, keep, legal_name, listen_on, max_stations, wait};
 
 /// Push-to-talk announcements for buildings, with proof that every hallway played them.
 ///
@@ -116,9 +115,10 @@ Examples:
   bullhorn announce --chime two-tone --repeat 1
                                            ding-dong, and everything twice")]
 pub struct Announce {
-    /// Where stations can reach this announcer: ADDR:PORT, or a PORT alone for every network
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7766", value_parser = listen_address)]
-    pub listen: SocketAddr,
+    /// Where stations can reach this announcer: a PORT alone is for every network, IPv6 and IPv4;
+    /// ADDR:PORT is for that address and nothing else
+    #[arg(long, value_name = "ADDR:PORT", default_value = "7766", value_parser = listen_on)]
+    pub listen: ListenOn,
 
     /// How long to record, in seconds: over 0, at most 120 [default: 5, or the whole file]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clip_length)]

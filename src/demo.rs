@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::about_folder;
 use crate::announcer::{self, AnnouncerError, Summary};
 use crate::event::{Command, Events};
 use crate::keys::{KeysError, StateFolder};
@@ -34,7 +35,7 @@ const SPEECH: &[u8] = include_bytes!("../assets/speech.wav");
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// No folder for what the stations play.
-    #[error("cannot write the demo's files to {}", path.display())]
+    #[error("cannot write the demo's files to {}: {}", path.display(), about_folder(source))]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -155,6 +156,7 @@ impl Demo {
                 volume: Volume::FULL,
                 archive: None,
                 talkback: None,
+                is_attended: true,
             };
             // The announcer tells everything that matters here; nobody listens to the stations' side.
             let (events, _) = Events::channel();

@@ -21,6 +21,7 @@
 //! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.
 #![forbid(unsafe_code)]
 
+mod advice;
 pub mod announcer;
 pub mod archive;
 mod batches;

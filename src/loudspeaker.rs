@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::advice::about_folder;
 use crate::clip::{Clip, ClipError};
 use crate::devices::{DevicesError, HealthWatch};
 use crate::priority::Priority;
@@ -71,7 +72,7 @@ pub enum LoudspeakerError {
     #[error("the clip cannot be brought to this station's volume")]
     Volume(#[from] ClipError),
     /// The output folder cannot be written.
-    #[error("cannot write to the folder {}: choose another with `--output file:DIR`", folder.display())]
+    #[error("cannot write sound to the folder {}: {}", folder.display(), about_folder(source))]
     Folder {
         /// The folder.
         folder: PathBuf,

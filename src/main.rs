@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +25,6 @@ use bullhorn::site::{self, Site};
 use bullhorn::sound_file::STANDARD_INPUT;
 use bullhorn::speaker;
 use bullhorn::speaker::talkback::Talkback;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -38,8 +36,6 @@ use zeroize::Zeroizing;
 
 /// The status for a wrong command line.
 const USAGE: u8 = 2;
-/// Connections that may wait to be accepted; the system may allow fewer.
-const LISTEN_QUEUE: u32 = 16_384;
 /// Commands that may wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
@@ -57,14 +53,6 @@ const OPEN_WARNING: &str = "OPEN MODE: no keys, no encryption; anybody on this n
     Start both sides without --open to end this";
 
 type Failure = Box<dyn Error>;
-
-/// The announcer cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: is another announcer running? choose another --listen")]
-struct ListenError {
-    address: SocketAddr,
-    source: io::Error,
-}
 
 /// Nothing is kept without a folder.
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +91,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // Nobody is left to be told when standard error is closed.
-            let _ = writeln!(
-                io::stderr(),
-                "bullhorn: {}",
-                report::escaped(&bullhorn::error_chain(error.as_ref()))
-            );
+            complain(&format!("bullhorn: {}", bullhorn::error_chain(error.as_ref())));
             let is_usage = error.is::<InviteError>()
                 || error.is::<PrepareError>()
                 || error.is::<NeedsTerminal>()
@@ -118,6 +101,12 @@ fn main() -> ExitCode {
             if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// One line on standard error, safe for a terminal.
+fn complain(line: &str) {
+    // Nobody is left to be told when it is closed.
+    let _ = writeln!(io::stderr(), "{}", report::escaped(line));
 }
 
 /// Warnings and errors, or what `RUST_LOG` asks for, to standard error.
@@ -218,9 +207,9 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         archive,
         talkback,
     };
-    let address = options.listen;
+    let listen_on = options.listen;
     let ended = runtime.block_on(async {
-        let listener = listen(address).map_err(|source| ListenError { address, source })?;
+        let listener = announcer::listen(listen_on)?;
         let port = listener.local_addr()?.port();
         if let Some(Err(error)) = folder.as_ref().map(|folder| folder.note(LAST_PORT, &port.to_string())) {
             tracing::warn!("cannot write down the port: {}", bullhorn::error_chain(&error));
@@ -302,8 +291,9 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
     if commands.is_some() && mode == Mode::Prose && io::stdin().is_terminal() {
         writeln!(io::stdout(), "press Enter to talk back")?;
     }
-    let zones = options.zones;
-    let config = speaker::Config { announcers, name, zones, delay_us, volume, archive, talkback };
+    let (zones, is_attended) = (options.zones, console::is_attended());
+    let config =
+        speaker::Config { announcers, name, zones, delay_us, volume, archive, talkback, is_attended };
     let ended = runtime.block_on(async {
         let shutdown = on_signals()?;
         if options.open {
@@ -366,14 +356,6 @@ fn open_loudspeaker(
         tracing::warn!("cannot write down that {name} works: {}", bullhorn::error_chain(&error));
     }
     Ok(loudspeaker)
-}
-
-/// Listens with as long a queue as the system allows: after a power cut all stations dial at once.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(LISTEN_QUEUE)
 }
 
 /// The line to run on a station. `port` is the announcer's, where it is known.
@@ -509,20 +491,45 @@ fn demonstrate(options: &cli::Demo) -> Result<bool, Failure> {
     Ok(summary.all_heard)
 }
 
-/// The first SIGINT or SIGTERM asks to leave, the second leaves at once.
+/// The first SIGINT or SIGTERM asks to leave, the second leaves at once. SIGHUP asks too, however often it comes: shell
+/// and system both send it when a terminal is gone.
 fn on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Whoever had it ignored (nohup) wants to outlive the terminal.
+    let mut hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
     let shutdown = CancellationToken::new();
     let asked = shutdown.clone();
     tokio::spawn(async move {
+        let mut is_told = false;
         loop {
-            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
-            if asked.is_cancelled() {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+                _ = hung_up => {
+                    asked.cancel();
+                    continue;
+                }
+            }
+            if std::mem::replace(&mut is_told, true) {
                 console::leave_at_once();
             }
             asked.cancel();
         }
     });
     Ok(shutdown)
+}
+
+/// Whether this process was started with SIGHUP ignored (`SigIgn` of proc(5): a mask, the lowest bit for signal 1).
+fn ignores_hangup() -> bool {
+    const HANGUP_BIT: u64 = 1 << (SignalKind::hangup().as_raw_value() - 1);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP_BIT != 0)
 }

@@ -13,6 +13,8 @@ use crate::keys::{Station, ZoneOrder};
 use crate::priority::Priority;
 use crate::wire::is_unprintable;
 
+/// How the address begins of an announcer that is there for IPv6 and IPv4.
+const EVERY_NETWORK: &str = "[::]:";
 /// Stations of a kind that a verdict names before it only counts them.
 const MAX_NAMED: usize = 20;
 
@@ -35,7 +37,10 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 /// An event in one line of prose; `None` for what is not worth a line.
 pub fn sentence(event: &Event) -> Option<String> {
     let sentence = match event {
-        Event::Listening { address } => format!("listening on {address}"),
+        Event::Listening { address } => match address.strip_prefix(EVERY_NETWORK) {
+            Some(port) => format!("listening on port {port} of every network"),
+            None => format!("listening on {address}"),
+        },
         Event::StationJoined { station, address, zones } if zones.is_empty() => {
             format!("{station} listens, from {address}")
         }

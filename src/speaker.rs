@@ -1,6 +1,8 @@
 //! The speaker station: dial → verify → play → receipt → reconnect.
 
 mod arbiter;
+mod dial;
+mod directory;
 mod network;
 pub mod redial;
 mod session;
@@ -13,20 +15,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Archive;
 use crate::devices::HealthWatch;
 use crate::event::{Event, Events};
-use crate::keys::NoisePublicKey;
-use crate::link::{self, Connection, LinkError, StationLink};
 use crate::loudspeaker::Loudspeaker;
-use crate::membership::{Membership, MembershipError};
+use crate::membership::Membership;
 use crate::volume::Volume;
 use arbiter::Arbiter;
+use dial::DialError;
 use network::Tcp;
-use redial::{DIAL_DEADLINE, Redial};
+use redial::Redial;
 use session::{Memory, Session};
 use talkback::{Talkback, Uplink};
 
@@ -40,7 +41,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// Why a station cannot go on. What can pass by itself is not among them.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeakerError {
-    /// The name of the only announcer's machine is not known when the station starts.
+    /// The name of the only announcer's machine is not known when a station starts that somebody attends to.
     #[error("cannot find the announcer's machine {host}: check the name, or give its IP address")]
     Resolve {
         /// The name that was given.
@@ -70,6 +71,9 @@ pub struct Config {
     pub archive: Option<Archive>,
     /// What it talks back with; without it nothing is ever recorded.
     pub talkback: Option<Talkback>,
+    /// Somebody is there to be told that the only announcer's name cannot be looked up, which then ends the station.
+    /// Otherwise it waits for the name server.
+    pub is_attended: bool,
 }
 
 /// One of a station's announcers.
@@ -91,25 +95,6 @@ impl Announcer {
         } else {
             format!("{}:{}", self.host, self.port)
         }
-    }
-}
-
-/// Why no link came about.
-#[derive(Debug, thiserror::Error)]
-enum DialError {
-    #[error("cannot find the announcer's machine")]
-    Lookup(#[source] io::Error),
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error(transparent)]
-    Membership(#[from] MembershipError),
-}
-
-impl DialError {
-    /// Whether an announcer answered, and does not want this station.
-    fn is_refusal(&self) -> bool {
-        use LinkError::{Busy, OtherMode, OtherVersion, Wire};
-        matches!(self, Self::Link(Busy | OtherMode | OtherVersion { .. } | Wire(_)))
     }
 }
 
@@ -152,13 +137,23 @@ pub async fn run_on(
 ) -> Result<(), SpeakerError> {
     let (instance, health) = (getrandom::u64().map_err(SpeakerError::Random)?, loudspeaker.health());
     let (announcers, talkback) = (std::mem::take(&mut config.announcers), config.talkback.take());
-    let mut networks: Vec<_> = networks.into_iter().map(Mutex::new).collect();
+    let networks: Vec<_> = networks.into_iter().map(Mutex::new).collect();
     let mut is_found = false;
     // One of several may be away, and its name with it: it is looked for while the others are served.
-    if let ([network], [Announcer { host, port, .. }]) = (&mut networks[..], &announcers[..]) {
-        let found = network.get_mut().find(host, *port).await;
-        found.map_err(|source| SpeakerError::Resolve { host: host.clone(), source })?;
-        is_found = true;
+    if let ([network], [Announcer { host, port, .. }], true) =
+        (&networks[..], &announcers[..], config.is_attended)
+    {
+        let found = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            found = dial::find(network, host, *port) => found,
+        };
+        match found {
+            Err(DialError::Lookup(source)) if source.kind() != io::ErrorKind::TimedOut => {
+                return Err(SpeakerError::Resolve { host: host.clone(), source });
+            }
+            found => is_found = found.is_ok(),
+        }
     }
     let watch = tell_health(config.name.clone(), health.clone(), events.clone());
     let station = Station { config, arbiter: Arbiter::new(loudspeaker), events, shutdown };
@@ -228,14 +223,11 @@ impl Station {
             };
             let connect = async {
                 if !is_found {
-                    let find = async { network.lock().await.find(&announcer.host, announcer.port).await };
-                    timeout(DIAL_DEADLINE, find)
-                        .await
-                        .map_err(|_| DialError::Lookup(io::ErrorKind::TimedOut.into()))?
-                        .map_err(DialError::Lookup)?;
+                    dial::find(network, &announcer.host, announcer.port).await?;
                     is_found = true;
                 }
-                dial(network, &mut memory.membership).await
+                let introduction = memory.membership.as_mut().map(Membership::introduction).transpose()?;
+                dial::dial(network, introduction).await
             };
             let end = tokio::select! {
                 biased;
@@ -305,18 +297,6 @@ async fn tell_health(station: String, mut health: HealthWatch, events: Events) -
             }
         }
     }
-}
-
-async fn dial<N: Network>(
-    network: &Mutex<N>,
-    membership: &mut Option<Membership>,
-) -> Result<(StationLink<N::Connection>, Option<NoisePublicKey>), DialError> {
-    let introduction = membership.as_mut().map(Membership::introduction).transpose()?;
-    let connect = async { network.lock().await.connect().await };
-    let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))?;
-    let stream = stream.map_err(LinkError::from)?;
-    stream.prepare().map_err(LinkError::from)?;
-    Ok(link::dial(stream, introduction).await?)
 }
 
 /// A station's clock starts when the station does.

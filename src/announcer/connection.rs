@@ -89,6 +89,9 @@ pub(super) struct Host {
     pub talkback: Option<Arc<Talkback>>,
 }
 
+/// What a station is told that comes while the announcer leaves.
+const LEAVING: &str = "it is leaving, and takes this station again when it is back";
+
 /// Serves one accepted socket until it ends, and reports how it ended.
 pub(super) async fn serve<C: Connection>(
     stream: C,
@@ -177,8 +180,10 @@ async fn converse<C: Connection>(
     let (orders, mut mailbox) = mpsc::channel(MAX_WAITING_ORDERS);
     let (answer, verdict) = oneshot::channel();
     let joined = Report::Joined { connection, hello, admission, orders, answer };
-    let (Ok(()), Ok(verdict)) = (desk.send(joined).await, verdict.await) else {
-        return Ok("the announcer leaves");
+    // Nobody is at the desk any more when the announcer leaves.
+    let verdict = match desk.send(joined).await {
+        Ok(()) => verdict.await.unwrap_or_else(|_| Err(LEAVING.to_owned())),
+        Err(_) => Err(LEAVING.to_owned()),
     };
     if let Err(reason) = verdict {
         place.is_refused();

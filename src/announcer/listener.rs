@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -63,7 +63,8 @@ impl Listen for TcpDoor {
     }
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.listener.accept().await
+        let (stream, address) = self.listener.accept().await?;
+        Ok((stream, canonical(address)))
     }
 
     async fn relieve(&mut self, error: &io::Error, turn_away: impl FnOnce(&TcpStream) + Send) -> bool {
@@ -85,4 +86,12 @@ impl Listen for TcpDoor {
 
 fn hold_back() -> Option<File> {
     File::open("/dev/null").ok()
+}
+
+/// An address as people know it: a socket for both families shows IPv4 ones inside IPv6 (RFC 4291, section 2.5.5.2).
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
 }

@@ -29,7 +29,7 @@ fn clap_finds_no_fault_in_the_definition() {
 #[test]
 fn announce_has_the_documented_defaults() {
     let plain = announce("");
-    assert_eq!(plain.listen, "0.0.0.0:7766".parse().unwrap());
+    assert_eq!(plain.listen, ListenOn::Everywhere(DEFAULT_PORT));
     assert_eq!(plain.length(), Some(DEFAULT_LENGTH));
     assert_eq!(plain.keep, Duration::from_secs(60));
     assert_eq!((plain.rate_hz, plain.max_stations), (None, 10_000));

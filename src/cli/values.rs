@@ -1,10 +1,11 @@
 //! The values that arguments take: what is legal, and what to say of what is not.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::announcer::ListenOn;
 use crate::clip;
 use crate::stations::LONGEST_WAIT;
 use crate::wire::{self, NameError, is_illegal_in_name};
@@ -115,16 +116,16 @@ pub(super) fn max_stations(text: &str) -> Result<usize, ArgumentError> {
         .ok_or(ArgumentError::MaxStations)
 }
 
-/// `ADDR:PORT`, `:PORT` or `PORT`; without an address every IPv4 network is meant.
-pub(super) fn listen_address(text: &str) -> Result<SocketAddr, ArgumentError> {
+/// `ADDR:PORT`, `:PORT` or `PORT`; without an address every network is meant.
+pub(super) fn listen_on(text: &str) -> Result<ListenOn, ArgumentError> {
     if let Ok(address) = text.parse() {
-        return Ok(address);
+        return Ok(ListenOn::Address(address));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, DEFAULT_PORT));
+        return Ok(ListenOn::Address(SocketAddr::new(address, DEFAULT_PORT)));
     }
     let port = digits(text.strip_prefix(':').unwrap_or(text)).ok_or(ArgumentError::Listen)?;
-    Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+    Ok(ListenOn::Everywhere(port))
 }
 
 /// A port in plain digits: `parse` alone would take `+80`.
@@ -203,18 +204,20 @@ mod tests {
 
     #[test]
     fn listen_takes_an_address_a_port_or_both() {
+        assert_eq!(listen_on(":0"), Ok(ListenOn::Everywhere(0)));
+        assert_eq!(listen_on("9000"), Ok(ListenOn::Everywhere(9_000)));
         for (text, address) in [
             ("127.0.0.1:80", "127.0.0.1:80"),
-            (":0", "0.0.0.0:0"),
-            ("9000", "0.0.0.0:9000"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::]:9000", "[::]:9000"),
             ("[::1]:9000", "[::1]:9000"),
             ("::1", "[::1]:7766"),
             ("10.0.0.1", "10.0.0.1:7766"),
         ] {
-            assert_eq!(listen_address(text), Ok(address.parse().unwrap()), "{text}");
+            assert_eq!(listen_on(text), Ok(ListenOn::Address(address.parse().unwrap())), "{text}");
         }
         for text in ["", ":", "70000", "office:80", "+80", "1.2.3:80"] {
-            assert_eq!(listen_address(text), Err(ArgumentError::Listen), "{text}");
+            assert_eq!(listen_on(text), Err(ArgumentError::Listen), "{text}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::advice::about_folder;
 use crate::sound_file::is_named_like_one;
 
 /// The most sounds that are listed: more than anybody looks through.
@@ -10,7 +11,7 @@ const MAX_LISTED: usize = 1_000;
 
 /// The folder cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list the sounds in {}", folder.display())]
+#[error("cannot list the sounds in {}: {}", folder.display(), about_folder(source))]
 pub struct SoundsError {
     folder: PathBuf,
     source: io::Error,

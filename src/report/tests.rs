@@ -8,7 +8,7 @@ fn one_of_each() -> Vec<Event> {
     let station = || String::from("hall-1");
     let talkback = || String::from("6b2f1d80-1");
     vec![
-        Event::Listening { address: "0.0.0.0:7766".into() },
+        Event::Listening { address: "[::]:7766".into() },
         Event::StationJoined {
             station: station(),
             address: "192.168.1.31:50112".into(),

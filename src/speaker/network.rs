@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use super::redial::Directory;
+use super::directory::Directory;
 use crate::link::Connection;
 
 /// What a station needs of the network.
@@ -23,6 +23,9 @@ pub trait Network: Send {
     /// # Errors
     /// What the system says.
     fn connect(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+
+    /// Learns whether the announcer was at the other end of the last connection, for the next dial.
+    fn learn(&mut self, _is_announcer: bool) {}
 
     /// Any number, by which stations that all dial at once part.
     fn random(&mut self) -> u32;
@@ -44,6 +47,12 @@ impl Network for Tcp {
         match &mut self.0 {
             Some(directory) => directory.connect().await,
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+
+    fn learn(&mut self, is_announcer: bool) {
+        if let Some(directory) = &mut self.0 {
+            directory.learn(is_announcer);
         }
     }
 

@@ -1,11 +1,8 @@
-//! How a station finds its announcer again: where it dials, how long it tries, and how long it pauses.
+//! How a station comes back to its announcer: how long it dials, and how long it pauses.
 
-use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// The first pause after a connection that failed.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -19,8 +16,6 @@ const BRISK: Duration = Duration::from_secs(600);
 /// How long a connection may take to be made. The system sends the first packet again after 1 s and after 3 s; one
 /// deadline just after the last makes the longest silence between two of them 2 s, pause included.
 pub const DIAL_DEADLINE: Duration = Duration::from_millis(3_500);
-/// How long a name server is waited for where an address is known already.
-const LOOKUP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The pauses between dials: each twice the one before, up to a limit, and shortened by up to half at random.
 #[derive(Debug, Clone)]
@@ -50,41 +45,6 @@ impl Redial {
 /// Between half of a pause and the whole of it, so that a thousand stations do not dial at once.
 fn jittered(pause: Duration, random: u32) -> Duration {
     pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
-}
-
-/// Where the announcer is. Its addresses are remembered, so that a name server that is cut off or slow keeps no
-/// station from an announcer that is there.
-#[derive(Debug)]
-pub struct Directory {
-    host: String,
-    port: u16,
-    known: Vec<SocketAddr>,
-}
-
-impl Directory {
-    /// Looks the announcer up.
-    ///
-    /// # Errors
-    /// What the system says of a name that it does not know.
-    pub async fn find(host: &str, port: u16) -> io::Result<Self> {
-        let known = lookup_host((host, port)).await?.collect();
-        Ok(Self { host: host.to_owned(), port, known })
-    }
-
-    /// A connection to the announcer.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub async fn connect(&mut self) -> io::Result<TcpStream> {
-        let lookup = timeout(LOOKUP_PATIENCE, lookup_host((self.host.as_str(), self.port))).await;
-        if let Ok(Ok(found)) = lookup {
-            let found: Vec<SocketAddr> = found.collect();
-            if !found.is_empty() {
-                self.known = found;
-            }
-        }
-        TcpStream::connect(&self.known[..]).await
-    }
 }
 
 #[cfg(test)]
@@ -120,21 +80,5 @@ mod tests {
         assert!(brisk.iter().all(|(_, pause)| *pause <= BRISK_PAUSE));
         assert!(slow.iter().skip(2).all(|(_, pause)| (MAX_PAUSE / 2..=MAX_PAUSE).contains(pause)));
         assert!(slow.len() > 100);
-    }
-
-    #[tokio::test]
-    async fn an_address_outlives_its_name_server() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut directory = Directory {
-            host: "no-such-host.invalid".into(),
-            port: 1,
-            known: vec![listener.local_addr().unwrap()],
-        };
-        directory.connect().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_name_that_nobody_knows_is_an_error_at_the_start() {
-        assert!(Directory::find("no-such-host.invalid", 1).await.is_err());
     }
 }

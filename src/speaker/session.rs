@@ -139,12 +139,12 @@ enum Turn {
 enum SessionError {
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("the announcer closed the connection")]
+    #[error("the announcer closed the connection: it is leaving, or has shut this station out")]
     Closed,
     #[error("the announcer refused this station: {0}")]
     Refused(String),
     #[error(
-        "the announcer closed the connection without a word: it is leaving, or this station was removed there, or its \
+        "the announcer closed the connection without a word: this station was removed there, or its \
          invite has expired or was replaced; `bullhorn invite` there prints a good one"
     )]
     TurnedAway,

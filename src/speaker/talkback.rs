@@ -9,15 +9,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::redial::{DIAL_DEADLINE, Redial};
+use super::dial::{self, DialError};
+use super::redial::Redial;
 use super::{Network, all};
 use crate::batches::on_a_thread;
 use crate::clip::{self, Clip, ClipError};
 use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Command, Event, Events};
-use crate::link::{self, Connection, Frame, LinkError, PING_INTERVAL};
+use crate::link::{Frame, LinkError, PING_INTERVAL};
 use crate::membership::Credentials;
 use crate::microphone::{Microphone, MicrophoneError};
+use crate::prepare::Trouble;
 use crate::seal;
 use crate::wire::{self, Answer, BLOCK_BYTES, ClipId, FromAnnouncer, FromStation, Offer, TalkbackHeader};
 
@@ -76,6 +78,8 @@ enum RecordError {
 /// Why an announcer did not answer.
 #[derive(Debug, thiserror::Error)]
 enum UplinkError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("the announcer closed the connection")]
@@ -173,17 +177,15 @@ async fn talk<N: Network>(
     }
     let input = microphone.name().to_owned();
     events.tell(Event::Recording { length_ms: length.as_millis() as u64, input: input.clone() });
-    let said = match record(microphone, length).await {
-        Ok(said) => said,
+    let (said, trouble) = match record(microphone, length).await {
+        Ok(recorded) => recorded,
         Err(error) => {
             let message = format!("nothing was sent from {input}: {}", crate::error_chain(&error));
             return events.tell(Event::Warning { message });
         }
     };
-    if clip::peak_db(&said.clip.sound().samples) <= clip::SILENCE_DB {
-        let message = format!(
-            "the recording is pure silence: is {input} muted, or the wrong microphone? It is sent all the same"
-        );
+    if let Some(trouble) = trouble {
+        let message = format!("{} It is sent all the same", trouble.about(&input));
         events.tell(Event::Warning { message });
     }
     let mut sending = Vec::new();
@@ -194,10 +196,18 @@ async fn talk<N: Network>(
     all(sending).await;
 }
 
-async fn record(microphone: &mut Microphone, length: Duration) -> Result<Said, RecordError> {
+async fn record(
+    microphone: &mut Microphone,
+    length: Duration,
+) -> Result<(Said, Option<Trouble>), RecordError> {
+    let is_from_file = microphone.whole_length().is_some();
     let sound = microphone.record(length, std::future::pending(), |_| ()).await?;
     let at = Instant::now();
-    on_a_thread(move || Ok(Said::new(Clip::encode(&sound)?, at)?)).await
+    on_a_thread(move || {
+        let trouble = if is_from_file { Trouble::of_file(&sound) } else { Trouble::of(&sound) };
+        Ok((Said::new(Clip::encode(&sound)?, at)?, trouble))
+    })
+    .await
 }
 
 impl<N: Network> Uplink<'_, N> {
@@ -270,15 +280,11 @@ impl<N: Network> Uplink<'_, N> {
         blocks: &[Vec<u8>],
         is_there: &mut bool,
     ) -> Result<Answer, UplinkError> {
-        let connect = async { self.network.lock().await.connect().await };
-        let stream = timeout(DIAL_DEADLINE, connect).await.map_err(|_| LinkError::Silent(DIAL_DEADLINE))?;
-        let stream = stream.map_err(LinkError::from)?;
-        stream.prepare().map_err(LinkError::from)?;
         let introduction = match welcome {
             Welcome::Open => None,
             Welcome::Member(credentials) => Some(credentials.introduction()),
         };
-        let ((mut receiver, mut sender), _) = link::dial(stream, introduction).await?;
+        let ((mut receiver, mut sender), _) = dial::dial(self.network, introduction).await?;
         sender.send(&FromStation::Talkback(offer.clone())).await?;
         let mut next_ping = Instant::now() + PING_INTERVAL;
         let mut wanted = [].iter();
@@ -408,7 +414,11 @@ mod tests {
                 "{names:?}"
             );
             assert_eq!(has("office:7766 did not take it within 60 s"), 1, "{names:?}");
-            assert_eq!(has(if is_welcome { "connection broke" } else { "has not welcomed" }), 1, "{names:?}");
+            assert_eq!(
+                has(if is_welcome { "no announcer listens there" } else { "has not welcomed" }),
+                1,
+                "{names:?}"
+            );
             assert!(
                 (LIFE..LIFE + Duration::from_secs(3)).contains(&begun.elapsed()),
                 "{:?}",

@@ -410,6 +410,7 @@ impl Hall {
             zones,
             archive: None,
             talkback: None,
+            is_attended: true,
         };
         let (events, log) = Events::channel();
         let shutdown = CancellationToken::new();

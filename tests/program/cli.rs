@@ -3,8 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::support::hallway::{BULLHORN, Hallway, Program, STATE, file, start_station, wavs};
+use crate::support::pty::KittyTerminal;
 use crate::support::pulse::{PulseRig, deaf_environment};
 use crate::support::terminal::Terminal;
 use crate::support::wav::{Spec, read_i16};
@@ -165,7 +167,57 @@ fn a_port_in_use_is_said() {
 fn a_host_that_does_not_resolve_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let output = file(folder.path()).into_string().unwrap();
-    run(&["speaker", "no-such-host.invalid", "--output", &output]).expect_failure(&["no-such-host.invalid"]);
+    let arguments = ["speaker", "no-such-host.invalid", "--open", "--output", &output];
+    let mut terminal = KittyTerminal::start(BULLHORN, &arguments, &[]);
+    terminal.wait_for("cannot find the announcer's machine no-such-host.invalid: check the name");
+    assert_eq!(terminal.exit_code(), Some(1));
+    // A service waits, for a name server that is not there yet, and says so once.
+    let mut service = Program::start("hall-1", arguments, &[]);
+    let waiting = service.wait_for("waiting");
+    assert_eq!(waiting["announcer"], "no-such-host.invalid:7766");
+    assert!(waiting["reason"].as_str().unwrap().contains("cannot find the announcer's machine"), "{waiting}");
+    std::thread::sleep(Duration::from_secs(1));
+    service.signal("TERM");
+    assert_eq!(service.exit_code(), 0);
+    assert_eq!(service.untaken("waiting"), 0);
+}
+
+#[test]
+fn what_is_no_folder_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = file(&Spec::mono(16, 8_000).write(folder.path(), 800)).into_string().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let (plain, output) = (plain.to_str().unwrap(), file(&plain).into_string().unwrap());
+    let announce = ["announce", "--open", "--listen", "127.0.0.1:0", "--input", &page];
+    let speaker = ["speaker", "127.0.0.1:9", "--open"];
+    for arguments in [
+        [&announce[..], &["--archive", plain]].concat(),
+        [&speaker[..], &["--output", &output]].concat(),
+        [&speaker[..], &["--output", "file:played", "--keep-clips", plain]].concat(),
+    ] {
+        run(&arguments).expect_failure(&[plain, "name a folder"]);
+    }
+}
+
+#[test]
+fn what_was_typed_cannot_write_to_the_terminal() {
+    for arguments in
+        [&["speaker", "a\u{202e}b\u{1b}[2J"][..], &["x\u{202e}y"], &["verify", "a\u{202e}b\u{1b}[2J"]]
+    {
+        let ended = run(arguments);
+        let said = [ended.output.concat(), ended.complaints].concat();
+        assert!(said.contains("\\u{202e}"), "{said}");
+        assert!(!said.contains(['\u{202e}', '\u{1b}']), "{said:?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_here_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = file(&Spec::mono(16, 8_000).write(folder.path(), 800)).into_string().unwrap();
+    run(&["announce", "--listen", "192.0.2.1:7766", "--input", &page])
+        .expect_failure(&["192.0.2.1:7766", "this computer does not have that address"]);
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! Leaving: a running announcement is finished or reported, the status is right, and nobody has to wait.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::hallway::{Hallway, file, wavs};
+use crate::support::DEADLINE;
+use crate::support::hallway::{BULLHORN, Hallway, Program, STATE, file, start_station, wavs};
+use crate::support::terminal::Terminal;
 use crate::support::wav::Spec;
 
 /// Names the part that this program plays when it runs itself.
 const PART: &str = "BULLHORN_TEST_PART";
 
 /// One announcer, one station, and a page of two seconds that is playing.
-fn playing(folder: &std::path::Path) -> Hallway {
+fn playing(folder: &Path) -> Hallway {
     let wav = Spec::mono(16, 8_000).write(folder, 16_000);
     let mut hallway = Hallway::plan().says(&wav).station("hall-1", file(&folder.join("out"))).open();
     hallway.announcer.enter();
@@ -20,7 +23,7 @@ fn playing(folder: &std::path::Path) -> Hallway {
 
 #[test]
 fn told_to_leave_the_announcer_finishes_the_page_that_runs() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "HUP"] {
         let folder = tempfile::tempdir().unwrap();
         let mut hallway = playing(folder.path());
         hallway.announcer.signal(signal);
@@ -44,9 +47,15 @@ fn told_twice_it_leaves_at_once() {
 
 #[test]
 fn a_station_told_to_leave_reports_what_it_breaks_off() {
+    for signal in ["TERM", "HUP"] {
+        a_station_told_by(signal);
+    }
+}
+
+fn a_station_told_by(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut hallway = playing(folder.path());
-    hallway.stations[0].signal("TERM");
+    hallway.stations[0].signal(signal);
     assert_eq!(hallway.stations[0].exit_code(), 0);
     let failed = hallway.announcer.wait_for("failed");
     assert_eq!((&failed["station"], &failed["outcome"]), (&"hall-1".into(), &"interrupted".into()));
@@ -54,6 +63,83 @@ fn a_station_told_to_leave_reports_what_it_breaks_off() {
     hallway.announcer.end_input();
     assert_eq!(hallway.announcer.exit_code(), 1, "a page that was not heard everywhere shows in the status");
     assert!(wavs(&folder.path().join("out")).is_empty());
+}
+
+/// A shell and the system both send SIGHUP when a terminal is lost: it may come several times, and after another.
+#[test]
+fn a_hangup_never_leaves_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hallway = playing(folder.path());
+    for signal in ["HUP", "HUP", "TERM", "HUP"] {
+        hallway.announcer.signal(signal);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(hallway.announcer.wait_for("done")["played"], 1);
+    assert_eq!(hallway.announcer.exit_code(), 0);
+}
+
+#[test]
+fn a_hangup_lets_the_demo_finish_its_page() {
+    let mut demo = Program::start("demo", ["demo"], &[]);
+    demo.wait_for("playing");
+    demo.signal("HUP");
+    assert_eq!(demo.wait_for("done")["played"], 2);
+    assert_eq!(demo.exit_code(), 0);
+}
+
+/// `nohup` has SIGHUP ignored, and that stays so.
+#[test]
+fn who_is_to_outlive_a_hangup_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let wav = Spec::mono(16, 8_000).write(folder.path(), 800);
+    let mut nohup = Command::new("nohup");
+    nohup.args([BULLHORN, "announce", "--listen", "127.0.0.1:0", "--events", "json", "--file"]).arg(&wav);
+    let mut announcer = Program::start_command("announcer", nohup, &[]);
+    announcer.wait_for("listening");
+    announcer.signal("HUP");
+    announcer.enter();
+    assert_eq!(announcer.wait_for("done")["expected"], 0);
+    announcer.signal("TERM");
+    announcer.exit_code();
+}
+
+/// The window is closed, or the line to it is lost, in the middle of a page.
+#[test]
+fn without_its_terminal_the_announcer_finishes_the_page_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let wav = Spec::mono(16, 8_000).write(folder.path(), 16_000);
+    let environment = [(STATE.to_owned(), folder.path().join("state").display().to_string())];
+    let terminal = Terminal::open(100, 30, &environment);
+    let archive = folder.path().join("archive");
+    let (wav, archived) = (wav.display(), archive.display());
+    terminal.type_line(&format!(
+        "clear; {BULLHORN} announce --listen 127.0.0.1:0 --file {wav} --archive {archived}; echo left=$?"
+    ));
+    let address =
+        |screen: &str| Some(screen.split_once("listening on ")?.1.lines().next()?.trim().to_owned());
+    let screen = terminal.wait_until("the console", |screen| address(screen).is_some());
+    let output = folder.path().join("out");
+    let mut station = start_station(&address(&screen).unwrap(), "hall-1", &file(&output), &environment);
+    station.wait_for("connected");
+    terminal.wait_for("hall-1");
+    let shell = terminal.state("#{pane_pid}");
+    let children = || Command::new("pgrep").args(["-P", &shell, "-x", "bullhorn"]).output().unwrap().stdout;
+    let bullhorn = String::from_utf8(children()).unwrap().trim().to_owned();
+    assert!(!bullhorn.is_empty());
+    terminal.press("Enter");
+    station.wait_for("playing");
+    drop(terminal);
+    station.wait_for("played");
+    // It is gone, with its last word in the archive.
+    let give_up = Instant::now() + DEADLINE;
+    while Path::new("/proc").join(&bullhorn).join("exe").exists() {
+        assert!(Instant::now() < give_up, "it does not leave without its terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let logs = std::fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+    let log = logs.into_iter().find(|path| path.extension().is_some_and(|it| it == "jsonl")).unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.lines().any(|line| line.contains("\"outcome\"") && line.contains("played")), "{log}");
 }
 
 #[test]

@@ -4,12 +4,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod cli;
 mod clock_jumps;
 mod console;
 mod disk;
 mod disk_hangs;
 mod files;
+mod jobs;
 mod keep;
 mod keyboard;
 mod killed;
@@ -23,3 +25,4 @@ mod sound_files;
 mod speaking;
 mod supervision;
 mod talkback;
+mod units;

@@ -340,6 +340,7 @@ impl Building {
             volume: Volume::default(),
             archive,
             talkback: None,
+            is_attended: true,
         };
         let uplink = Uplink { net: self.net.clone(), machine };
         tokio::spawn(async move {
