@@ -37,6 +37,7 @@ pub mod event;
 pub mod handshake;
 pub mod invite;
 pub mod keys;
+pub mod leaving;
 pub mod link;
 pub mod loudspeaker;
 pub mod membership;

@@ -16,6 +16,7 @@ use bullhorn::devices::{self, Onlooker};
 use bullhorn::event::{Command, Event, Events};
 use bullhorn::invite::{self, Invite, InviteBook, InviteError};
 use bullhorn::keys::{self, AnnouncerKeys, KnownStations, StateFolder, ZoneOrder};
+use bullhorn::leaving::on_signals;
 use bullhorn::loudspeaker::{Loudspeaker, Output};
 use bullhorn::membership::Membership;
 use bullhorn::microphone::{Input, Microphone, MicrophoneError};
@@ -26,9 +27,7 @@ use bullhorn::sound_file::STANDARD_INPUT;
 use bullhorn::speaker;
 use bullhorn::speaker::talkback::Talkback;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -489,47 +488,4 @@ fn demonstrate(options: &cli::Demo) -> Result<bool, Failure> {
         say(&format!("played into {}", path.display()))?;
     }
     Ok(summary.all_heard)
-}
-
-/// The first SIGINT or SIGTERM asks to leave, the second leaves at once. SIGHUP asks too, however often it comes: shell
-/// and system both send it when a terminal is gone.
-fn on_signals() -> io::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Whoever had it ignored (nohup) wants to outlive the terminal.
-    let mut hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
-    let shutdown = CancellationToken::new();
-    let asked = shutdown.clone();
-    tokio::spawn(async move {
-        let mut is_told = false;
-        loop {
-            let hung_up = async {
-                match &mut hangup {
-                    Some(hangup) => hangup.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = interrupt.recv() => (),
-                _ = hung_up => {
-                    asked.cancel();
-                    continue;
-                }
-            }
-            if std::mem::replace(&mut is_told, true) {
-                console::leave_at_once();
-            }
-            asked.cancel();
-        }
-    });
-    Ok(shutdown)
-}
-
-/// Whether this process was started with SIGHUP ignored (`SigIgn` of proc(5): a mask, the lowest bit for signal 1).
-fn ignores_hangup() -> bool {
-    const HANGUP_BIT: u64 = 1 << (SignalKind::hangup().as_raw_value() - 1);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP_BIT != 0)
 }

@@ -426,7 +426,7 @@ impl Desk {
         self.announced += 1;
         self.last_sequence = header.id.sequence;
         if let Some(trouble) = trouble {
-            let message = format!("{} It is sent all the same", trouble.about(&input));
+            let message = trouble.about_sent(&input);
             self.events.tell(Event::Warning { message });
         }
         if let Some(Err(error)) = stored {

@@ -2,7 +2,6 @@
 //! softly, a chime and a piece of music are all right.
 
 use std::f64::consts::TAU;
-use std::fmt;
 
 use super::dc::{Polarity, dc_offset};
 use super::level::{DEFAULT_LEVEL_LUFS, MAX_GAIN_DB, loudness_lufs};
@@ -85,8 +84,15 @@ impl Trouble {
         (peak_db(&sound.samples) <= SILENCE_DB).then_some(Self::Silent)
     }
 
+    /// The same of a recording that was sent in spite of it.
+    pub fn about_sent(self, input: &str) -> String {
+        let words = self.about(input);
+        let end = if words.ends_with('?') { "" } else { "." };
+        format!("{words}{end} It is sent all the same")
+    }
+
     /// A sentence about a recording from `input`, with what to do.
-    pub fn about(self, input: &str) -> impl fmt::Display {
+    pub fn about(self, input: &str) -> String {
         match self {
             Self::Silent => {
                 format!("the recording is pure silence: is {input} muted, or the wrong microphone?")

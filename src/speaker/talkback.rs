@@ -185,7 +185,7 @@ async fn talk<N: Network>(
         }
     };
     if let Some(trouble) = trouble {
-        let message = format!("{} It is sent all the same", trouble.about(&input));
+        let message = trouble.about_sent(&input);
         events.tell(Event::Warning { message });
     }
     let mut sending = Vec::new();

@@ -65,6 +65,25 @@ fn a_station_told_by(signal: &str) {
     assert!(wavs(&folder.path().join("out")).is_empty());
 }
 
+/// After each page a station makes a new connection, which the announcer that leaves meets half-way.
+#[test]
+fn a_station_that_has_just_played_is_told_that_the_announcer_leaves() {
+    for _ in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let wav = Spec::mono(16, 8_000).write(folder.path(), 800);
+        let mut hallway =
+            Hallway::plan().says(&wav).station("hall-1", file(&folder.path().join("out"))).open();
+        hallway.announcer.enter();
+        hallway.announcer.wait_for("done");
+        hallway.announcer.signal("TERM");
+        let waiting = hallway.stations[0].wait_for("waiting");
+        let reason = waiting["reason"].as_str().unwrap();
+        assert!(!reason.contains("invite"), "{reason}");
+        let is_told = ["is leaving", "no announcer listens there", "the connection"].iter();
+        assert!(is_told.clone().any(|words| reason.contains(words)), "{reason}");
+    }
+}
+
 /// A shell and the system both send SIGHUP when a terminal is lost: it may come several times, and after another.
 #[test]
 fn a_hangup_never_leaves_at_once() {

@@ -20,6 +20,7 @@ mod live;
 mod membership;
 mod operating;
 mod oracle;
+mod recordings;
 mod several;
 mod sound_files;
 mod speaking;

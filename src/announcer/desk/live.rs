@@ -101,7 +101,7 @@ impl Desk {
             peak_db: spoken.peak_db,
         });
         if let Some(flaw) = spoken.flaw {
-            self.events.tell(Event::Warning { message: flaw.about(&self.input).to_string() });
+            self.events.tell(Event::Warning { message: flaw.about(&self.input) });
         }
         if let Some(archive) = &self.config.archive {
             let announcer = self.config.site.as_ref().map(|site| site.announcer());

@@ -138,7 +138,8 @@ fn every_trouble_names_the_microphone_and_what_to_do() {
         (Hum(60), "60 Hz mains hum"),
         (TooSoft, "speak closer to Desk-mic"),
     ] {
-        let words = trouble.about("Desk-mic").to_string();
+        let words = trouble.about_sent("Desk-mic");
         assert!(words.contains(part) && words.contains("Desk-mic"), "{words}");
+        assert!(words.contains(". It is sent") != words.contains("? It is sent"), "{words}");
     }
 }
