@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cpal::traits::DeviceTrait;
-use cpal::{BufferSize, FromSample, HostId, Sample, SizedSample, StreamConfig};
+use cpal::{BufferSize, FromSample, HostId, Sample, SizedSample, StreamConfig, StreamInstant};
 
 mod live;
 
@@ -35,6 +35,9 @@ const RING: Duration = Duration::from_secs(4);
 const MAX_LATENCY: Duration = Duration::from_millis(200);
 /// Recorded beyond the moment at which it is to finish: what was said last is still on its way, and a finger is quick.
 const TAIL: Duration = Duration::from_millis(150);
+/// PulseAudio says something new of a recording some 20 times a second; in between the capture time stands still, but for
+/// what is rounded.
+const SAME_CAPTURE_US: u128 = 3;
 /// The first timestamps of a stream are wrong: the device does not run yet.
 const IGNORED_STAMPS: u64 = 4;
 /// Recordings that may wait for the callback.
@@ -99,6 +102,8 @@ impl Open for Opener {
             epoch,
             stamps: stamps.clone(),
             frame: 0,
+            captured_us: 0,
+            latest: None,
             captures: taken,
             finished: given,
             current: None,
@@ -130,10 +135,14 @@ where
             let now_ns = sink.epoch.elapsed().as_nanos() as u64;
             let told = info.timestamp();
             let latency = told.callback.duration_since(told.capture).min(MAX_LATENCY);
-            let captured_ns = now_ns.saturating_sub(latency.as_nanos() as u64);
-            if called >= IGNORED_STAMPS {
-                sink.stamps.push(Stamp { frame: sink.frame, plays_ns: captured_ns, told_ns: now_ns });
+            let told_ns = now_ns.saturating_sub(latency.as_nanos() as u64);
+            let captured_us = told.capture.duration_since(StreamInstant::ZERO).as_micros();
+            let is_new = captured_us.abs_diff(sink.captured_us) > SAME_CAPTURE_US;
+            sink.captured_us = captured_us;
+            if is_new && called >= IGNORED_STAMPS {
+                sink.stamps.push(Stamp { frame: sink.frame, plays_ns: told_ns, told_ns: now_ns });
             }
+            let captured_ns = sink.captured_ns(is_new.then_some(told_ns)).min(now_ns);
             let mono = |frame: &[T]| {
                 frame.iter().map(|&sample| f32::from_sample(sample)).sum::<f32>() / channels as f32
             };
@@ -151,12 +160,27 @@ struct Sink {
     stamps: Arc<Stamps>,
     /// Of the stream, so far.
     frame: u64,
+    /// What the device said last, in µs since its stream was opened; it need not say anything new at each call.
+    captured_us: u128,
+    /// The frame that it said something new of, and when that was captured.
+    latest: Option<(u64, u64)>,
     captures: rtrb::Consumer<Capture>,
     finished: rtrb::Producer<Capture>,
     current: Option<Capture>,
 }
 
 impl Sink {
+    /// When the next frame was captured: as the device says now, or counted on from what it said last.
+    fn captured_ns(&mut self, told_ns: Option<u64>) -> u64 {
+        let (frame, captured_ns) = match (told_ns, self.latest) {
+            (Some(told_ns), _) => (self.frame, told_ns),
+            (None, Some(latest)) => latest,
+            (None, None) => (self.frame, self.epoch.elapsed().as_nanos() as u64),
+        };
+        self.latest = Some((frame, captured_ns));
+        captured_ns + (self.frame - frame) * 1_000_000_000 / u64::from(self.rate_hz)
+    }
+
     /// Takes a block whose first sample was captured at a time.
     fn take(&mut self, captured_ns: u64, samples: impl ExactSizeIterator<Item = f32>) {
         let frame = self.frame;
@@ -300,6 +324,8 @@ mod tests {
             epoch: Instant::now(),
             stamps: Arc::new(Stamps::new()),
             frame: 0,
+            captured_us: 0,
+            latest: None,
             captures: taken,
             finished: given,
             current: None,

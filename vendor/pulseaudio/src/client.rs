@@ -1,6 +1,7 @@
 use std::{
     ffi::{CStr, CString},
     io::{BufReader, Read, Write},
+    time::{Duration, SystemTime},
 };
 
 use mio::net::UnixStream;
@@ -795,3 +796,18 @@ mod tests {
         Ok(())
     }
 }
+/// How long ago the server wrote an answer, if it runs on this machine and its clock so tells; else nothing.
+fn age(asked: SystemTime, answered: SystemTime) -> Duration {
+    let now = SystemTime::now();
+    if answered < asked {
+        return Duration::ZERO;
+    }
+    now.duration_since(answered).unwrap_or_default()
+}
+
+/// Whole frames of a time, in bytes.
+fn bytes_in(time: Duration, spec: &protocol::SampleSpec) -> i64 {
+    let frames = time.as_micros() as i64 * i64::from(spec.sample_rate) / 1_000_000;
+    frames * i64::from(spec.channels) * spec.format.bytes_per_sample() as i64
+}
+

@@ -5,8 +5,8 @@ use std::time;
 use futures::channel::oneshot;
 use futures::FutureExt as _;
 
-use super::reactor::ReactorHandle;
-use super::{ClientError, PlaybackSource, Result as ClientResult};
+use super::reactor::{Moved, ReactorHandle};
+use super::{age, bytes_in, ClientError, PlaybackSource, Result as ClientResult};
 use crate::protocol;
 
 /// A stream of audio data sent from the client to the server for playback in
@@ -20,6 +20,7 @@ struct InnerPlaybackStream {
     handle: ReactorHandle,
     info: protocol::CreatePlaybackStreamReply,
     eof_notify: futures::future::Shared<oneshot::Receiver<()>>,
+    moved: Arc<Moved>,
 }
 
 impl std::fmt::Debug for PlaybackStream {
@@ -37,14 +38,16 @@ impl PlaybackStream {
         source: impl PlaybackSource,
     ) -> Result<Self, ClientError> {
         let (eof_tx, eof_rx) = oneshot::channel();
+        let moved = Arc::new(Moved::default());
         let info = handle
-            .insert_playback_stream(params, source, Some(eof_tx))
+            .insert_playback_stream(params, source, Some(eof_tx), moved.clone())
             .await?;
 
         Ok(Self(Arc::new(InnerPlaybackStream {
             handle,
             info,
             eof_notify: eof_rx.shared(),
+            moved,
         })))
     }
 
@@ -87,9 +90,10 @@ impl PlaybackStream {
             .await
     }
 
-    /// Fetches playback timing information for the playback stream.
+    /// Fetches playback timing information for the playback stream, as of the moment at which this returns.
     pub async fn timing_info(&self) -> ClientResult<protocol::PlaybackLatency> {
-        self.0
+        let mut latency: protocol::PlaybackLatency = self
+            .0
             .handle
             .roundtrip_reply_behind_block(
                 self.0.info.channel,
@@ -98,7 +102,13 @@ impl PlaybackStream {
                     now: time::SystemTime::now(),
                 }),
             )
-            .await
+            .await?;
+        latency.write_offset += self.0.moved.since_answer();
+        if latency.playing {
+            let age = age(latency.local_time, latency.remote_time);
+            latency.read_offset += bytes_in(age, &self.0.info.sample_spec);
+        }
+        Ok(latency)
     }
 
     /// Corks the playback stream (temporarily pausing playback).

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{self, AtomicU32},
+        atomic::{self, AtomicU32, AtomicU64},
         mpsc::{Receiver, Sender, TryRecvError},
     },
     task::{Context, Poll},
@@ -29,6 +29,8 @@ struct PlaybackStreamState {
     requested_bytes: usize,
     done: bool,
     eof_notify: Option<oneshot::Sender<()>>,
+
+    moved: Arc<Moved>,
 
     /// Questions that go out behind a block.
     behind_block: Vec<(u32, protocol::Command)>,
@@ -74,7 +76,33 @@ pub(super) struct RecordStreamState {
     stream_index: u32,
     sink: Box<dyn RecordSink>,
     start_notify: Option<oneshot::Sender<()>>,
+    moved: Arc<Moved>,
 }
+
+/// How far a stream has come since the moment that the last answer speaks of.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    bytes: AtomicU64,
+    answered: AtomicU64,
+}
+
+impl Moved {
+    fn by(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, atomic::Ordering::Relaxed);
+    }
+
+    pub(super) fn is_answered_for(&self) {
+        let now = self.bytes.load(atomic::Ordering::Relaxed);
+        self.answered.store(now, atomic::Ordering::Relaxed);
+    }
+
+    /// Bytes handed to the server, or taken from it, that the last answer knows nothing of.
+    pub(super) fn since_answer(&self) -> i64 {
+        let answered = self.answered.load(atomic::Ordering::Relaxed);
+        self.bytes.load(atomic::Ordering::Relaxed).saturating_sub(answered) as i64
+    }
+}
+
 
 #[derive(Default)]
 pub(super) struct ReactorState {
@@ -124,12 +152,22 @@ impl ReactorHandle {
         &self,
         cmd: protocol::Command,
     ) -> Result<R, ClientError> {
+        self.roundtrip_reply_noted(cmd, || ()).await
+    }
+
+    /// The same, with something to be done in the moment of the answer, before anything that comes behind it.
+    pub(super) async fn roundtrip_reply_noted<R: protocol::CommandReply + Send + 'static>(
+        &self,
+        cmd: protocol::Command,
+        answered: impl FnOnce() + Send + 'static,
+    ) -> Result<R, ClientError> {
         let seq = self.next_seq();
 
         // Install a handler for the sequence number.
         let (tx, rx) = oneshot::channel();
         let protocol_version = self.shared.protocol_version;
         self.install_handler(seq, move |res: ReplyResult<'_>| {
+            answered();
             let _ = match res {
                 Ok((_, buf)) => tx.send(read_tagstruct(buf, protocol_version)),
                 Err(err) => tx.send(Err(ClientError::ServerError(err))),
@@ -205,6 +243,7 @@ impl ReactorHandle {
         params: protocol::PlaybackStreamParams,
         source: impl PlaybackSource,
         eof_notify: Option<oneshot::Sender<()>>,
+        moved: Arc<Moved>,
     ) -> Result<protocol::CreatePlaybackStreamReply, ClientError> {
         // This is the seq for the CreatePlaybackStream command.
         let seq = self.next_seq();
@@ -226,6 +265,7 @@ impl ReactorHandle {
                     done: false,
                     eof_notify,
 
+                    moved,
                     behind_block: Vec::new(),
                     underflows: 0,
                     unasked_blocks: 0,
@@ -278,6 +318,7 @@ impl ReactorHandle {
         params: protocol::RecordStreamParams,
         sink: impl RecordSink,
         start_notify: Option<oneshot::Sender<()>>,
+        moved: Arc<Moved>,
     ) -> Result<protocol::CreateRecordStreamReply, ClientError> {
         let seq = self.next_seq();
 
@@ -293,6 +334,7 @@ impl ReactorHandle {
                     stream_index: stream_info.stream_index,
                     sink: Box::new(sink),
                     start_notify,
+                    moved,
                 },
             );
 
@@ -524,6 +566,7 @@ impl Reactor {
                         stream_index,
                         sink,
                         start_notify,
+                        moved,
                     }) = guard.record_streams.get_mut(&desc.channel)
                     {
                         log::trace!("reading {len} bytes from stream {}", desc.channel,);
@@ -532,7 +575,8 @@ impl Reactor {
                         }
 
                         let _current = watch::Current::enter(self.serial, *stream_index);
-                        sink.write(&self.read_buf[protocol::DESCRIPTOR_SIZE..len])
+                        sink.write(&self.read_buf[protocol::DESCRIPTOR_SIZE..len]);
+                        moved.by(desc.length as usize);
                     } else {
                         log::warn!("Received data for unknown record stream {}", desc.channel);
                     }
@@ -692,7 +736,9 @@ impl Reactor {
 
                 self.write_buf.truncate(protocol::DESCRIPTOR_SIZE + len);
                 stream.requested_bytes -= len;
-                let asks = stream.asks_behind(&self.write_buf[protocol::DESCRIPTOR_SIZE..]);
+                stream.moved.by(len);
+                let asks = stream.asks_behind(&self.write_buf[protocol::DESCRIPTOR_SIZE..])
+                    && !stream.behind_block.is_empty();
 
                 let desc = protocol::Descriptor {
                     length: len as u32,
@@ -708,6 +754,7 @@ impl Reactor {
                     &desc,
                 );
                 if asks {
+                    stream.moved.is_answered_for();
                     for (seq, cmd) in stream.behind_block.drain(..) {
                         let mut message = Vec::new();
                         protocol::encode_command_message(

@@ -1,8 +1,16 @@
-use std::{ffi::CString, sync::Arc, time};
+use std::{
+    ffi::CString,
+    sync::{Arc, Mutex},
+    time,
+};
 
 use futures::{channel::oneshot, FutureExt as _};
 
-use super::{reactor::ReactorHandle, ClientError, RecordSink, Result as ClientResult};
+use super::{
+    age, bytes_in,
+    reactor::{Moved, ReactorHandle},
+    ClientError, RecordSink, Result as ClientResult,
+};
 use crate::protocol;
 
 /// A stream of audio data sent from the server to the client, originating from
@@ -16,7 +24,13 @@ struct InnerRecordStream {
     handle: ReactorHandle,
     info: protocol::CreateRecordStreamReply,
     start_notify: futures::future::Shared<oneshot::Receiver<()>>,
+    moved: Arc<Moved>,
+    asked: Mutex<Option<time::Instant>>,
 }
+
+/// The time from one question of how a stream runs to the next, at least.
+const ASKING_INTERVAL: time::Duration = time::Duration::from_millis(50);
+
 
 impl std::fmt::Debug for RecordStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,14 +47,17 @@ impl RecordStream {
         sink: impl RecordSink,
     ) -> Result<Self, ClientError> {
         let (start_tx, start_rx) = oneshot::channel();
+        let moved = Arc::new(Moved::default());
         let info = handle
-            .insert_record_stream(params, sink, Some(start_tx))
+            .insert_record_stream(params, sink, Some(start_tx), moved.clone())
             .await?;
 
         Ok(Self(Arc::new(InnerRecordStream {
             handle,
             info,
             start_notify: start_rx.shared(),
+            moved,
+            asked: Mutex::new(None),
         })))
     }
 
@@ -83,17 +100,32 @@ impl RecordStream {
             .await
     }
 
-    /// Fetches record timing information for the record stream.
+    /// Fetches record timing information for the record stream, as of the moment at which this returns.
+    ///
+    /// Blocks the thread while less than [`ASKING_INTERVAL`] has passed since the last question.
     pub async fn timing_info(&self) -> ClientResult<protocol::RecordLatency> {
-        self.0
+        let due = self.0.asked.lock().unwrap().map(|asked| asked + ASKING_INTERVAL);
+        if let Some(due) = due {
+            std::thread::sleep(due.saturating_duration_since(time::Instant::now()));
+        }
+        *self.0.asked.lock().unwrap() = Some(time::Instant::now());
+        let moved = self.0.moved.clone();
+        let question = protocol::Command::GetRecordLatency(protocol::LatencyParams {
+            channel: self.0.info.channel,
+            now: time::SystemTime::now(),
+        });
+        let mut latency: protocol::RecordLatency = self
+            .0
             .handle
-            .roundtrip_reply(protocol::Command::GetRecordLatency(
-                protocol::LatencyParams {
-                    channel: self.0.info.channel,
-                    now: time::SystemTime::now(),
-                },
-            ))
-            .await
+            // What was recorded before the answer comes through the socket before it.
+            .roundtrip_reply_noted(question, move || moved.is_answered_for())
+            .await?;
+        latency.read_offset += self.0.moved.since_answer();
+        if latency.playing {
+            let age = age(latency.local_time, latency.remote_time);
+            latency.write_offset += bytes_in(age, &self.0.info.sample_spec);
+        }
+        Ok(latency)
     }
 
     /// Corks the record stream (temporarily pausing recording).
