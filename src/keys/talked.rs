@@ -124,7 +124,7 @@ impl Talked {
                 Some(End::Kept) => "kept",
             };
             // Writing to a String cannot fail.
-            let _ = writeln!(body, "{station} {epoch} {sequence} {end} {unix_s}");
+            let _ = writeln!(body, "{station} {unix_s} {epoch} {sequence} {end}");
         }
         body
     }
@@ -148,18 +148,22 @@ impl TalkedDraft {
 }
 
 fn parse(line: &str) -> Option<(String, Noted)> {
-    let mut words = line.split(' ');
-    let station = super::StationId::from_hex(words.next()?)?.to_hex();
-    let id = ClipId { epoch: words.next()?.parse().ok()?, sequence: words.next()?.parse().ok()? };
-    let end = match words.next()? {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (station, unix_s, epoch, sequence, end) = match *words.as_slice() {
+        [station, unix_s, epoch, sequence, end] => (station, unix_s.parse().ok()?, epoch, sequence, end),
+        // Earlier versions did not write when it was.
+        [station, epoch, sequence, end] => (station, 0, epoch, sequence, end),
+        _ => return None,
+    };
+    let station = super::StationId::from_hex(station)?.to_hex();
+    let id = ClipId { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? };
+    let end = match end {
         "begun" => None,
         "heard" => Some(End::Heard),
         "kept" => Some(End::Kept),
         _ => return None,
     };
-    // Earlier versions did not write when it was.
-    let unix_s = words.next().map_or(Some(0), |unix_s| unix_s.parse().ok())?;
-    words.next().is_none().then_some((station, Noted { mark: TalkedMark { id, end }, unix_s }))
+    Some((station, Noted { mark: TalkedMark { id, end }, unix_s }))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::super::recording::Recorded;
 use super::Desk;
 use crate::stations::Delivery;
+use crate::wall::LEAST_STEP;
 use crate::wire::ClipHeader;
 
 impl Desk {
@@ -36,7 +37,8 @@ impl Desk {
     /// A recording that was dated just before the wall clock was set.
     pub(super) fn dated_anew(&self, mut recorded: Recorded) -> Recorded {
         let expires_unix_ms = self.wall.unix_ms(recorded.expires);
-        if recorded.header.expires_unix_ms == expires_unix_ms {
+        // Less than a step is rounding.
+        if recorded.header.expires_unix_ms.abs_diff(expires_unix_ms) < LEAST_STEP.as_millis() as u64 / 2 {
             return recorded;
         }
         let header = &mut recorded.header;
