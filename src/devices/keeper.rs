@@ -471,10 +471,7 @@ impl<O: Open> Work<O> {
                 seen = calls;
                 let limit = if calls <= FIRST_CALLS { SILENT_CHECKS_AT_FIRST } else { SILENT_CHECKS };
                 if silent >= limit {
-                    return Some(DevicesError::Silent {
-                        device: name.into(),
-                        waited: CHECK_INTERVAL * limit,
-                    });
+                    return Some(DevicesError::Silent { device: name, waited: CHECK_INTERVAL * limit });
                 }
             }
             let wait = next_check - now;

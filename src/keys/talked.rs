@@ -45,7 +45,7 @@ impl TalkedMark {
 }
 
 /// The most stations whose marks are kept: as many as can join.
-pub const MAX_MARKS: usize = super::MAX_STATIONS;
+pub const MAX_MARKS: usize = crate::keys::MAX_STATIONS;
 
 /// The marks of all stations that have talked back, by their key in hex; in open mode by name, and in memory only.
 ///

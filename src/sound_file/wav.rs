@@ -140,7 +140,7 @@ fn parse_format(body: &[u8]) -> Result<Format, Fault> {
     if format.tag == 0xfffe {
         // Its size, the valid bits and the loudspeakers' places come first.
         let subformat: Option<([u8; 2], [u8; 14])> =
-            (|| bytes.take(8).and_then(|_| Some((bytes.array()?, bytes.array()?))))();
+            bytes.take(8).and_then(|_| Some((bytes.array()?, bytes.array()?)));
         match subformat {
             Some((tag, SUBFORMAT_TAIL)) => format.tag = u16::from_le_bytes(tag),
             _ => return Err(Fault::Unsupported("a WAV of an unknown kind".into())),

@@ -156,8 +156,8 @@ fn a_virtual_loudspeaker_that_is_moved_amid_a_page_plays_it_again() {
     let sinks = building.control("list short sinks").unwrap();
     assert!(sinks.contains("hall-1"), "{sinks}");
     let streams: Vec<&str> = list.split("Sink Input #").skip(1).collect();
-    let virtual_ones = streams.iter().filter(|it| it.contains("module-remap-sink"));
-    let last = virtual_ones.last().unwrap_or_else(|| panic!("{list}"));
+    let mut virtual_ones = streams.iter().filter(|it| it.contains("module-remap-sink"));
+    let last = virtual_ones.next_back().unwrap_or_else(|| panic!("{list}"));
     let stream = last.split('\n').next().unwrap();
     let moved = Instant::now();
     building.control(&format!("move-sink-input {stream} elsewhere")).unwrap();

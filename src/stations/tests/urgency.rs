@@ -211,6 +211,9 @@ fn only_an_emergency_goes_to_a_station_that_is_muted_and_may_be_unmuted() {
     assert_eq!(office.verdict(emergency), (1, 1, vec![]));
     // What waited is played too, now that it can be.
     assert_eq!(office.all_deliveries(page), 1);
+    office.verifies("a", page);
+    office.pass(LENGTH);
+    office.plays("a", page);
     // A mute in its middle breaks an emergency off; it comes again once that is undone.
     office.leave("a");
     office.join("a").unwrap();
