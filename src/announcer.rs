@@ -162,8 +162,9 @@ pub async fn run_on(
         AnnouncerClock { base: Instant::now(), id: getrandom::u64().map_err(AnnouncerError::Random)? };
     let (reports, inbox) = mpsc::channel(MAX_WAITING_REPORTS);
     let tasks = TaskTracker::new();
-    let closing = CancellationToken::new();
-    let _ends_with_this = closing.clone().drop_guard();
+    let gone = CancellationToken::new();
+    let closing = gone.child_token();
+    let _ends_with_this = gone.clone().drop_guard();
     let (is_recording, records) = watch::channel(false);
     let (talkback, player) = match config.talkback.take() {
         Some(hearing) => Some(Talkback::open(hearing, config.site.clone(), events.clone())?),
@@ -176,7 +177,7 @@ pub async fn run_on(
     if let Some(player) = player {
         tasks.spawn(player.run(records, closing.clone()));
     }
-    tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone()));
+    tasks.spawn(accept(listener, room, host, tasks.clone(), closing.clone(), gone));
     events.tell(Event::Listening { address: address.to_string() });
     for message in warnings {
         events.tell(Event::Warning { message });
@@ -203,6 +204,7 @@ async fn accept(
     host: Host,
     tasks: TaskTracker,
     closing: CancellationToken,
+    gone: CancellationToken,
 ) {
     let door = Door::new(room.strangers);
     let mut warned: Option<Instant> = None;
@@ -221,11 +223,12 @@ async fn accept(
                 };
                 connection += 1;
                 let serve = connection::serve(stream, address, connection, place, host.clone());
-                let closing = closing.clone();
+                let (closing, gone) = (closing.clone(), gone.clone());
                 tasks.spawn(async move {
                     let ended = async {
                         closing.cancelled().await;
-                        sleep(FAREWELL).await;
+                        // Who is gone, as in a crash, says no farewell.
+                        let _ = tokio::time::timeout(FAREWELL, gone.cancelled()).await;
                     };
                     tokio::select! { biased; () = ended => (), () = serve => () }
                 });

@@ -16,8 +16,16 @@ const PAGE: &str = include_str!("../../docs/operating.md");
 fn examples() -> Vec<&'static str> {
     let blocks = PAGE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let lines: Vec<_> = blocks.flat_map(str::lines).collect();
-    assert!(lines.iter().all(|line| line.starts_with("bullhorn ")), "{lines:#?}");
+    assert!(
+        lines.iter().all(|line| line.split(" | ").last().unwrap().starts_with("bullhorn ")),
+        "{lines:#?}"
+    );
     lines
+}
+
+/// The words behind `bullhorn`, also where another program's output is piped into it.
+fn arguments(line: &str) -> impl Iterator<Item = &str> {
+    line.split(" | ").last().unwrap().split(' ').skip(1)
 }
 
 /// A folder with what the examples name, and keys of its own.
@@ -43,8 +51,15 @@ impl Office {
 
     /// A line of the page in this folder, with more arguments behind it.
     fn command(&self, line: &str, more: &[&str]) -> Command {
-        let mut command = Command::new(BULLHORN);
-        command.args(line.split(' ').skip(1)).args(more).current_dir(self.folder.path());
+        let mut command = match line.split_once(" | ") {
+            Some((before, _)) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{before} | {BULLHORN} \"$@\""), "sh"]);
+                shell
+            }
+            None => Command::new(BULLHORN),
+        };
+        command.args(arguments(line)).args(more).current_dir(self.folder.path());
         command
     }
 
@@ -173,7 +188,7 @@ fn every_example_does_what_the_page_says() {
     let archived = |folder: &Path| if folder.exists() { wavs(folder).len() } else { 0 };
     for line in examples {
         let before = archived(&office.path("played"));
-        match line.split(' ').nth(1).unwrap() {
+        match arguments(line).next().unwrap() {
             "announce" if line.contains("--talkback") => {
                 answered = Some(line);
                 continue;

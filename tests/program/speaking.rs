@@ -168,7 +168,7 @@ fn what_cannot_be_is_said_before_anything_is_recorded() {
     let cases: [(&[&str], i32, &[&str]); 12] = [
         (&["--file", "/nowhere/bell.wav"], 1, &["/nowhere/bell.wav", "No such file"]),
         (&["--file", &torn], 1, &["torn.mp3", "truncated"]),
-        (&["--file", &words], 1, &["words.txt", "WAV, FLAC, MP3, Ogg Vorbis or M4A"]),
+        (&["--file", &words], 1, &["words.txt", "WAV, AIFF, AU, FLAC, MP3, AAC, Ogg, WebM or M4A"]),
         (&["--file", &long], 1, &["silence-121s.flac", "121 s", "120 s"]),
         (&["--file", &tones, "--chime", "gong"], 2, &["single, two-tone, three-tone"]),
         (&["--file", &tones, "--chime", &words], 2, &["words.txt"]),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::support::desks::{Desk, join};
 use crate::support::hallway::{BULLHORN, Environment, Program, STATE, file, wavs};
@@ -360,6 +361,8 @@ fn a_person_at_a_station_presses_enter() {
     terminal.wait_for("connected to");
     terminal.press("Enter");
     building.announcer.wait_for("talkback-received");
+    // A second Enter sooner than that is a held key's repeat.
+    std::thread::sleep(Duration::from_millis(400));
     terminal.press("Enter");
     terminal.wait_for("still on its way");
     let screen = terminal.wait_for("was heard");
