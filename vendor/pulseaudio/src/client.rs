@@ -8,7 +8,6 @@ use mio::net::UnixStream;
 
 use super::protocol;
 
-mod buffers;
 mod playback_source;
 mod playback_stream;
 mod reactor;
@@ -404,7 +403,6 @@ impl Client {
         source: impl PlaybackSource,
     ) -> Result<PlaybackStream> {
         params.flags.no_move = true;
-        buffers::give_the_sink_its_share(&mut params);
         PlaybackStream::new(self.handle.clone(), params, source).await
     }
 
@@ -416,7 +414,8 @@ impl Client {
         sink: impl RecordSink,
     ) -> Result<RecordStream> {
         params.flags.no_move = true;
-        buffers::leave_room_for_fragments(&mut params);
+        // As much as the server grants: a client that comes late loses nothing.
+        params.buffer_attr.max_length = u32::MAX;
         RecordStream::new(self.handle.clone(), params, sink).await
     }
 }
