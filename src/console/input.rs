@@ -391,8 +391,8 @@ fn terminal_says(timeout: Duration) -> io::Result<()> {
     if is_gone { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// Starts to read lines of standard input; at a terminal, where Enter may be held, only lines that were meant. The thread ends with the input or the process: no system
-/// can wake a read of standard input.
+/// Starts to read lines of standard input; at a terminal, where Enter may be held, a line within 1.1 s of the last does
+/// not count. The thread ends with the input or the process: no system can wake a read of standard input.
 ///
 /// # Errors
 /// The system gives no thread.

@@ -361,8 +361,8 @@ fn a_person_at_a_station_presses_enter() {
     terminal.wait_for("connected to");
     terminal.press("Enter");
     building.announcer.wait_for("talkback-received");
-    // A second Enter sooner than that is a held key's repeat.
-    std::thread::sleep(Duration::from_millis(400));
+    // A second line sooner than that is taken for a held key's.
+    std::thread::sleep(Duration::from_millis(1_200));
     terminal.press("Enter");
     terminal.wait_for("still on its way");
     let screen = terminal.wait_for("was heard");

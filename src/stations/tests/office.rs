@@ -159,22 +159,27 @@ impl Office {
         !self.verdicts(clip).is_empty() || self.orders.iter().any(is_other)
     }
 
-    /// Every play that was ordered of a clip, in the order in which they were: when, who, from when to when, and
-    /// whether it is late. One ends when its station was told to yield.
+    /// Every play that was ordered of a clip: which order named its instant first, who, from when to when, and whether
+    /// it is late. One ends when its station was told to yield.
     pub(super) fn plays_of(&self, clip: ClipId) -> Vec<(usize, ConnectionId, Instant, Instant, bool)> {
         let yielded = |to: ConnectionId| {
             self.orders.iter().find_map(|(other, order, when)| {
                 (*other == to && matches!(order, Order::Yield)).then_some(*when)
             })
         };
-        let play = |(number, (to, order, _)): (usize, &(ConnectionId, Order, Instant))| match order {
+        let first = |at: &Instant| {
+            let names = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other } if *told == clip && other == at);
+            self.orders.iter().position(names)
+        };
+        let play = |(to, order, _): &(ConnectionId, Order, Instant)| match order {
             Order::PlayAt { clip: told, at } if *told == clip => {
+                let number = first(at)?;
                 let until = yielded(*to).map_or(*at + LENGTH, |when| when.min(*at + LENGTH));
                 Some((number, *to, *at, until, self.late.contains(&number))).filter(|_| *at < until)
             }
             _ => None,
         };
-        self.orders.iter().enumerate().filter_map(play).collect()
+        self.orders.iter().filter_map(play).collect()
     }
 
     pub(super) fn verifies(&mut self, name: &str, clip: ClipId) {

@@ -115,7 +115,7 @@ proptest! {
                     let (earlier, later) = if one.0 < two.0 { (one, two) } else { (two, one) };
                     let ((_, _, from, until, is_late), (_, _, other_from, other_until, _)) = (earlier, later);
                     // Only a late play that was named already may be played across.
-                    prop_assert!(is_late || until <= other_from || other_until <= from, "two pages at once");
+                    prop_assert!(is_late || until <= other_from || other_until <= from, "two pages at once: {earlier:?} of {later:?}");
                 }
             }
             let (played, expected, missing) = &verdicts[0];
