@@ -81,14 +81,19 @@ impl Disks {
         self.root.join(format!("machine-{machine}-{}", self.generations[machine]))
     }
 
-    /// What was given to the disk is on it, and what was not is lost. A write that was cut short leaves half a file, or
-    /// half a line where lines are added.
-    fn crash(&mut self, machine: Machine) {
+    /// Lets everything be done that was given to a thread.
+    fn drain(&self) {
         let (done, drained) = std::sync::mpsc::channel();
         Handle::current().spawn_blocking(move || done.send(()).unwrap());
         self.gate.open();
         drained.recv().unwrap();
         self.gate.close();
+    }
+
+    /// What was given to the disk is on it, and what was not is lost. A write that was cut short leaves half a file, or
+    /// half a line where lines are added.
+    fn crash(&mut self, machine: Machine) {
+        self.drain();
         let old = self.folder(machine);
         self.generations[machine] += 1;
         let new = self.folder(machine);
@@ -396,6 +401,9 @@ impl Building {
             task.abort();
             // Whether it was over before matters to nobody.
             let _ = task.await;
+            // What its connections gave to a thread in that moment comes too late for the disk, and lets go of the folder.
+            tokio::task::yield_now().await;
+            self.disks.lock().unwrap().drain();
         }
     }
 
