@@ -86,7 +86,7 @@ pub enum SoundFileError {
         /// At least so long it is.
         length: Duration,
     },
-    /// It is over [`MAX_BYTES`].
+    /// It is over 256 MiB.
     #[error(
         "{} has over {} MiB; take the sound out of it first: ffmpeg -i {} -vn -ac 1 -ar 48000 sound.wav",
         path.display(), MAX_BYTES >> 20, quoted(path)
