@@ -98,7 +98,7 @@ fn spellings(value: Value) -> Vec<String> {
         }
         Value::Time(ms) => {
             all.push(format!("{} ms", grouped(ms)));
-            for (unit, each_ms) in [("s", 1_000), ("min", 60_000)] {
+            for (unit, each_ms) in [("s", 1_000), ("min", 60_000), ("h", 3_600_000)] {
                 if ms % each_ms == 0 {
                     all.push(format!("{} {unit}", grouped(ms / each_ms)));
                 }
@@ -115,7 +115,7 @@ fn numbers(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (index, word) in words.iter().enumerate().filter(|(_, word)| is_number(word)) {
         let unit = words.get(index + 1).map(|unit| unit.trim_matches(','));
-        let unit = unit.filter(|unit| ["KiB", "MiB", "GiB", "ms", "s", "min"].contains(unit));
+        let unit = unit.filter(|unit| ["KiB", "MiB", "GiB", "ms", "s", "min", "h"].contains(unit));
         let number = word.trim_end_matches(',');
         found.push(unit.map_or(number.to_owned(), |unit| format!("{number} {unit}")));
     }
