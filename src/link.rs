@@ -25,7 +25,7 @@ use crate::invite::{InviteId, InviteSecret};
 use crate::keys::{NoiseKeys, NoisePublicKey};
 use crate::wire::{
     self, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FromAnnouncer, FromStation, MAX_MESSAGE_BYTES, Message,
-    Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, VERSION, WireError,
+    Mode, PREFACE_BYTES, Preface, Status, TAG_BYTES, TAKES_BEHIND, VERSION, WireError,
 };
 
 use allowance::Allowance;
@@ -92,6 +92,16 @@ pub enum LinkError {
 pub type StationLink<C> = Link<C, FromAnnouncer, FromStation>;
 /// What the announcer holds of an open link.
 pub type AnnouncerLink<C> = Link<C, FromStation, FromAnnouncer>;
+/// What the announcer knows of a connection that it let in.
+pub struct Accepted<C: Connection> {
+    /// Both directions.
+    pub link: AnnouncerLink<C>,
+    /// Who is at the other end; none on an open link.
+    pub peer: Option<Peer>,
+    /// The station takes [`FromAnnouncer::Behind`].
+    pub takes_behind: bool,
+}
+
 /// Both directions of an open link.
 pub type Link<C, In, Out> =
     (Receiver<<C as Connection>::Incoming, In>, Sender<<C as Connection>::Outgoing, Out>);
@@ -172,10 +182,12 @@ pub async fn accept<C: Connection>(
     mut stream: C,
     gate: Option<&impl Gate>,
     spoke: impl FnOnce(),
-) -> Result<(AnnouncerLink<C>, Option<Peer>), LinkError> {
+) -> Result<Accepted<C>, LinkError> {
     let deadline = Instant::now() + OPENING_DEADLINE;
     let mode = if gate.is_some() { Mode::Secured } else { Mode::Open };
-    let (status, refusal) = match by(deadline, read_preface(&mut stream)).await {
+    let preface = by(deadline, read_preface(&mut stream)).await;
+    let takes_behind = preface.as_ref().is_ok_and(|preface| preface.status & TAKES_BEHIND != 0);
+    let (status, refusal) = match preface {
         Ok(preface) if preface.version != VERSION => {
             (Status::OtherVersion, Some(LinkError::OtherVersion { theirs: preface.version }))
         }
@@ -191,10 +203,12 @@ pub async fn accept<C: Connection>(
         return Err(error);
     }
     spoke();
-    let Some(gate) = gate else { return Ok((halves(stream, None), None)) };
+    let Some(gate) = gate else {
+        return Ok(Accepted { link: halves(stream, None), peer: None, takes_behind });
+    };
     let transport = by(deadline, shake_hands(&mut stream, gate)).await?;
     let peer = Peer { key: transport.peer, invite: transport.mode.invite() };
-    Ok((halves(stream, Some(transport)), Some(peer)))
+    Ok(Accepted { link: halves(stream, Some(transport)), peer: Some(peer), takes_behind })
 }
 
 async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(

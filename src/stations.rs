@@ -88,6 +88,8 @@ pub enum Order {
         clip: ClipId,
         /// The first sample's instant.
         at: Instant,
+        /// How much later that is than the page's own instant.
+        behind: Duration,
     },
     /// Say how loud to play from now on; none for the station's own volume.
     Volume(Option<Volume>),

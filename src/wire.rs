@@ -84,6 +84,9 @@ impl Mode {
     }
 }
 
+/// A station's status: it takes [`FromAnnouncer::Behind`]. An announcer that is older does not look at it.
+pub const TAKES_BEHIND: u8 = 1;
+
 /// The announcer's answer in its preface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -107,14 +110,14 @@ pub struct Preface {
     pub version: u16,
     /// The sender's mode as a byte, since another version may have others.
     pub mode: u8,
-    /// 0 from a station.
+    /// From a station [`TAKES_BEHIND`], or 0 from one that is older.
     pub status: u8,
 }
 
 impl Preface {
     /// What a station sends.
     pub fn of_station(mode: Mode) -> Self {
-        Self { version: VERSION, mode: mode as u8, status: 0 }
+        Self { version: VERSION, mode: mode as u8, status: TAKES_BEHIND }
     }
 
     /// What an announcer answers.

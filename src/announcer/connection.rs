@@ -18,7 +18,7 @@ use super::door::Place;
 use super::talkback::{self, Talkback};
 use crate::batches::on_a_thread;
 use crate::keys::{Admitted, KeysError};
-use crate::link::{self, AnnouncerLink, Connection, Frame, LinkError, Outgoing, Peer, Receiver, Sender};
+use crate::link::{self, Accepted, Connection, Frame, LinkError, Outgoing, Peer, Receiver, Sender};
 use crate::site::Site;
 use crate::stations::{ConnectionId, Delivery, Hello, LivePart, Order};
 use crate::wire::{self, FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
@@ -112,12 +112,10 @@ pub(super) async fn serve<C: Connection>(
     let report = match opened {
         Err(error) => Report::Stranger { address, error },
         // Boxed, so that strangers do not hold the memory of a conversation.
-        Ok((link, peer)) => {
-            match Box::pin(converse::<C>(link, peer, address, connection, place, &host)).await {
-                Ok(reason) => Report::Left { connection, reason: reason.to_owned() },
-                Err(error) => Report::Left { connection, reason: crate::error_chain(&error) },
-            }
-        }
+        Ok(accepted) => match Box::pin(converse::<C>(accepted, address, connection, place, &host)).await {
+            Ok(reason) => Report::Left { connection, reason: reason.to_owned() },
+            Err(error) => Report::Left { connection, reason: crate::error_chain(&error) },
+        },
     };
     // The desk hangs up only when the whole program leaves.
     let _ = host.desk.send(report).await;
@@ -130,13 +128,13 @@ pub(super) fn turn_away(stream: &impl Connection, is_secured: bool) {
 }
 
 async fn converse<C: Connection>(
-    (mut receiver, mut sender): AnnouncerLink<C>,
-    peer: Option<Peer>,
+    accepted: Accepted<C>,
     address: SocketAddr,
     connection: ConnectionId,
     place: Place,
     host: &Host,
 ) -> Result<&'static str, LinkError> {
+    let Accepted { link: (mut receiver, mut sender), peer, takes_behind } = accepted;
     let Host { clock, site, desk, .. } = host;
     let site = site.as_deref();
     let first = tokio::select! {
@@ -219,8 +217,12 @@ async fn converse<C: Connection>(
                     live = Some((parts, next));
                 }
                 Some(Order::Volume(volume)) => sender.send(&FromAnnouncer::Volume { volume }).await?,
-                Some(Order::PlayAt { clip, at }) => {
+                Some(Order::PlayAt { clip, at, behind }) => {
                     let instant_us = clock.at_us(at);
+                    if takes_behind && !behind.is_zero() {
+                        let behind_us = u64::try_from(behind.as_micros()).unwrap_or(u64::MAX);
+                        sender.send(&FromAnnouncer::Behind { clip, behind_us }).await?;
+                    }
                     sender.send(&FromAnnouncer::PlayAt { clip, instant_us }).await?;
                 }
                 Some(Order::Note(clip)) => {
@@ -390,7 +392,7 @@ mod tests {
     async fn holds(bytes: usize, each: Duration) -> (Duration, bool) {
         let (near, far) = duplex(1_024);
         tokio::spawn(takes(far, bytes, each));
-        let ((_receiver, mut sender), _) = link::accept(near, None::<&Site>, || ()).await.unwrap();
+        let (_receiver, mut sender) = link::accept(near, None::<&Site>, || ()).await.unwrap().link;
         let delivery = Delivery {
             id: ClipId { epoch: 1, sequence: 1 },
             header: vec![1],

@@ -271,7 +271,7 @@ impl<'a, C: Connection> Session<'a, C> {
         loop {
             match self.turn_until(until, NOTE_DEADLINE).await? {
                 Turn::Message(FromAnnouncer::Noted { clip }) if clip == id => return Ok(()),
-                Turn::Message(FromAnnouncer::PlayAt { .. }) => (),
+                Turn::Message(FromAnnouncer::Behind { .. } | FromAnnouncer::PlayAt { .. }) => (),
                 Turn::Message(FromAnnouncer::LiveBlock { .. } | FromAnnouncer::LiveEnd { .. })
                 | Turn::Block(_) => until = last.min(Instant::now() + NOTE_DEADLINE),
                 _ => return Err(SessionError::OutOfTurn),

@@ -46,8 +46,7 @@ impl Stations {
             self.end(receipt.clip, name, Outcome::Interrupted, reason);
             return self.settle(now);
         }
-        let behind = i64::try_from(told.saturating_duration_since(due).as_micros()).unwrap_or(i64::MAX);
-        let late_us = behind.saturating_add(receipt.start_error_us);
+        let late_us = receipt.late_us(told.saturating_duration_since(due));
         let off_us = event::worst_off_us(late_us, receipt.max_error_us);
         let late = Duration::from_micros(late_us.max(0) as u64);
         let outcome = Outcome::played(late);

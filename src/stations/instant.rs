@@ -69,7 +69,8 @@ impl Stations {
         announcement.book(at);
         let is_late = announcement.joint_start() != [at];
         // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
-        announcement.due.get_or_insert(if announcement.settled { announcement.made } else { at });
+        let page_instant = if announcement.settled { announcement.made } else { at };
+        let behind = at.saturating_duration_since(*announcement.due.get_or_insert(page_instant));
         let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
         for name in &names {
             announcement.set(name, Progress::Told { until });
@@ -83,7 +84,7 @@ impl Stations {
             }
         }
         for name in &names {
-            self.order(name, Order::PlayAt { clip, at });
+            self.order(name, Order::PlayAt { clip, at, behind });
         }
     }
 

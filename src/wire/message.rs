@@ -1,5 +1,7 @@
 //! The messages each side sends, and the bounds of their fields.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,14 @@ pub struct Receipt {
     /// How far the station's notion of the instant may be off from the announcer's, in µs: no error
     /// is known better than this. [`u32::MAX`] when it knows nothing of the announcer's clock.
     pub uncertainty_us: u32,
+}
+
+impl Receipt {
+    /// How long after the page's own instant it began, in µs, where it was asked for so much later than that: what
+    /// station and announcer alike call its lateness. Negative when it began before.
+    pub fn late_us(&self, behind: Duration) -> i64 {
+        i64::try_from(behind.as_micros()).unwrap_or(i64::MAX).saturating_add(self.start_error_us)
+    }
 }
 
 /// What a station asks the announcer's time with: random, and never used again.
@@ -218,6 +228,14 @@ pub enum FromAnnouncer {
         /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
         signature: Vec<u8>,
     },
+    /// Comes before a PlayAt that is later than the page's own instant; only to stations that take it, as their
+    /// preface says.
+    Behind {
+        /// Which clip.
+        clip: ClipId,
+        /// How much later, in µs.
+        behind_us: u64,
+    },
 }
 
 /// A message that can be held against its bounds after decoding.
@@ -314,6 +332,7 @@ impl Message for FromAnnouncer {
             | Self::Yield
             | Self::Pong { .. }
             | Self::PlayAt { .. }
+            | Self::Behind { .. }
             | Self::Noted { .. } => Ok(()),
         }
     }

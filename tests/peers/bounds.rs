@@ -104,6 +104,7 @@ fn of_announcer(name: &str) -> Option<FromAnnouncer> {
             samples: vec![255; MAX_LIVE_BLOCK_BYTES],
         },
         "LiveEnd" => FromAnnouncer::LiveEnd { header, signature },
+        "Behind" => FromAnnouncer::Behind { clip: CLIP, behind_us: u64::MAX },
         _ => return None,
     })
 }
@@ -275,6 +276,6 @@ async fn a_flood_of_any_message_of_an_announcer_disturbs_no_page_of_another() {
             }
         });
     }
-    assert_eq!(cases.count(), 13);
+    assert_eq!(cases.count(), 14);
     cases.all().await;
 }

@@ -94,6 +94,7 @@ fn from_announcer() -> impl Strategy<Value = FromAnnouncer> {
             key: vec![8; if secured { CLIP_KEY_BYTES } else { 0 }],
         }),
         (clip_id(), any::<u64>()).prop_map(|(clip, instant_us)| FromAnnouncer::PlayAt { clip, instant_us }),
+        (clip_id(), any::<u64>()).prop_map(|(clip, behind_us)| FromAnnouncer::Behind { clip, behind_us }),
         clip_id().prop_map(|clip| FromAnnouncer::Noted { clip }),
         proptest::option::of(-60.0..=0.0_f64)
             .prop_map(|db| FromAnnouncer::Volume { volume: db.and_then(Volume::from_db) }),
@@ -479,7 +480,7 @@ fn golden_vectors() {
         assert!(matches!(wire::decode::<FromStation>(beyond), Err(WireError::Field(_))));
     }
     let no = || "no".to_owned();
-    let from_announcer: [(FromAnnouncer, &[u8]); 18] = [
+    let from_announcer: [(FromAnnouncer, &[u8]); 19] = [
         (
             FromAnnouncer::Welcome { clock: u64::MAX, site: None },
             &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],
@@ -497,6 +498,7 @@ fn golden_vectors() {
         ),
         (FromAnnouncer::Time(statement), &[&[5, 0xac, 2, 64][..], &signature].concat()),
         (FromAnnouncer::PlayAt { clip, instant_us: 5 }, &[4, 0xac, 2, 2, 5]),
+        (FromAnnouncer::Behind { clip, behind_us: 300 }, &[13, 0xac, 2, 2, 0xac, 2]),
         (FromAnnouncer::Noted { clip }, &[6, 0xac, 2, 2]),
         (FromAnnouncer::Yield, &[8]),
         (FromAnnouncer::Talkback(Answer::Send), &[9, 0]),
@@ -516,7 +518,7 @@ fn golden_vectors() {
         assert_eq!(wire::encode(&message).unwrap(), bytes, "{message:?}");
         assert_eq!(wire::decode::<FromAnnouncer>(bytes).unwrap(), message);
     }
-    assert_eq!(&Preface::of_station(Mode::Open).encode(), b"BULLHORN\x00\x01\x00\x00");
+    assert_eq!(&Preface::of_station(Mode::Open).encode(), b"BULLHORN\x00\x01\x00\x01");
     for (status, byte) in [
         (Status::Ready, 0),
         (Status::OtherVersion, 1),

@@ -145,7 +145,11 @@ fn a_station_killed_while_it_plays_plays_again_from_the_start_and_says_so() {
     let mut hall = building.station("hall-1");
     let played = building.announcer.wait_for("played");
     assert_eq!(played["again"], true);
-    assert_eq!(hall.wait_for("played")["again"], true);
+    let heard = hall.wait_for("played");
+    assert!(played["late_ms"].as_u64() > Some(100), "{played}");
+    for field in ["outcome", "again", "late_ms", "start_error_us", "off_us"] {
+        assert_eq!(played[field], heard[field], "{field}: announcer and station differ");
+    }
     building.heard("hall-1");
     building.announcer.end_input();
     assert_eq!(building.announcer.exit_code(), 0);

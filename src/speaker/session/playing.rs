@@ -36,9 +36,15 @@ impl<C: Connection> Session<'_, C> {
         self.tell(|clip, station| Event::Verified { clip, station }, id);
         // On the disk before the first sample, and while the others are still verifying.
         let (noting, asked) = (self.note(header.priority, Note::Begun(id)), Instant::now());
-        let instant_us = match self.next_message(Some(INSTANT_DEADLINE)).await? {
-            FromAnnouncer::PlayAt { clip, instant_us } if clip == id => instant_us,
-            _ => return Err(SessionError::OutOfTurn),
+        let mut behind = None;
+        let instant_us = loop {
+            match self.next_message(Some(INSTANT_DEADLINE)).await? {
+                FromAnnouncer::PlayAt { clip, instant_us } if clip == id => break instant_us,
+                FromAnnouncer::Behind { clip, behind_us } if clip == id && behind.is_none() => {
+                    behind = Some(behind_us);
+                }
+                _ => return Err(SessionError::OutOfTurn),
+            }
         };
         let now = Instant::now();
         let at = self.station_instant(instant_us).unwrap_or(now + lead);
@@ -96,18 +102,20 @@ impl<C: Connection> Session<'_, C> {
                 while let Err(Ending::Yielded) = self.attend(finished.by(until), &mut turns).await {
                     turns.link_error = Some(SessionError::Yielded);
                 }
+                let late_us = receipt.late_us(Duration::from_micros(behind.unwrap_or_default()));
+                let late = Duration::from_micros(late_us.max(0) as u64);
                 self.tell_and_archive(Event::Played {
                     clip: id.to_string(),
                     station: self.config.name.clone(),
-                    outcome: Outcome::played(Duration::from_micros(receipt.start_error_us.max(0) as u64)),
+                    outcome: Outcome::played(late),
                     again: turns.again,
                     frames: receipt.frames,
-                    late_ms: receipt.start_error_us.max(0) as u64 / 1_000,
+                    late_ms: late.as_millis() as u64,
                     start_error_us: receipt.start_error_us,
                     max_error_us: receipt.max_error_us,
                     underruns: receipt.underruns,
                     uncertainty_us,
-                    off_us: event::worst_off_us(receipt.start_error_us, receipt.max_error_us),
+                    off_us: event::worst_off_us(late_us, receipt.max_error_us),
                 });
                 return match turns.link_error {
                     Some(error) => Err(error),

@@ -61,7 +61,7 @@ impl Office {
                     if matches!(order, Order::Drop | Order::Yield) {
                         self.online.retain(|_, other| *other != connection);
                     }
-                    if let Order::PlayAt { clip, at } = &order
+                    if let Order::PlayAt { clip, at, .. } = &order
                         && self.is_late(*clip, *at)
                     {
                         self.late.insert(self.orders.len());
@@ -155,7 +155,7 @@ impl Office {
 
     /// Whether an instant comes after the clip's first, or after its verdict.
     fn is_late(&self, clip: ClipId, at: Instant) -> bool {
-        let is_other = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other } if *told == clip && *other != at);
+        let is_other = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other, .. } if *told == clip && *other != at);
         !self.verdicts(clip).is_empty() || self.orders.iter().any(is_other)
     }
 
@@ -168,11 +168,11 @@ impl Office {
             })
         };
         let first = |at: &Instant| {
-            let names = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other } if *told == clip && other == at);
+            let names = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other, .. } if *told == clip && other == at);
             self.orders.iter().position(names)
         };
         let play = |(to, order, _): &(ConnectionId, Order, Instant)| match order {
-            Order::PlayAt { clip: told, at } if *told == clip => {
+            Order::PlayAt { clip: told, at, .. } if *told == clip => {
                 let number = first(at)?;
                 let until = yielded(*to).map_or(*at + LENGTH, |when| when.min(*at + LENGTH));
                 Some((number, *to, *at, until, self.late.contains(&number))).filter(|_| *at < until)
@@ -227,7 +227,7 @@ impl Office {
     pub(super) fn told(&self, name: &str, clip: ClipId) -> Option<(Instant, Instant)> {
         let mine = *self.online.get(name)?;
         self.orders.iter().find_map(|(to, order, when)| match order {
-            Order::PlayAt { clip: told, at } if *told == clip && *to == mine => Some((*when, *at)),
+            Order::PlayAt { clip: told, at, .. } if *told == clip && *to == mine => Some((*when, *at)),
             _ => None,
         })
     }

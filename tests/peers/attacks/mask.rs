@@ -53,7 +53,7 @@ impl Mask {
     pub async fn accept(&self) -> Result<AnnouncerLink<TcpStream>, LinkError> {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("it does not dial").unwrap();
         stream.set_nodelay(true).unwrap();
-        Ok(link::accept(stream, Some(self), || ()).await?.0)
+        Ok(link::accept(stream, Some(self), || ()).await?.link)
     }
 
     /// Its clock, as it answers pings.
