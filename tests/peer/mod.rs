@@ -133,10 +133,10 @@ impl RawStation {
         Self::over(timeout(PATIENCE, TcpStream::connect(address)).await.unwrap().unwrap())
     }
 
-    /// Dials and exchanges prefaces.
+    /// Dials and exchanges prefaces, as a station that takes no Behind does.
     pub async fn open(address: SocketAddr) -> Self {
         let mut peer = Self::dial(address).await;
-        peer.bytes(&Preface::of_station(Mode::Open).encode()).await;
+        peer.bytes(&Preface { status: 0, ..Preface::of_station(Mode::Open) }.encode()).await;
         assert_eq!(peer.preface().await.status, 0);
         peer
     }

@@ -157,6 +157,7 @@ fn the_tables_name_every_message_by_its_number() {
         FromAnnouncer::LiveStart { header: vec![], signature: vec![], next: 0 },
         FromAnnouncer::LiveBlock { clip, number: 0, samples: vec![0; 2] },
         FromAnnouncer::LiveEnd { header: vec![], signature: vec![] },
+        FromAnnouncer::Behind { clip, behind_us: 0 },
     ];
     let rows = |section: &str| -> Vec<String> {
         let section = PAGE.split(section).nth(1).unwrap().split("\n\n").nth(1).unwrap();

@@ -2,7 +2,7 @@
 
 use bullhorn::handshake::{Contact, Initiator, MESSAGE2_BYTES};
 use bullhorn::keys::NoiseKeys;
-use bullhorn::wire::{Mode, Preface};
+use bullhorn::wire::{Mode, Preface, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ async fn open(building: &Building) -> TcpStream {
     stream.write_all(&Preface::of_station(Mode::Secured).encode()).await.unwrap();
     let mut preface = [0; 12];
     stream.read_exact(&mut preface).await.unwrap();
-    assert_eq!(preface, Preface::of_station(Mode::Secured).encode());
+    assert_eq!(preface, Preface::of_announcer(Mode::Secured, Status::Ready).encode());
     stream
 }
 
