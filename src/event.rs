@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::microphone::Lost;
 use crate::priority::Priority;
 use crate::wire::LiveReceipt;
 
@@ -108,6 +109,9 @@ pub enum Event {
         input: String,
         /// How urgent it is.
         priority: Priority,
+        /// What the microphone lost of it, and is silent instead; nothing as a rule.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lost: Option<Lost>,
     },
     /// How urgent the next announcement is; said when the operator changes it, and when it was made.
     Priority {
@@ -237,6 +241,9 @@ pub enum Event {
         sha256: String,
         /// Its loudest sample, in dB below full scale (−100 for pure silence).
         peak_db: f32,
+        /// What the microphone lost of it; nothing as a rule.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lost: Option<Lost>,
     },
     /// What a station heard of live speech, once it is over.
     LivePlayed {

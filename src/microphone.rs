@@ -12,6 +12,7 @@ use crate::sample::{ResampleError, Sound};
 use crate::sound_file::{self, Heard, SoundFileError};
 
 mod device;
+mod holes;
 mod live;
 
 pub use live::Speech;
@@ -77,6 +78,49 @@ pub struct Level {
     pub recorded: Duration,
     /// The loudest sample since the last report, in dB below full scale, −100 at least.
     pub peak_db: f32,
+}
+
+/// What a microphone lost of what was said, because its driver, the sound server or this machine was too busy, or its cable loose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Lost {
+    /// In how many places; those shorter than 10 ms are counted only if the driver says so.
+    pub holes: u32,
+    /// How much in all, in milliseconds.
+    pub ms: u64,
+}
+
+impl Lost {
+    /// Itself, unless nothing was lost.
+    pub fn some(self) -> Option<Self> {
+        (self.holes > 0).then_some(self)
+    }
+
+    /// A sentence about it, with what to do.
+    pub fn about(self, input: &str) -> String {
+        let much = match self.ms {
+            0 => "a moment".to_owned(),
+            ms if ms < 1_000 => format!("{ms} ms"),
+            ms => format!("{:.1} s", ms as f64 / 1e3),
+        };
+        let places = match self.holes {
+            0 | 1 => "one place".to_owned(),
+            holes => format!("{holes} places"),
+        };
+        format!(
+            "part of what you said is missing: {input} lost {much} of it, in {places}, and listeners hear silence there. \
+             Say it again if a word was lost. If this happens often, close other programs on this computer, and plug \
+             the microphone in anew"
+        )
+    }
+}
+
+/// A recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captured {
+    /// Silent where something was lost, so that all of it stands at its time.
+    pub sound: Sound,
+    /// What was lost.
+    pub lost: Lost,
 }
 
 /// A microphone that is open.
@@ -154,7 +198,7 @@ impl Microphone {
         }
     }
 
-    /// Records exactly `length`, rounded to a sample, at the device's own rate; the first sample is the first
+    /// Records exactly `length`, rounded to a sample, at the device's own rate, with silence for what the device loses; the first sample is the first
     /// that the device captured after the call. It ends sooner, with what there is, when `finish` does. `on_level` is
     /// called some 20 times a second. Dropping the future ends the recording. A file is cut or padded with silence,
     /// and is there at once.
@@ -166,14 +210,14 @@ impl Microphone {
         length: Duration,
         finish: impl Future<Output = ()>,
         mut on_level: impl FnMut(Level),
-    ) -> Result<Sound, MicrophoneError> {
+    ) -> Result<Captured, MicrophoneError> {
         match &mut self.0 {
             Kind::Device(device) => device.record(length, finish, on_level).await,
             Kind::File { sound, .. } => {
                 let mut sound = sound.clone();
                 sound.samples.resize(frames_of(length, sound.rate_hz), 0.0);
                 on_level(Level { recorded: sound.length(), peak_db: peak_db(&sound.samples) });
-                Ok(sound)
+                Ok(Captured { sound, lost: Lost::default() })
             }
         }
     }
@@ -206,7 +250,8 @@ mod tests {
             let sound = microphone
                 .record(length, std::future::pending(), |level| levels.push(level))
                 .await
-                .expect("recorded");
+                .expect("recorded")
+                .sound;
             assert_eq!(sound.samples.len(), frames);
             assert_eq!(sound.samples.iter().filter(|&&sample| sample == 0.5).count(), heard);
             assert_eq!(levels.last().expect("a level").recorded, length);

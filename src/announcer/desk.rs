@@ -422,12 +422,16 @@ impl Desk {
     fn announce(&mut self, recorded: Recorded, input: String) {
         self.follow_wall();
         let recorded = self.dated_anew(recorded);
-        let Recorded { header, clip, trouble, loudness_lufs, gain_db, delivery, expires, stored } = recorded;
+        let Recorded { header, clip, trouble, lost, loudness_lufs, gain_db, delivery, expires, stored } =
+            recorded;
         self.announced += 1;
         self.last_sequence = header.id.sequence;
         if let Some(trouble) = trouble {
             let message = trouble.about_sent(&input);
             self.events.tell(Event::Warning { message });
+        }
+        if let Some(lost) = lost.some() {
+            self.events.tell(Event::Warning { message: lost.about(&input) });
         }
         if let Some(Err(error)) = stored {
             self.unstored.insert(header.id);
@@ -448,6 +452,7 @@ impl Desk {
             gain_db: gain_db as f32,
             input,
             priority: header.priority,
+            lost: lost.some(),
         });
         if let Some(archive) = &self.config.archive {
             let announcer = self.config.site.as_ref().map(|site| site.announcer());

@@ -15,7 +15,7 @@ use super::recording::Tools;
 use crate::batches::on_a_thread;
 use crate::clip::{Hash, SILENCE_DB, peak_db};
 use crate::event::{Event, Events};
-use crate::microphone::MicrophoneError;
+use crate::microphone::{Lost, MicrophoneError};
 use crate::prepare::Trouble;
 use crate::priority::Priority;
 use crate::sample::{self, Sound};
@@ -76,6 +76,8 @@ pub(super) struct Spoken {
     pub peak_db: f32,
     /// What is wrong with what the microphone gave.
     pub flaw: Option<Trouble>,
+    /// What the microphone lost of it.
+    pub lost: Lost,
 }
 
 /// How much of it is looked at for what is wrong with it.
@@ -222,13 +224,14 @@ async fn speak(
     let (encoded, signature) = signed(&header);
     let end = FromAnnouncer::LiveEnd { header: encoded.clone(), signature: signature.clone() };
     offer.give(LivePart::End(Bytes::from(wire::encode(&end)?)));
+    let lost = speech.lost().await;
     let (rate_hz, is_from_file) = (header.rate_hz, tools.microphone.whole_length().is_some());
     let (samples, flaw) = on_a_thread(move || {
         let flaw = flaw(&samples, rate_hz, is_from_file);
         (samples, flaw)
     })
     .await;
-    Ok(Some(Spoken { header, encoded, signature, samples, peak_db: loudest_db, flaw }))
+    Ok(Some(Spoken { header, encoded, signature, samples, peak_db: loudest_db, flaw, lost }))
 }
 
 /// What is wrong with what was said, going by its beginning.

@@ -15,11 +15,10 @@ use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Event, Events};
 use crate::link::BlockFrames;
 use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
-use crate::microphone::{Level, Microphone, MicrophoneError};
+use crate::microphone::{Captured, Level, Lost, Microphone, MicrophoneError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::prepare::{Preparation, PrepareError, Trouble};
 use crate::priority::Priority;
-use crate::sample::Sound;
 use crate::site::Site;
 use crate::sound_file::{self, SoundFileError};
 use crate::stations::Delivery;
@@ -84,6 +83,7 @@ pub(super) struct Recipe {
 struct Draft {
     clip: Clip,
     trouble: Option<Trouble>,
+    lost: Lost,
     loudness_lufs: Option<f64>,
     gain_db: f64,
 }
@@ -94,6 +94,8 @@ pub(super) struct Recorded {
     pub clip: Clip,
     /// What is wrong with what the microphone, or the file, gave.
     pub trouble: Option<Trouble>,
+    /// What the microphone lost of it.
+    pub lost: Lost,
     pub loudness_lufs: Option<f64>,
     pub gain_db: f64,
     pub delivery: Delivery,
@@ -103,7 +105,8 @@ pub(super) struct Recorded {
 }
 
 impl Recipe {
-    fn draft(&self, sound: &Sound, is_from_file: bool) -> Result<Draft, RecordError> {
+    fn draft(&self, captured: &Captured, is_from_file: bool) -> Result<Draft, RecordError> {
+        let Captured { sound, lost } = captured;
         let trouble = if is_from_file { Trouble::of_file(sound) } else { Trouble::of(sound) };
         if sound.samples.is_empty() {
             return Err(ClipError::Empty.into());
@@ -111,11 +114,17 @@ impl Recipe {
         let rate_hz = self.rate_hz.unwrap_or(sound.rate_hz).clamp(MIN_RATE_HZ, MAX_RATE_HZ);
         let prepared = self.preparation.apply(sound, rate_hz)?;
         let clip = Clip::encode(&prepared.sound)?;
-        Ok(Draft { clip, trouble, loudness_lufs: prepared.loudness_lufs, gain_db: prepared.gain_db })
+        Ok(Draft {
+            clip,
+            trouble,
+            lost: *lost,
+            loudness_lufs: prepared.loudness_lufs,
+            gain_db: prepared.gain_db,
+        })
     }
 
     fn seal(self, draft: Draft) -> Result<Recorded, RecordError> {
-        let Draft { clip, trouble, loudness_lufs, gain_db } = draft;
+        let Draft { clip, trouble, lost, loudness_lufs, gain_db } = draft;
         let now = Instant::now();
         let created_unix_ms = self.wall.unix_ms(now);
         let header = ClipHeader {
@@ -131,7 +140,7 @@ impl Recipe {
         let signature = self.site.as_ref().map(|site| site.sign(&encoded)).unwrap_or_default();
         let delivery = delivery(&header, encoded, signature, &clip, self.site.is_some())?;
         let expires = now + self.life;
-        Ok(Recorded { header, clip, trouble, loudness_lufs, gain_db, delivery, expires, stored: None })
+        Ok(Recorded { header, clip, trouble, lost, loudness_lufs, gain_db, delivery, expires, stored: None })
     }
 }
 
@@ -204,13 +213,13 @@ async fn make(
     events: &Events,
 ) -> Result<Option<Recorded>, RecordError> {
     let is_from_file = matches!(source, Source::File(_)) || tools.microphone.whole_length().is_some();
-    let sound = tokio::select! {
+    let captured = tokio::select! {
         biased;
         () = steering.cancel.cancelled() => return Ok(None),
-        sound = listen(&mut tools.microphone, source, input, steering, events) => sound?,
+        captured = listen(&mut tools.microphone, source, input, steering, events) => captured?,
     };
     let (recipe, draft) = on_a_thread(move || {
-        let draft = recipe.draft(&sound, is_from_file)?;
+        let draft = recipe.draft(&captured, is_from_file)?;
         Ok::<_, RecordError>((recipe, draft))
     })
     .await?;
@@ -235,7 +244,7 @@ async fn listen(
     input: &str,
     steering: &Steering,
     events: &Events,
-) -> Result<Sound, RecordError> {
+) -> Result<Captured, RecordError> {
     let tell = |length: Duration| {
         events.tell(Event::Recording { length_ms: length.as_millis() as u64, input: input.to_owned() });
     };
@@ -247,7 +256,7 @@ async fn listen(
             for message in heard.warnings {
                 events.tell(Event::Warning { message });
             }
-            return Ok(heard.sound);
+            return Ok(Captured { sound: heard.sound, lost: Lost::default() });
         }
     };
     tell(length);

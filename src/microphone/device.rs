@@ -12,7 +12,8 @@ mod live;
 
 pub(super) use live::DeviceSpeech;
 
-use super::{Level, MicrophoneError, frames_of};
+use super::holes::{CERTAIN_AFTER, Hole, Holes, fill};
+use super::{Captured, Level, Lost, MicrophoneError, frames_of};
 use crate::clip::peak_db;
 use crate::devices::format::{Format, with_sample_type};
 use crate::devices::keeper::{Health, Keeper, Open, STREAM_TIMEOUT, Streams};
@@ -40,6 +41,13 @@ const TAIL: Duration = Duration::from_millis(150);
 const SAME_CAPTURE_US: u128 = 3;
 /// The first timestamps of a stream are wrong: the device does not run yet.
 const IGNORED_STAMPS: u64 = 4;
+/// A sound server may send blocks of a fraction of a millisecond: not every arrival is noted.
+const NOTED_INTERVAL_NS: u64 = 5_000_000;
+/// Between callbacks, this shows that the machine was held up; the sound server's word is then late too, and `cpal` counts on
+/// from what it said before for 100 ms only.
+const HELD_UP_NS: u64 = 90_000_000;
+/// After that, capture timestamps are not believed for so long.
+const DISBELIEF_NS: u64 = 120_000_000;
 /// Recordings that may wait for the callback.
 const QUEUE: usize = 4;
 
@@ -54,8 +62,11 @@ pub(super) struct DeviceMicrophone {
 pub(super) struct Link {
     rate_hz: u32,
     epoch: Instant,
+    health: Arc<Health>,
     /// When which frame was captured.
     stamps: Arc<Stamps>,
+    /// When which frame came here.
+    arrivals: Arc<Stamps>,
     /// Never locked by the callback, which has the other end of each ring; here the microphone alone does.
     orders: Mutex<Orders>,
 }
@@ -96,11 +107,15 @@ impl Open for Opener {
         let (given, finished) = rtrb::RingBuffer::new(QUEUE);
         let rate_hz = format.config.sample_rate;
         let epoch = Instant::now();
-        let stamps = Arc::new(Stamps::new());
+        let [stamps, arrivals] = [(); 2].map(|()| Arc::new(Stamps::new()));
         let sink = Sink {
             rate_hz,
             epoch,
             stamps: stamps.clone(),
+            arrivals: arrivals.clone(),
+            called_ns: 0,
+            believed_ns: 0,
+            noted_ns: 0,
             frame: 0,
             captured_us: 0,
             latest: None,
@@ -112,8 +127,9 @@ impl Open for Opener {
         if let (HostId::PulseAudio, BufferSize::Fixed(frames)) = (found.host, &mut config.buffer_size) {
             *frames *= PULSE_SHARES;
         }
-        let stream = with_sample_type!(format.sample, build(found, config, sink, health))?;
-        Ok((vec![stream], Link { rate_hz, epoch, stamps, orders: Mutex::new(Orders { captures, finished }) }))
+        let stream = with_sample_type!(format.sample, build(found, config, sink, health.clone()))?;
+        let orders = Mutex::new(Orders { captures, finished });
+        Ok((vec![stream], Link { rate_hz, epoch, health, stamps, arrivals, orders }))
     }
 }
 
@@ -139,7 +155,8 @@ where
             let captured_us = told.capture.duration_since(StreamInstant::ZERO).as_micros();
             let is_new = captured_us.abs_diff(sink.captured_us) > SAME_CAPTURE_US;
             sink.captured_us = captured_us;
-            if is_new && called >= IGNORED_STAMPS {
+            let is_believed = sink.arrives(now_ns);
+            if is_new && is_believed && called >= IGNORED_STAMPS {
                 sink.stamps.push(Stamp { frame: sink.frame, plays_ns: told_ns, told_ns: now_ns });
             }
             let captured_ns = sink.captured_ns(is_new.then_some(told_ns)).min(now_ns);
@@ -158,6 +175,12 @@ struct Sink {
     rate_hz: u32,
     epoch: Instant,
     stamps: Arc<Stamps>,
+    arrivals: Arc<Stamps>,
+    /// When the callback was last called, and from when on capture timestamps are believed.
+    called_ns: u64,
+    believed_ns: u64,
+    /// When an arrival was last noted.
+    noted_ns: u64,
     /// Of the stream, so far.
     frame: u64,
     /// What the device said last, in µs since its stream was opened; it need not say anything new at each call.
@@ -170,6 +193,18 @@ struct Sink {
 }
 
 impl Sink {
+    /// A block came: whether what is said of when it was captured can be believed.
+    fn arrives(&mut self, now_ns: u64) -> bool {
+        if now_ns >= self.noted_ns + NOTED_INTERVAL_NS {
+            self.noted_ns = now_ns;
+            self.arrivals.push(Stamp { frame: self.frame, plays_ns: now_ns, told_ns: now_ns });
+        }
+        if now_ns.saturating_sub(std::mem::replace(&mut self.called_ns, now_ns)) > HELD_UP_NS {
+            self.believed_ns = now_ns + DISBELIEF_NS;
+        }
+        now_ns >= self.believed_ns
+    }
+
     /// When the next frame was captured: as the device says now, or counted on from what it said last.
     fn captured_ns(&mut self, told_ns: Option<u64>) -> u64 {
         let (frame, captured_ns) = match (told_ns, self.latest) {
@@ -247,39 +282,46 @@ impl DeviceMicrophone {
         length: Duration,
         finish: impl Future<Output = ()>,
         on_level: impl FnMut(Level),
-    ) -> Result<Sound, MicrophoneError> {
+    ) -> Result<Captured, MicrophoneError> {
         let now = Instant::now();
         let link = self.keeper.link().await.map_err(MicrophoneError::Device)?;
         tokio::select! {
-            sound = record(&link, now, length, finish, on_level) => sound,
+            captured = record(&link, now, length, finish, on_level) => captured,
             error = self.keeper.lost() => Err(MicrophoneError::Device(error)),
         }
     }
 }
 
 async fn record(
-    link: &Link,
+    link: &Arc<Link>,
     not_before: Instant,
     length: Duration,
     finish: impl Future<Output = ()>,
     mut on_level: impl FnMut(Level),
-) -> Result<Sound, MicrophoneError> {
+) -> Result<Captured, MicrophoneError> {
     let rate_hz = link.rate_hz;
     let mut frames = frames_of(length, rate_hz);
     let (mut finish, mut is_finishing) = (pin!(finish), false);
     let (ring, mut captured) = rtrb::RingBuffer::new(frames.min(frames_of(RING, rate_hz)).max(1));
     let not_before_ns = not_before.saturating_duration_since(link.epoch).as_nanos() as u64;
+    let first = Arc::new(AtomicU64::new(NO_FRAME));
     {
         let mut orders = link.orders.lock().unwrap_or_else(PoisonError::into_inner);
         while orders.finished.pop().is_ok() {}
-        let capture = Capture { ring, not_before_ns, missing: frames, first: Arc::default() };
+        let capture = Capture { ring, not_before_ns, missing: frames, first: first.clone() };
         orders.captures.push(capture).map_err(|_| MicrophoneError::Stalled)?;
     }
+    let mut watch = HoleWatch::begin(link);
     let mut samples = Vec::with_capacity(frames);
     let mut told = 0;
     let mut next_level = tokio::time::Instant::now() + LEVEL_INTERVAL;
-    while samples.len() < frames {
-        let missing = Duration::from_secs_f64((frames - samples.len()) as f64 / f64::from(rate_hz));
+    loop {
+        // What was lost was said all the same, and is not waited for.
+        let said = samples.len() + watch.lost_frames(first.load(Ordering::Acquire)) as usize;
+        if said >= frames {
+            break;
+        }
+        let missing = Duration::from_secs_f64((frames - said) as f64 / f64::from(rate_hz));
         tokio::select! {
             () = tokio::time::sleep(missing.clamp(FINAL_INTERVAL, LEVEL_INTERVAL)) => (),
             () = &mut finish, if !is_finishing => {
@@ -294,6 +336,7 @@ async fn record(
         if waiting >= captured.buffer().capacity() && samples.len() < frames {
             return Err(MicrophoneError::Overrun);
         }
+        watch.look();
         if tokio::time::Instant::now() >= next_level || samples.len() >= frames {
             let recorded = Duration::from_secs_f64(samples.len() as f64 / f64::from(rate_hz));
             on_level(Level { recorded, peak_db: peak_db(&samples[told..]) });
@@ -301,8 +344,56 @@ async fn record(
             next_level += LEVEL_INTERVAL;
         }
     }
+    watch.settle().await;
+    let first = first.load(Ordering::Acquire);
+    let lost = watch.lost(first);
+    fill(&mut samples, first, &watch.found);
     samples.truncate(frames);
-    Ok(Sound { rate_hz, samples })
+    Ok(Captured { sound: Sound { rate_hz, samples }, lost })
+}
+
+/// Keeps the holes of a stream from a moment on.
+#[derive(Debug)]
+struct HoleWatch {
+    link: Arc<Link>,
+    holes: Holes,
+    found: Vec<Hole>,
+    xruns_before: u32,
+}
+
+impl HoleWatch {
+    fn begin(link: &Arc<Link>) -> Self {
+        let xruns_before = link.health.xruns();
+        Self { link: link.clone(), holes: Holes::at(link.rate_hz), found: Vec::new(), xruns_before }
+    }
+
+    fn look(&mut self) {
+        self.found.extend(self.holes.found(&self.link.stamps.read(), &self.link.arrivals.read()));
+    }
+
+    /// Waits until it is certain whether there is another hole.
+    async fn settle(&mut self) {
+        let give_up = tokio::time::Instant::now() + CERTAIN_AFTER;
+        self.look();
+        while self.holes.is_in_doubt(&self.link.arrivals.read()) && tokio::time::Instant::now() < give_up {
+            tokio::time::sleep(PERIOD).await;
+            self.look();
+        }
+    }
+
+    /// Of those behind a frame of the stream.
+    fn lost_frames(&self, first: u64) -> u64 {
+        self.found.iter().filter(|hole| hole.at > first).map(|hole| hole.frames).sum()
+    }
+
+    /// The same, with what the driver says of its own: overruns may be too short to be found.
+    fn lost(&self, first: u64) -> Lost {
+        let holes = self.found.iter().filter(|hole| hole.at > first).count() as u32;
+        Lost {
+            holes: holes.max(self.link.health.xruns().wrapping_sub(self.xruns_before)),
+            ms: self.lost_frames(first) * 1_000 / u64::from(self.link.rate_hz),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -323,6 +414,10 @@ mod tests {
             rate_hz: 1_000,
             epoch: Instant::now(),
             stamps: Arc::new(Stamps::new()),
+            arrivals: Arc::new(Stamps::new()),
+            called_ns: 0,
+            believed_ns: 0,
+            noted_ns: 0,
             frame: 0,
             captured_us: 0,
             latest: None,
@@ -361,7 +456,10 @@ mod tests {
         let mut at_ns = 0;
         let mut called = |rig: &mut Rig| {
             at_ns += 10_000_000;
-            let told = allocation_counter::measure(|| rig.sink.take(at_ns, block(0)));
+            let told = allocation_counter::measure(|| {
+                rig.sink.arrives(at_ns);
+                rig.sink.take(at_ns, block(0));
+            });
             assert_eq!((told.count_total, told.count_current), (0, 0), "{told:?}");
         };
         called(&mut rig);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::device::DeviceSpeech;
-use super::{Kind, Microphone, MicrophoneError};
+use super::{Kind, Lost, Microphone, MicrophoneError};
 use crate::clip::{MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::sample;
 use crate::wire::LiveHeader;
@@ -59,6 +59,14 @@ impl Speech<'_> {
     /// Samples a second.
     pub fn rate_hz(&self) -> u32 {
         self.rate_hz
+    }
+
+    /// What the microphone lost of it. Waits 0.7 s at most while that is not certain.
+    pub async fn lost(&mut self) -> Lost {
+        match &mut self.source {
+            Source::Device(device) => device.lost().await,
+            Source::File(..) => Lost::default(),
+        }
     }
 
     /// The next block, when it was said; a shorter one at the end of a file, and nothing after it. Cancelling loses what

@@ -1,4 +1,5 @@
 use super::*;
+use crate::microphone::Lost;
 
 const NOW_MS: u64 = 1_795_000_000_123;
 
@@ -35,6 +36,7 @@ fn one_of_each() -> Vec<Event> {
             gain_db: 4.5,
             input: "USB microphone".into(),
             priority: Priority::Normal,
+            lost: Some(Lost { holes: 1, ms: 300 }),
         },
         Event::Priority { priority: Priority::Emergency },
         Event::Sending { clip: clip(), stations: vec![station(), "hall-2".into()] },
@@ -85,6 +87,7 @@ fn one_of_each() -> Vec<Event> {
             blocks: 250,
             sha256: "9b74c9897bac770ffc029102a200c5de5c1f0d6b8f4b4d6c7e8a1f2b3c4d5e6f".into(),
             peak_db: -6.5,
+            lost: Some(Lost { holes: 2, ms: 85 }),
         },
         Event::LivePlayed {
             clip: clip(),

@@ -18,7 +18,7 @@ use crate::clip_cipher::{ClipCipherError, SealedClip};
 use crate::event::{Command, Event, Events};
 use crate::link::{Frame, LinkError, PING_INTERVAL};
 use crate::membership::Credentials;
-use crate::microphone::{Microphone, MicrophoneError};
+use crate::microphone::{Captured, Lost, Microphone, MicrophoneError};
 use crate::prepare::Trouble;
 use crate::seal;
 use crate::wire::{self, Answer, BLOCK_BYTES, ClipId, FromAnnouncer, FromStation, Offer, TalkbackHeader};
@@ -177,7 +177,7 @@ async fn talk<N: Network>(
     }
     let input = microphone.name().to_owned();
     events.tell(Event::Recording { length_ms: length.as_millis() as u64, input: input.clone() });
-    let (said, trouble) = match record(microphone, length).await {
+    let (said, trouble, lost) = match record(microphone, length).await {
         Ok(recorded) => recorded,
         Err(error) => {
             let message = format!("nothing was sent from {input}: {}", crate::error_chain(&error));
@@ -187,6 +187,9 @@ async fn talk<N: Network>(
     if let Some(trouble) = trouble {
         let message = trouble.about_sent(&input);
         events.tell(Event::Warning { message });
+    }
+    if let Some(lost) = lost.some() {
+        events.tell(Event::Warning { message: lost.about(&input) });
     }
     let mut sending = Vec::new();
     for uplink in willing {
@@ -199,13 +202,13 @@ async fn talk<N: Network>(
 async fn record(
     microphone: &mut Microphone,
     length: Duration,
-) -> Result<(Said, Option<Trouble>), RecordError> {
+) -> Result<(Said, Option<Trouble>, Lost), RecordError> {
     let is_from_file = microphone.whole_length().is_some();
-    let sound = microphone.record(length, std::future::pending(), |_| ()).await?;
+    let Captured { sound, lost } = microphone.record(length, std::future::pending(), |_| ()).await?;
     let at = Instant::now();
     on_a_thread(move || {
         let trouble = if is_from_file { Trouble::of_file(&sound) } else { Trouble::of(&sound) };
-        Ok((Said::new(Clip::encode(&sound)?, at)?, trouble))
+        Ok((Said::new(Clip::encode(&sound)?, at)?, trouble, lost))
     })
     .await
 }

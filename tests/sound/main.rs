@@ -7,6 +7,7 @@ mod support;
 mod correlate;
 mod dropouts;
 mod hallway;
+mod holes;
 mod live;
 mod outage;
 mod several;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bullhorn::clip::Clip;
 use bullhorn::loudspeaker::{Loudspeaker, Output};
-use bullhorn::microphone::{Input, Microphone};
+use bullhorn::microphone::{Captured, Input, Microphone};
 use bullhorn::sample::{self, Sound};
 use bullhorn::sound_file;
 use libtest_mimic::{Arguments, Trial};
@@ -271,7 +271,7 @@ async fn record(input: &str, wav: &str, seconds: f64) {
     let begun = std::time::Instant::now();
     let mut levels = 0;
     match microphone.record(Duration::from_secs_f64(seconds), std::future::pending(), |_| levels += 1).await {
-        Ok(sound) => {
+        Ok(Captured { sound, .. }) => {
             let late_ms = (begun.elapsed().as_secs_f64() - seconds) * 1e3;
             let Sound { samples, .. } = &sound;
             std::fs::write(wav, Clip::encode(&sound).expect("a clip").wav()).expect("written");

@@ -113,6 +113,12 @@ impl PulseRig {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
+    /// Has `pactl` do something.
+    pub fn control(&self, command: &[&str]) {
+        let done = Command::new("pactl").args(command).envs(self.environment()).status();
+        assert!(done.expect("pactl is missing: run script/setup tests").success(), "pactl {command:?}");
+    }
+
     /// A folder that goes when the rig does.
     pub fn folder(&self) -> &Path {
         self.folder.path()

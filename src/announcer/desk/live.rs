@@ -99,7 +99,11 @@ impl Desk {
             blocks,
             sha256: hex(&header.sha256),
             peak_db: spoken.peak_db,
+            lost: spoken.lost.some(),
         });
+        if let Some(lost) = spoken.lost.some() {
+            self.events.tell(Event::Warning { message: lost.about(&self.input) });
+        }
         if let Some(flaw) = spoken.flaw {
             self.events.tell(Event::Warning { message: flaw.about(&self.input) });
         }

@@ -45,6 +45,7 @@ fn sent(names: &[&str]) -> Vec<Event> {
             gain_db: 0.0,
             input: "microphone".into(),
             priority: Priority::Normal,
+            lost: None,
         },
         Event::Sending { clip: CLIP.into(), stations: names.iter().map(|name| name.to_string()).collect() },
     ]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Adjustable, Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction};
 
-use super::{Capture, DeviceMicrophone, Link, MicrophoneError, NO_FRAME, RING, frames_of};
+use super::{Capture, DeviceMicrophone, HoleWatch, Link, Lost, MicrophoneError, NO_FRAME, RING, frames_of};
 use crate::devices::keeper::Keeper;
 use crate::devices::line::Line;
+use crate::microphone::holes::MIN_HOLE;
 use crate::sample::ResampleError;
 
 /// How often new samples are looked for.
@@ -26,7 +27,7 @@ const STEERING_BLOCKS: f64 = 100.0;
 /// The most that steering bends the pitch: 1.7 cents, below what an ear tells from speech.
 const MAX_STEERING: f64 = 0.001;
 /// A microphone that is further off was interrupted: what it lost is left out, what it has too much is dropped.
-const INTERRUPTED: Duration = Duration::from_millis(10);
+const INTERRUPTED: Duration = MIN_HOLE;
 /// Blocks after which its clock is looked at anew.
 const LINE_BLOCKS: u64 = 10;
 
@@ -40,6 +41,9 @@ pub(in crate::microphone) struct DeviceSpeech<'a> {
     /// Captured, and not yet resampled.
     input: Vec<f32>,
     pace: Pace,
+    watch: HoleWatch,
+    /// What was made good so far.
+    made_good: Lost,
 }
 
 /// Which of the microphone's samples belong into which block. Pure arithmetic.
@@ -136,6 +140,8 @@ impl DeviceMicrophone {
             .map_err(|error| ResampleError::new(link.rate_hz, rate_hz, &error))?;
         let speech = DeviceSpeech {
             keeper: &mut self.keeper,
+            watch: HoleWatch::begin(&link),
+            made_good: Lost::default(),
             link,
             captured,
             line,
@@ -155,6 +161,7 @@ impl DeviceSpeech<'_> {
         {
             self.line = line;
         }
+        self.watch.look();
         let failed = {
             let (from_hz, to_hz) = (self.link.rate_hz, self.pace.rate_hz);
             move |error: &rubato::ResampleError| ResampleError::new(from_hz, to_hz, error)
@@ -208,7 +215,16 @@ impl DeviceSpeech<'_> {
             self.input.splice(..0, silence);
         }
         self.pace.position += frames;
+        self.made_good.holes += 1;
+        self.made_good.ms += (frames.abs() * 1e3 / f64::from(self.link.rate_hz)).round() as u64;
         Ok(())
+    }
+
+    /// What was lost of it so far: what was made good, and what the stream itself shows, which may be more towards the end.
+    pub(in crate::microphone) async fn lost(&mut self) -> Lost {
+        self.watch.settle().await;
+        let seen = self.watch.lost(self.pace.first);
+        Lost { holes: seen.holes.max(self.made_good.holes), ms: seen.ms.max(self.made_good.ms) }
     }
 }
 
