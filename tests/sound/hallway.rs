@@ -22,10 +22,12 @@ fn the_rig_itself_loses_nothing() {
     let rig = PulseRig::start(2);
     let voice = speech(rig.folder(), 2, RATE_HZ);
     let recording = rig.record();
+    let from = recording.frames();
     let _left = rig.play("hall-1", &voice);
     let _right = rig.play("hall-2", &voice);
     recording.wait_until_heard(1);
     recording.wait_for(Duration::from_secs(4));
+    assert!(recording.is_whole(from, &mut 0), "the marker is torn");
     let (left, right) = (recording.channel(1, 0), recording.channel(2, 0));
     let (first, last) = extent(&left, 0).unwrap();
     let (voice, _) = read_i16(&voice);

@@ -29,6 +29,7 @@ struct Spoken {
 /// Speaks until nothing was concealed and no device ran dry, five times at most: sound is made in real time, and a machine
 /// that is too busy for it proves nothing. What is reported as heard undisturbed must then be so.
 fn speak_undisturbed(hallway: &mut Hallway, recording: &Recording, archive: &Path) -> Spoken {
+    let mut torn = 0;
     for _ in 0..5 {
         let from_frame = recording.frames();
         hallway.announcer.enter();
@@ -42,8 +43,11 @@ fn speak_undisturbed(hallway: &mut Hallway, recording: &Recording, archive: &Pat
             .map(|name| hallway.announcer.wait_for_one("live-played", "station", name))
             .into();
         let disturbed = |receipt: &Value| receipt["concealed"] != 0 || receipt["underruns"] != 0;
-        if receipts.iter().any(disturbed) {
-            eprintln!("this machine is busy, so it is said again: {receipts:?}");
+        if receipts.iter().any(disturbed) || ended.get("lost").is_some() {
+            eprintln!("this machine is busy, so it is said again: {ended}, {receipts:?}");
+            continue;
+        }
+        if !recording.is_whole(from_frame, &mut torn) {
             continue;
         }
         assert!(done["played"] == 2 && done["expected"] == 2, "{done}");

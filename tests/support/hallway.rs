@@ -410,10 +410,12 @@ impl Hallway {
         self.announcer.wait_for("done")
     }
 
-    /// Announces until no station's device ran dry, five times at most: sound is made in real time, and a
+    /// Announces until no microphone lost sound and no station's device ran dry, five times at most: sound is made in real time, and a
     /// machine that is too busy for it proves nothing. What is reported as played undisturbed must then be whole.
+    /// Where the rig itself lost sound it is announced again too.
     /// Returns once everything that may still sound is recorded.
     pub fn announce_undisturbed(&mut self, recording: &Recording) -> Announced {
+        let mut torn = 0;
         for _ in 0..5 {
             let from_frame = recording.frames();
             let done = self.announce();
@@ -423,7 +425,8 @@ impl Hallway {
             let stations = done["played"].as_u64().unwrap_or_default();
             let receipts: Vec<Value> = (0..stations).map(|_| self.announcer.wait_for("played")).collect();
             let underruns: u64 = receipts.iter().map(|receipt| receipt["underruns"].as_u64().unwrap()).sum();
-            if underruns == 0 {
+            let is_undisturbed = underruns == 0 && recorded.get("lost").is_none();
+            if recording.is_whole(from_frame, &mut torn) && is_undisturbed {
                 let clip = recorded["clip"].as_str().unwrap().to_owned();
                 return Announced {
                     clip,
@@ -432,7 +435,11 @@ impl Hallway {
                     receipts,
                 };
             }
-            eprintln!("this machine is busy: {underruns} underruns, so it is announced again");
+            if !is_undisturbed {
+                eprintln!(
+                    "this machine is busy, so it is announced again: {recorded}, {underruns} underruns"
+                );
+            }
         }
         panic!("this machine is too busy for sound: devices ran dry in each of five announcements");
     }

@@ -8,6 +8,7 @@ pub mod correlate;
 pub mod desks;
 pub mod dice;
 pub mod hallway;
+pub mod marker;
 pub mod mortal;
 pub mod network;
 pub mod oracle;

@@ -1,5 +1,6 @@
 //! A sound server of one's own: PulseAudio with one software sink, whose channels are a mouth and the
-//! hallways' loudspeakers. So one recording holds what was said and what each hallway heard, on one clock.
+//! hallways' loudspeakers, and a marker's. So one recording holds what was said and what each hallway heard, on one clock,
+//! and shows by the marker whether it is whole itself.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::DEADLINE;
+use super::marker::{MARKER_HZ, tears};
 
 /// The sink's rate.
 pub const RATE_HZ: u32 = 48_000;
@@ -19,6 +21,11 @@ pub const RATE_HZ: u32 = 48_000;
 pub const MOUTH: &str = "mouth";
 /// The source that hears the mouth alone; the server's default.
 pub const MICROPHONE: &str = "microphone";
+
+/// The sink that the server plays a tone into, see [`super::marker`].
+const MARKER: &str = "marker";
+/// How often a test is repeated because the rig lost sound, at most.
+const REPEATS: usize = 2;
 
 const COOKIE: &str = "home/cookie";
 
@@ -138,7 +145,7 @@ impl PulseRig {
 
     /// Records every channel from now on; returns once sound flows.
     pub fn record(&self) -> Recording {
-        let channels = self.halls + 1;
+        let channels = channels(self.halls);
         let mut recorder = Command::new("parec")
             .args(["--device=all.monitor", "--raw", "--format=s16le", "--latency-msec=20"])
             .arg(format!("--rate={RATE_HZ}"))
@@ -216,6 +223,22 @@ impl Recording {
             .collect()
     }
 
+    /// Whether the rig lost no sound of its own from a frame on. What is missing otherwise may not be the program's fault: that
+    /// is a reason to try again, [`REPEATS`] times at most, which `torn` counts.
+    pub fn is_whole(&self, from: usize, torn: &mut usize) -> bool {
+        let tears = tears(&self.channel(self.channels - 1, from), RATE_HZ);
+        if tears.is_empty() {
+            return true;
+        }
+        *torn += 1;
+        eprintln!("the rig lost sound of its own, {tears:?} frames after {from}");
+        assert!(
+            *torn <= REPEATS,
+            "the rig loses sound of its own, the last time {tears:?} frames after {from}"
+        );
+        false
+    }
+
     /// Waits for as much sound as lasts this long, counted from now.
     pub fn wait_for(&self, length: Duration) {
         let goal = self.frames() + (length.as_secs_f64() * f64::from(RATE_HZ)) as usize;
@@ -269,17 +292,23 @@ fn environment(folder: &Path) -> Vec<(String, String)> {
     ]
 }
 
+/// The mouth, so many hallways, and the marker.
+fn channels(halls: usize) -> usize {
+    halls + 2
+}
+
 fn channel_map(channels: usize) -> String {
     (0..channels).map(|channel| format!("aux{channel}")).collect::<Vec<_>>().join(",")
 }
 
 fn script(halls: usize) -> String {
-    let channels = halls + 1;
+    let channels = channels(halls);
     let mut script = format!(
         "load-module module-null-sink sink_name=all rate={RATE_HZ} format=s16le channels={channels} channel_map={} norewinds=1\n",
         channel_map(channels)
     );
-    let names = std::iter::once(MOUTH.to_owned()).chain((1..=halls).map(|hall| format!("hall-{hall}")));
+    let halls = (1..=halls).map(|hall| format!("hall-{hall}"));
+    let names = [MOUTH.to_owned()].into_iter().chain(halls).chain([MARKER.to_owned()]);
     for (channel, name) in names.enumerate() {
         writeln!(
             script,
@@ -293,6 +322,7 @@ fn script(halls: usize) -> String {
             "load-module module-remap-source source_name={MICROPHONE} master=all.monitor channels=1 \
              channel_map=mono master_channel_map=aux0 remix=no\n\
              set-default-source {MICROPHONE}\nset-default-sink hall-1\n\
+             load-module module-sine sink={MARKER} frequency={MARKER_HZ} rate={RATE_HZ}\n\
              load-module module-native-protocol-unix auth-anonymous=1\n"
         )
 }
