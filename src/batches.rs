@@ -28,6 +28,13 @@ pub(crate) async fn work_through<W: Send + 'static, J: Send + 'static>(
 
 /// Work that takes a while, off the threads that serve connections. A panic of the work is passed on.
 pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    let error = match tokio::task::spawn_blocking(work).await {
+        Ok(done) => return done,
+        Err(error) => error,
+    };
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime ends, and whoever waits here with it.
+        Err(_) => std::future::pending().await,
+    }
 }

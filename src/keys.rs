@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub mod folder;
 pub mod heard;
@@ -182,6 +183,18 @@ pub enum KeysError {
     /// The site has as many stations as it may.
     #[error("{} stations have joined, which is the limit: remove one first", known::MAX_STATIONS)]
     TooManyStations,
+    /// A station changes its entry more often than it may.
+    #[error(
+        "it has changed its name or its zones {most} times within a minute: the next change is taken in {} s, and until \
+         then what is written stands",
+        .wait.as_millis().div_ceil(1_000)
+    )]
+    TooManyChanges {
+        /// The changes that are taken at once.
+        most: u32,
+        /// How long it has to wait.
+        wait: Duration,
+    },
     /// The announcer's key is not the pinned one.
     #[error(transparent)]
     AnnouncerChanged(#[from] Box<AnnouncerChanged>),

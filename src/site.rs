@@ -1,11 +1,13 @@
 //! A site: the announcer's identity, whom it has invited, and who has joined.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::batches::on_a_thread;
 use crate::invite::{Invite, InviteBook, InviteId, InviteSecret};
 use crate::keys::identity::{begin_epoch, next_epoch};
 use crate::keys::{
@@ -20,6 +22,10 @@ use crate::wire::{AnnouncerKey, Nonce, Statement};
 
 /// How long an invite is valid unless `--valid` says otherwise.
 pub const INVITE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// So many changes of its name or zones are taken from a station at once, …
+pub const CHANGE_BURST: u32 = 12;
+/// … and then one each such time, so that none has more written in a minute than another may.
+pub const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running announcer's site.
 #[derive(Debug)]
@@ -28,7 +34,9 @@ pub struct Site {
     keys: AnnouncerKeys,
     book: InviteBook,
     known: Mutex<KnownStations>,
-    writing: Semaphore,
+    writing: Arc<Semaphore>,
+    /// When each station that has changed its entry may change it [`CHANGE_BURST`] times again.
+    changing: Mutex<HashMap<NoisePublicKey, Instant>>,
     clock: WallClock,
     epoch: u64,
     fault: Option<KeysError>,
@@ -73,7 +81,8 @@ impl Site {
             keys,
             book: InviteBook::new(folder),
             known,
-            writing: Semaphore::new(1),
+            writing: Arc::new(Semaphore::new(1)),
+            changing: Mutex::default(),
             clock,
             epoch,
             fault,
@@ -139,25 +148,61 @@ impl Site {
         }
     }
 
-    /// The turn to write the list of stations: whoever writes it on a thread takes one first, so that a flood of
-    /// changes keeps one thread busy and not all of them.
-    pub fn writing(&self) -> &Semaphore {
-        &self.writing
+    /// Has work done that writes the site's lists: one at a time, in the order in which it was asked for. Whatever
+    /// stations do, it takes one thread of the pool at most, and all others are left to pages. Work that has begun is
+    /// done, and keeps its turn, though nobody waits for it any more.
+    pub async fn write_in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        // Never closed.
+        let turn = self.writing.clone().acquire_owned().await.ok();
+        let site = self.clone();
+        on_a_thread(move || {
+            let done = work(&site);
+            drop(turn);
+            done
+        })
+        .await
     }
 
-    /// Whether a station is known under its name with its zones, so that letting it in costs no write.
-    pub fn welcomes_back(&self, peer: &Peer, name: &str, zones: &[String]) -> bool {
+    /// Whether a station is known under its name, so that letting it in costs no write now: its zones, if they are
+    /// others, are written later.
+    ///
+    /// # Errors
+    /// [`KeysError::TooManyChanges`].
+    pub fn welcomes_back(&self, peer: &Peer, name: &str, zones: &[String]) -> Result<bool, KeysError> {
         let now = self.now_unix_s();
         let mut known = self.known();
-        known.welcomes_back(&peer.key, name, zones, now).unwrap_or(false)
-            || known.takes_zones(&peer.key, name, zones)
+        if known.welcomes_back(&peer.key, name, zones, now).unwrap_or(false) {
+            return Ok(true);
+        }
+        self.may_change(&peer.key)?;
+        let is_taken = known.takes_zones(&peer.key, name, zones);
+        if is_taken {
+            self.changes_entry(&peer.key);
+        }
+        Ok(is_taken)
+    }
+
+    fn may_change(&self, key: &NoisePublicKey) -> Result<(), KeysError> {
+        let full_in =
+            self.changing().get(key).map(|full_at| full_at.saturating_duration_since(Instant::now()));
+        let wait = full_in.unwrap_or_default().saturating_sub(CHANGE_INTERVAL * (CHANGE_BURST - 1));
+        if wait.is_zero() { Ok(()) } else { Err(KeysError::TooManyChanges { most: CHANGE_BURST, wait }) }
+    }
+
+    fn changes_entry(&self, key: &NoisePublicKey) {
+        let (mut changing, now) = (self.changing(), Instant::now());
+        changing.retain(|_, full_at| *full_at > now);
+        *changing.entry(*key).or_insert(now) += CHANGE_INTERVAL;
     }
 
     /// Lets a station in under its name: a known one, or one that came with an invite. Blocks while the disk hangs, and
     /// nobody else meanwhile.
     ///
     /// # Errors
-    /// [`KeysError::NoSuchStation`] for one that was removed meanwhile, and those of
+    /// [`KeysError::NoSuchStation`] for one that was removed meanwhile, [`KeysError::TooManyChanges`], and those of
     /// [`KnownStations::admit`].
     pub fn admit(&self, peer: &Peer, name: &str, zones: &[String]) -> Result<Admitted, KeysError> {
         let now = self.now_unix_s();
@@ -165,7 +210,13 @@ impl Site {
             if peer.invite.is_none() && !known.knows(&peer.key)? {
                 return Err(KeysError::NoSuchStation(name.to_owned()));
             }
-            known.draft_admission(&peer.key, name, zones, now)
+            let (admitted, draft) = known.draft_admission(&peer.key, name, zones, now)?;
+            if draft.is_some() {
+                // Others of its connections may have waited for the turn as well.
+                self.may_change(&peer.key)?;
+                self.changes_entry(&peer.key);
+            }
+            Ok((admitted, draft))
         })?;
         // The invite may have been retired since the handshake, so that the station is shut out. Asked
         // after the station was written down, as whoever shuts it out retires first and removes then.
@@ -250,6 +301,10 @@ impl Site {
 
     fn now_unix_s(&self) -> u64 {
         self.unix_ms(Instant::now()) / 1_000
+    }
+
+    fn changing(&self) -> MutexGuard<'_, HashMap<NoisePublicKey, Instant>> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, KnownStations> {

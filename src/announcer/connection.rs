@@ -16,7 +16,6 @@ use tokio_util::sync::PollSemaphore;
 
 use super::door::Place;
 use super::talkback::{self, Talkback};
-use crate::batches::on_a_thread;
 use crate::keys::{Admitted, KeysError};
 use crate::link::{self, Accepted, Connection, Frame, LinkError, Outgoing, Peer, Receiver, Sender};
 use crate::site::Site;
@@ -314,15 +313,15 @@ fn normalized(name: &str) -> Result<String, WireError> {
 
 /// Has a station let in. One that is new is written down first, which may take as long as the disk likes.
 async fn admit(site: Arc<Site>, peer: Peer, hello: &Hello) -> Admission {
-    if site.welcomes_back(&peer, &hello.name, &hello.zones) {
-        return Admission { peer, admitted: Ok(Admitted::Back) };
-    }
-    let (name, zones) = (hello.name.clone(), hello.zones.clone());
-    let Ok(_turn) = site.writing().acquire().await else {
-        return Admission { peer, admitted: Err(KeysError::NoSuchStation(name)) };
+    let admitted = match site.welcomes_back(&peer, &hello.name, &hello.zones) {
+        Ok(true) => Ok(Admitted::Back),
+        Ok(false) => {
+            let (name, zones) = (hello.name.clone(), hello.zones.clone());
+            site.write_in_turn(move |site| site.admit(&peer, &name, &zones)).await
+        }
+        Err(error) => Err(error),
     };
-    let to_admit = site.clone();
-    Admission { peer, admitted: on_a_thread(move || to_admit.admit(&peer, &name, &zones)).await }
+    Admission { peer, admitted }
 }
 
 async fn send_blocks<W: Outgoing>(

@@ -77,6 +77,8 @@ pub(super) struct Desk {
     priority: Priority,
     /// Which zone each digit stands for.
     zone_order: ZoneOrder,
+    /// Zones whose digits are not on the disk yet.
+    unwritten_digits: Option<ZoneDraft>,
     /// The zones that were told last, and those spoken to.
     told_zones: (Vec<String>, Vec<String>),
     /// Whether they may be others by now.
@@ -118,11 +120,10 @@ impl Desk {
         let mut zone_order = ZoneOrder::open(config.site.as_ref().map(|site| site.folder()))?;
         let mut joined = config.site.as_ref().map(|site| site.stations()).unwrap_or_default();
         joined.sort_by_key(|station| station.joined_unix_s);
-        let mut new_zones = Vec::new();
+        let mut unwritten_digits: Option<ZoneDraft> = None;
         for station in &joined {
-            new_zones.extend(zone_order.append(&station.zones, &stations.zones()));
+            follow(&mut unwritten_digits, zone_order.append(&station.zones, &stations.zones()));
         }
-        write_zones(new_zones);
         let (outbox, kept) = match &config.site {
             Some(site) => open_outbox(site, &events),
             None => (None, Vec::new()),
@@ -137,6 +138,7 @@ impl Desk {
             addressed: config.zones.clone(),
             priority: config.priority,
             zone_order,
+            unwritten_digits,
             told_zones: (Vec::new(), Vec::new()),
             are_zones_stale: true,
             tools: Some(Tools { microphone, monitor: config.monitor.take() }),
@@ -286,10 +288,14 @@ impl Desk {
         if let Some(archive) = &self.config.archive {
             archive.close(LEAVE_DEADLINE).await;
         }
-        if let Some(saving) = self.saving.take() {
-            // A disk that hangs is no reason to stay.
-            let _ = timeout(LEAVE_DEADLINE, saving).await;
-        }
+        let written = async {
+            while let Some(saving) = self.saving.take() {
+                let _ = saving.await;
+                self.save_digits();
+            }
+        };
+        // A disk that hangs is no reason to stay.
+        let _ = timeout(LEAVE_DEADLINE, written).await;
     }
 
     fn tell_microphone(&self) {
@@ -333,7 +339,8 @@ impl Desk {
                     Err(reason) => Err(reason),
                 };
                 if verdict.is_ok() {
-                    write_zones(self.zone_order.append(&zones, &self.stations.zones()));
+                    let digits = self.zone_order.append(&zones, &self.stations.zones());
+                    follow(&mut self.unwritten_digits, digits);
                     self.are_zones_stale = true;
                     let volume = self.config.site.as_ref().and_then(|site| site.volume(&name));
                     if volume.is_some() {
@@ -513,15 +520,12 @@ fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
     }
 }
 
-/// Writes down which digits zones were given, on a thread for such work.
-fn write_zones(drafts: impl IntoIterator<Item = ZoneDraft>) {
-    let drafts: Vec<ZoneDraft> = drafts.into_iter().collect();
-    if !drafts.is_empty() {
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = drafts.iter().try_for_each(ZoneDraft::write) {
-                tracing::warn!("cannot write down the digits of zones: {}", crate::error_chain(&error));
-            }
-        });
+/// One draft of what is to be written, with what has come since.
+fn follow(draft: &mut Option<ZoneDraft>, later: Option<ZoneDraft>) {
+    match (draft.as_mut(), later) {
+        (Some(draft), Some(later)) => draft.follow(later),
+        (None, later) => *draft = later,
+        (Some(_), None) => {}
     }
 }
 

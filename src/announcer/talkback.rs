@@ -129,11 +129,8 @@ impl Talkback {
                 match seal::talkback::prove(&header, &offer.header, &offer.signature, &name, &announcer) {
                     Err(error) => Err((name, crate::error_chain(&error))),
                     Ok(signer) => {
-                        let Ok(_turn) = site.writing().acquire().await else {
-                            return Ok(Err(refused("the announcer leaves")));
-                        };
-                        let list = site.clone();
-                        let pinned = on_a_thread(move || list.pin_signer(&peer, &name, signer)).await;
+                        let pinned =
+                            site.write_in_turn(move |site| site.pin_signer(&peer, &name, signer)).await;
                         let failed = |error| (header.name.clone(), crate::error_chain(&error));
                         pinned.map(|()| signer.to_hex()).map_err(failed)
                     }

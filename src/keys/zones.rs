@@ -107,6 +107,14 @@ pub struct ZoneDraft {
 }
 
 impl ZoneDraft {
+    /// Takes up a later one, so that both are written together.
+    pub fn follow(&mut self, later: Self) {
+        self.live = later.live;
+        self.zones.extend(later.zones);
+        let mut seen = BTreeSet::new();
+        self.zones.retain(|zone| self.live.contains(zone) && seen.insert(zone.clone()));
+    }
+
     /// Puts them on the disk, after what another process has written meanwhile.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::peer::{Hall, Office, RawStation, clip_of, hello};
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
 /// How long a peer floods before a page is announced: long enough to spend what it may send at once.
-const FLOOD: Duration = Duration::from_secs(3);
+pub const FLOOD: Duration = Duration::from_secs(3);
 const CLIP: ClipId = ClipId { epoch: u64::MAX, sequence: u64::MAX };
 
 /// The cells of the rows of the first table after a heading.
@@ -169,7 +169,7 @@ impl Drop for Flooding {
 }
 
 /// The page is heard by three while somebody floods, and the operator sees each outcome and the verdict.
-async fn three_hear_a_page(office: &mut Office, halls: &mut [Hall], begun: Instant) {
+pub async fn three_hear_a_page(office: &mut Office, halls: &mut [Hall], begun: Instant) {
     office.announce().await;
     for hall in halls.iter_mut() {
         hall.played().await;
@@ -182,10 +182,10 @@ async fn three_hear_a_page(office: &mut Office, halls: &mut [Hall], begun: Insta
     }
     let (played, _, missing) = office.verdict().await;
     assert!(played >= halls.len(), "{missing:?}");
-    assert!(missing.iter().all(|(name, _)| name == "bad"), "{missing:?}");
+    assert!(missing.iter().all(|(name, _)| name.starts_with("bad")), "{missing:?}");
     // What is told of the one that floods keeps to once a second of a kind: joined, left, faulty, healthy; and the
     // clip's own events, a few for each connection that was sent it.
-    let of_bad = office.log.seen.iter().filter(|event| format!("{event:?}").contains("\"bad\"")).count();
+    let of_bad = office.log.seen.iter().filter(|event| format!("{event:?}").contains("\"bad")).count();
     let most = 4 * (begun.elapsed().as_secs() as usize + 2) + 20;
     assert!(of_bad <= most, "{of_bad} events in {:?}", begun.elapsed());
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::super::connection::Admission;
 use super::Desk;
 use crate::keys::{Admitted, Changes, KeysError, Station};
+use crate::site::Site;
 use crate::wire;
 
 /// How often the announcer writes down who is here.
@@ -52,6 +53,7 @@ impl Desk {
             self.seen_saved = Instant::now();
             self.save_seen();
         }
+        self.save_digits();
     }
 
     /// Does what another process has written into the list of stations.
@@ -94,16 +96,36 @@ impl Desk {
         }
     }
 
-    /// Has it written down who is here, unless that is still being done.
+    /// Has it written down who is here, unless something is still being written.
     pub(super) fn save_seen(&mut self) {
-        let Some(site) = self.config.site.clone() else { return };
-        if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
-            return;
+        if !self.is_saving() {
+            let here: Vec<String> = self.stations.present_names().map(str::to_owned).collect();
+            self.save("who is here", move |site| site.save_seen(&here));
         }
-        let here: Vec<String> = self.stations.present_names().map(str::to_owned).collect();
-        self.saving = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = site.save_seen(&here) {
-                tracing::warn!("cannot write down who is here: {}", crate::error_chain(&error));
+    }
+
+    /// Has it written down which digits zones were given, if any, unless something is still being written.
+    pub(super) fn save_digits(&mut self) {
+        if !self.is_saving()
+            && let Some(digits) = self.unwritten_digits.take()
+        {
+            self.save("the digits of zones", move |_| digits.write());
+        }
+    }
+
+    fn is_saving(&self) -> bool {
+        self.saving.as_ref().is_some_and(|saving| !saving.is_finished())
+    }
+
+    fn save(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&Site) -> Result<(), KeysError> + Send + 'static,
+    ) {
+        let Some(site) = self.config.site.clone() else { return };
+        self.saving = Some(tokio::spawn(async move {
+            if let Err(error) = site.write_in_turn(work).await {
+                tracing::warn!("cannot write down {what}: {}", crate::error_chain(&error));
             }
         }));
     }

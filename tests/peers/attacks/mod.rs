@@ -4,6 +4,7 @@
 mod announcers;
 pub mod building;
 mod clips;
+mod floods;
 mod forgeries;
 mod live;
 mod mask;
