@@ -197,6 +197,8 @@ async fn session(
                     let _ = news.send(News::Verified(index, Instant::now()));
                 }
             }
+            // It is not late by its own word: only the announcer's figures are looked at.
+            Frame::Message(FromAnnouncer::Behind { .. }) => (),
             Frame::Message(FromAnnouncer::PlayAt { clip: id, .. }) => {
                 let taking = clip.as_ref().ok_or("an instant without a clip")?;
                 let _ = news.send(News::Told);

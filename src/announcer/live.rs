@@ -51,6 +51,8 @@ pub(super) struct Recipe {
 pub(super) struct Speaking {
     /// Comes once the microphone runs, unless it does not.
     begun: Option<oneshot::Receiver<(Arc<LiveOffer>, u32)>>,
+    /// Comes with the last block.
+    ended: Option<oneshot::Receiver<Ended>>,
     spoken: JoinHandle<Outcome>,
     /// Ends it.
     pub finish: CancellationToken,
@@ -66,6 +68,24 @@ pub(super) struct Outcome {
     pub trouble: Option<LiveError>,
 }
 
+/// What is known when the last block was said.
+pub(super) struct Ended {
+    /// With length and hash.
+    pub header: LiveHeader,
+    pub peak_db: f32,
+    /// What the microphone has lost of it, as far as that is certain.
+    pub lost: Lost,
+    offer: Arc<LiveOffer>,
+    end: Bytes,
+}
+
+impl Ended {
+    /// Lets the stations know. They may answer at once: whoever takes their answers must know before them.
+    pub fn tell_stations(self) {
+        self.offer.give(LivePart::End(self.end));
+    }
+}
+
 /// All that was said.
 pub(super) struct Spoken {
     /// With length and hash.
@@ -73,7 +93,6 @@ pub(super) struct Spoken {
     pub encoded: Vec<u8>,
     pub signature: Vec<u8>,
     pub samples: Vec<u8>,
-    pub peak_db: f32,
     /// What is wrong with what the microphone gave.
     pub flaw: Option<Trouble>,
     /// What the microphone lost of it.
@@ -89,7 +108,9 @@ const FULL_SCALE: f32 = 32_768.0;
 pub(super) enum News {
     /// It begins, at a rate.
     Begun(Arc<LiveOffer>, u32),
-    /// It is over.
+    /// Nothing more is said.
+    Ended(Box<Ended>),
+    /// It is over, and looked at.
     Over(Box<Outcome>),
 }
 
@@ -104,12 +125,16 @@ pub(super) enum LiveError {
     TooLong,
 }
 
+/// Whom the beginning and the end are told.
+type Told = (oneshot::Sender<(Arc<LiveOffer>, u32)>, oneshot::Sender<Ended>);
+
 /// Begins to speak.
 pub(super) fn begin(tools: Tools, recipe: Recipe, events: Events) -> Speaking {
     let (begins, begun) = oneshot::channel();
+    let (ends, ended) = oneshot::channel();
     let finish = CancellationToken::new();
-    let spoken = tokio::spawn(run(tools, recipe, events, begins, finish.clone()));
-    Speaking { begun: Some(begun), spoken, finish }
+    let spoken = tokio::spawn(run(tools, recipe, events, (begins, ends), finish.clone()));
+    Speaking { begun: Some(begun), ended: Some(ended), spoken, finish }
 }
 
 /// What happens next; for ever where nobody speaks. Cancelling loses nothing.
@@ -122,6 +147,13 @@ pub(super) async fn news(speaking: &mut Option<Speaking>) -> News {
             return News::Begun(offer, rate_hz);
         }
     }
+    if let Some(ended) = &mut running.ended {
+        let ended = ended.await;
+        running.ended = None;
+        if let Ok(ended) = ended {
+            return News::Ended(Box::new(ended));
+        }
+    }
     let result = (&mut running.spoken).await;
     *speaking = None;
     News::Over(Box::new(result.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))))
@@ -131,11 +163,11 @@ async fn run(
     mut tools: Tools,
     recipe: Recipe,
     events: Events,
-    begins: oneshot::Sender<(Arc<LiveOffer>, u32)>,
+    told: Told,
     finish: CancellationToken,
 ) -> Outcome {
     let mut trouble = None;
-    let spoken = match speak(&mut tools, recipe, &events, begins, &finish, &mut trouble).await {
+    let spoken = match speak(&mut tools, recipe, &events, told, &finish, &mut trouble).await {
         Ok(spoken) => spoken,
         Err(error) => {
             trouble = Some(error);
@@ -151,7 +183,7 @@ async fn speak(
     tools: &mut Tools,
     recipe: Recipe,
     events: &Events,
-    begins: oneshot::Sender<(Arc<LiveOffer>, u32)>,
+    (begins, ends): Told,
     finish: &CancellationToken,
     trouble: &mut Option<LiveError>,
 ) -> Result<Option<Spoken>, LiveError> {
@@ -223,15 +255,18 @@ async fn speak(
     header.sha256 = Sha256::digest(&samples).into();
     let (encoded, signature) = signed(&header);
     let end = FromAnnouncer::LiveEnd { header: encoded.clone(), signature: signature.clone() };
-    offer.give(LivePart::End(Bytes::from(wire::encode(&end)?)));
-    let lost = speech.lost().await;
+    let end = Bytes::from(wire::encode(&end)?);
+    let lost = speech.lost();
+    // Nobody is at the desk any more when the announcer leaves.
+    let _ = ends.send(Ended { header: header.clone(), peak_db: loudest_db, lost, offer, end });
+    let lost = speech.lost_for_certain().await;
     let (rate_hz, is_from_file) = (header.rate_hz, tools.microphone.whole_length().is_some());
     let (samples, flaw) = on_a_thread(move || {
         let flaw = flaw(&samples, rate_hz, is_from_file);
         (samples, flaw)
     })
     .await;
-    Ok(Some(Spoken { header, encoded, signature, samples, peak_db: loudest_db, flaw, lost }))
+    Ok(Some(Spoken { header, encoded, signature, samples, flaw, lost }))
 }
 
 /// What is wrong with what was said, going by its beginning.

@@ -217,6 +217,9 @@ impl Talkback {
 
     /// Keeps a talkback, and puts it in line to be heard. It is, whatever becomes of its connection.
     async fn take(self: Arc<Self>, mut job: Job) {
+        // There is room for as many as have a place. The announcer waits for this one before it leaves; if it has left,
+        // the station offers it again.
+        let Ok(in_line) = self.whole.try_reserve() else { return };
         let keeping = self.archive.keep_talkback(&job.header, &job.encoded, &job.signature, &job.clip);
         // What cannot be written is told by the archive.
         let file = timeout(DISK_PATIENCE, keeping).await.unwrap_or_else(|_| {
@@ -232,8 +235,7 @@ impl Talkback {
             sha256: clip::hex(job.clip.sha256()),
             file,
         });
-        // There is room for as many as have a place; the player is gone only when the announcer leaves.
-        let _ = self.whole.try_send(job);
+        in_line.send(job);
     }
 
     /// Writes down how far a station was heard.

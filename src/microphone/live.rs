@@ -61,12 +61,20 @@ impl Speech<'_> {
         self.rate_hz
     }
 
-    /// What the microphone lost of it. Waits 0.7 s at most while that is not certain.
-    pub async fn lost(&mut self) -> Lost {
-        match &mut self.source {
-            Source::Device(device) => device.lost().await,
+    /// What the microphone has lost of it, as far as that is certain.
+    pub fn lost(&self) -> Lost {
+        match &self.source {
+            Source::Device(device) => device.lost(),
             Source::File(..) => Lost::default(),
         }
+    }
+
+    /// The same, when that is certain, for which it waits 0.7 s at most.
+    pub async fn lost_for_certain(&mut self) -> Lost {
+        if let Source::Device(device) = &mut self.source {
+            device.settle().await;
+        }
+        self.lost()
     }
 
     /// The next block, when it was said; a shorter one at the end of a file, and nothing after it. Cancelling loses what

@@ -16,5 +16,6 @@ mod limits;
 mod limits_table;
 mod live;
 mod protocol;
+mod slow_line;
 mod sync;
 mod wire;

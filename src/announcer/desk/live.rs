@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::live::{self, News, Outcome, Recipe};
+use super::super::live::{self, Ended, News, Outcome, Recipe};
 use super::Desk;
 use crate::clip::hex;
 use crate::event::Event;
@@ -66,7 +66,8 @@ impl Desk {
     pub(super) fn follow_live(&mut self, news: News) {
         match news {
             News::Begun(offer, rate_hz) => self.live_began(offer, rate_hz),
-            News::Over(outcome) => self.live_ended(*outcome),
+            News::Ended(ended) => self.live_ended(*ended),
+            News::Over(outcome) => self.live_is_over(*outcome),
         }
     }
 
@@ -78,7 +79,21 @@ impl Desk {
         self.events.tell(Event::LiveStarted { clip, input, rate_hz, latency_ms, priority, stations });
     }
 
-    fn live_ended(&mut self, outcome: Outcome) {
+    fn live_ended(&mut self, ended: Ended) {
+        let (header, blocks) = (&ended.header, ended.header.blocks());
+        self.events.tell(Event::LiveEnded {
+            clip: header.id.to_string(),
+            length_ms: header.frames * 1_000 / u64::from(header.rate_hz),
+            blocks,
+            sha256: hex(&header.sha256),
+            peak_db: ended.peak_db,
+            lost: ended.lost.some(),
+        });
+        self.stations.end_live(blocks, Instant::now());
+        ended.tell_stations();
+    }
+
+    fn live_is_over(&mut self, outcome: Outcome) {
         let Outcome { tools, spoken, trouble } = outcome;
         self.tools = Some(tools);
         self.set_priority(self.config.priority);
@@ -91,16 +106,6 @@ impl Desk {
             self.all_heard = false;
             return self.events.tell(Event::Cancelled);
         };
-        let header = &spoken.header;
-        let blocks = header.blocks();
-        self.events.tell(Event::LiveEnded {
-            clip: header.id.to_string(),
-            length_ms: header.frames * 1_000 / u64::from(header.rate_hz),
-            blocks,
-            sha256: hex(&header.sha256),
-            peak_db: spoken.peak_db,
-            lost: spoken.lost.some(),
-        });
         if let Some(lost) = spoken.lost.some() {
             self.events.tell(Event::Warning { message: lost.about(&self.input) });
         }
@@ -109,8 +114,7 @@ impl Desk {
         }
         if let Some(archive) = &self.config.archive {
             let announcer = self.config.site.as_ref().map(|site| site.announcer());
-            archive.keep_live(header, &spoken.encoded, &spoken.signature, announcer, &spoken.samples);
+            archive.keep_live(&spoken.header, &spoken.encoded, &spoken.signature, announcer, &spoken.samples);
         }
-        self.stations.end_live(blocks, Instant::now());
     }
 }

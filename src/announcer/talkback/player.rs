@@ -52,12 +52,15 @@ impl Player {
         }
     }
 
-    /// The next one; when the announcer leaves, those that are here.
+    /// The next one; when the announcer leaves, those that are here or have come whole.
     async fn next(&mut self, closing: &CancellationToken) -> Option<Job> {
         tokio::select! {
             biased;
             job = self.queue.recv() => job,
-            () = closing.cancelled() => None,
+            () = closing.cancelled() => {
+                self.queue.close();
+                self.queue.recv().await
+            }
         }
     }
 

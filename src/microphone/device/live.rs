@@ -220,9 +220,13 @@ impl DeviceSpeech<'_> {
         Ok(())
     }
 
-    /// What was lost of it so far: what was made good, and what the stream itself shows, which may be more towards the end.
-    pub(in crate::microphone) async fn lost(&mut self) -> Lost {
+    /// Waits until it is certain whether there is another hole.
+    pub(in crate::microphone) async fn settle(&mut self) {
         self.watch.settle().await;
+    }
+
+    /// What was lost of it so far: what was made good, and what the stream itself shows, which may be more towards the end.
+    pub(in crate::microphone) fn lost(&self) -> Lost {
         let seen = self.watch.lost(self.pace.first);
         Lost { holes: seen.holes.max(self.made_good.holes), ms: seen.ms.max(self.made_good.ms) }
     }

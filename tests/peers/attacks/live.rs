@@ -261,7 +261,12 @@ async fn receipts_that_cannot_be_are_worth_nothing() {
         (played, expected, missing),
         (0, 6, vec!["early", "honest", "later", "less", "more", "other"])
     );
-    assert_eq!(office.log.count(|event| matches!(event, Event::LivePlayed { .. })), 1);
+    assert_eq!(
+        office.log.count(|event| matches!(event, Event::LivePlayed { .. })),
+        1,
+        "{:?}",
+        office.log.seen
+    );
     drop(stations);
     assert!(!office.close().await);
 }

@@ -1,0 +1,82 @@
+//! One station on a slow line, which is not its fault: it may be late itself, and makes nobody else late.
+
+use std::time::Duration;
+
+use bullhorn::event::{Event, Outcome};
+
+use crate::peer::{Hall, Log, Office, clip_of};
+use crate::support::network::{Fault, Network};
+
+const RATE_HZ: u32 = 8_000;
+/// Of a page.
+const LENGTH: Duration = Duration::from_secs(4);
+/// A page lives while the one before it sounds, but not while that sounds once more for the late.
+const KEEP: Duration = Duration::from_secs(7);
+/// What the slow line carries a second: a page of 64 kB takes nearly three seconds.
+const SLOW_BYTES: u64 = 24_000;
+
+async fn announced(office: &mut Office) -> String {
+    office.log.mark();
+    office.announce().await;
+    let recorded = |event: &Event| match event {
+        Event::Recorded { clip, .. } => Some(clip.clone()),
+        _ => None,
+    };
+    office.log.until("the recording", recorded).await
+}
+
+/// What became of a clip at a station, and how late it was.
+async fn outcome(log: &mut Log, of: &str, at: &str) -> (Outcome, u64) {
+    let ended = |event: &Event| match event {
+        Event::Played { clip, station, outcome, late_ms, .. } if clip == of && station == at => {
+            Some((*outcome, *late_ms))
+        }
+        Event::Failed { clip, station, outcome, .. } if clip == of && station == at => Some((*outcome, 0)),
+        _ => None,
+    };
+    log.until("the outcome", ended).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_station_that_is_late_makes_nobody_miss_the_next_page() {
+    let frames = RATE_HZ * LENGTH.as_secs() as u32;
+    let mut office = Office::open(RATE_HZ, &clip_of(frames), KEEP).await;
+    let network = Network::to(office.address).await;
+    let mut halls = Vec::new();
+    for (name, address) in
+        [("slow", network.address), ("quick-1", office.address), ("quick-2", office.address)]
+    {
+        halls.push(Hall::open(address, name));
+        office.joined(name).await;
+    }
+    network.strike(Fault::Bandwidth(SLOW_BYTES));
+
+    let first = announced(&mut office).await;
+    let begun = |event: &Event| matches!(event, Event::Playing { clip, .. } if *clip == first).then_some(());
+    office.log.until("the first page to sound", begun).await;
+    let second = announced(&mut office).await;
+    for station in ["quick-1", "quick-2"] {
+        for page in [&first, &second] {
+            assert_eq!(
+                outcome(&mut office.log, page, station).await.0,
+                Outcome::Played,
+                "{page} at {station}"
+            );
+        }
+    }
+    let (late, late_ms) = outcome(&mut office.log, &first, "slow").await;
+    assert_eq!(late, Outcome::PlayedLate);
+    assert!(late_ms >= LENGTH.as_millis() as u64, "{late_ms} ms");
+    // By the time that it is free the second page has expired.
+    assert_eq!(outcome(&mut office.log, &second, "slow").await.0, Outcome::Missed);
+    for (hall, pages) in halls.iter_mut().zip([1, 2, 2]) {
+        for _ in 0..pages {
+            hall.played().await;
+        }
+        assert_eq!(hall.files().len(), pages, "{}", hall.name);
+    }
+    for hall in halls {
+        hall.close().await;
+    }
+    assert!(!office.close().await);
+}
