@@ -9,11 +9,11 @@ use crate::support::network::{Fault, Network};
 
 const RATE_HZ: u32 = 8_000;
 /// Of a page.
-const LENGTH: Duration = Duration::from_secs(4);
+const LENGTH: Duration = Duration::from_secs(8);
 /// A page lives while the one before it sounds, but not while that sounds once more for the late.
-const KEEP: Duration = Duration::from_secs(7);
-/// What the slow line carries a second: a page of 64 kB takes nearly three seconds.
-const SLOW_BYTES: u64 = 24_000;
+const KEEP: Duration = Duration::from_secs(10);
+/// What the slow line carries a second: a page of 128 kB takes three seconds.
+const SLOW_BYTES: u64 = 40_000;
 
 async fn announced(office: &mut Office) -> String {
     office.log.mark();
@@ -52,8 +52,9 @@ async fn a_station_that_is_late_makes_nobody_miss_the_next_page() {
     network.strike(Fault::Bandwidth(SLOW_BYTES));
 
     let first = announced(&mut office).await;
-    let begun = |event: &Event| matches!(event, Event::Playing { clip, .. } if *clip == first).then_some(());
-    office.log.until("the first page to sound", begun).await;
+    let has_it =
+        |event: &Event| matches!(event, Event::Verified { station, .. } if station == "slow").then_some(());
+    office.log.until("the slow one to have it", has_it).await;
     let second = announced(&mut office).await;
     for station in ["quick-1", "quick-2"] {
         for page in [&first, &second] {
