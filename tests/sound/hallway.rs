@@ -65,6 +65,9 @@ fn two_hallways_hear_the_speech_whole() {
     let clip = to_f32(&clip);
     let mouth = recording.channel(0, announced.from_frame);
     let said = assert_whole("the clip, in what was said,", &clip, &mouth, RATE_HZ, ALIKE);
+    // The recorder is behind, too, by 20 ms or so.
+    let begun_ms = said.delay_frames * 1e3 / f64::from(RATE_HZ);
+    println!("from Enter to the first sample: {begun_ms:.1} ms at most");
     for hall in [1, 2] {
         let what = format!("hall-{hall}");
         let heard = recording.channel(hall, announced.from_frame);
