@@ -1,8 +1,12 @@
-//! A tone that the sound server itself plays beside everything else: where the recording of it is torn, the rig lost
-//! sound, and what else is missing there proves nothing against the program.
+//! A tone that is played beside everything else, far ahead: where the recording of it is torn, the rig lost sound, and
+//! what else is missing there proves nothing against the program.
+
+use std::path::{Path, PathBuf};
 
 /// The tone. It has no whole number of periods in less than a second: a tear of any shorter length shows.
-pub const MARKER_HZ: u32 = 997;
+const MARKER_HZ: u32 = 997;
+/// No recording is longer.
+const LENGTH_S: u32 = 120;
 /// By how much a sample may differ from the one that the two before it call for: rounding to 16 bits.
 const ROUNDING: f32 = 8.0 / 32_768.0;
 /// Within this time the tone reaches its peak several times.
@@ -12,6 +16,36 @@ const SOFTEST_PEAK: f32 = 0.02;
 
 /// Tears that lie closer together are one.
 const ONE_TEAR_FRAMES: usize = 480;
+
+/// The tone as 16-bit samples.
+fn tone(frames: usize, rate_hz: u32) -> Vec<i16> {
+    let at = |frame: usize| {
+        let turns = f64::from(MARKER_HZ) * frame as f64 / f64::from(rate_hz);
+        ((turns * std::f64::consts::TAU).sin() * 16_384.0).round() as i16
+    };
+    (0..frames).map(at).collect()
+}
+
+/// A file of the tone.
+pub fn wav(folder: &Path, rate_hz: u32) -> PathBuf {
+    let path = folder.join("marker.wav");
+    if !path.exists() {
+        let spec = hound::WavSpec {
+            channels: 1,
+            sample_rate: rate_hz,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut file = hound::WavWriter::create(&path, spec).unwrap();
+        let mut samples = file.get_i16_writer(rate_hz * LENGTH_S);
+        tone((rate_hz * LENGTH_S) as usize, rate_hz)
+            .into_iter()
+            .for_each(|sample| samples.write_sample(sample));
+        samples.flush().unwrap();
+        file.finalize().unwrap();
+    }
+    path
+}
 
 /// Where a recording of the tone is torn, in frames.
 pub fn tears(tone: &[f32], rate_hz: u32) -> Vec<usize> {
@@ -42,11 +76,7 @@ mod tests {
     const RATE_HZ: u32 = 48_000;
 
     fn tone(frames: usize) -> Vec<f32> {
-        let at = |frame: usize| {
-            let turns = f64::from(MARKER_HZ) * frame as f64 / f64::from(RATE_HZ);
-            ((turns * std::f64::consts::TAU).sin() * 16_384.0).round() as f32 / 32_768.0
-        };
-        (0..frames).map(at).collect()
+        super::tone(frames, RATE_HZ).into_iter().map(|sample| f32::from(sample) / 32_768.0).collect()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::DEADLINE;
-use super::marker::{MARKER_HZ, tears};
+use super::marker;
 
 /// The sink's rate.
 pub const RATE_HZ: u32 = 48_000;
@@ -22,7 +22,7 @@ pub const MOUTH: &str = "mouth";
 /// The source that hears the mouth alone; the server's default.
 pub const MICROPHONE: &str = "microphone";
 
-/// The sink that the server plays a tone into, see [`super::marker`].
+/// The sink that a tone is played into, see [`super::marker`].
 const MARKER: &str = "marker";
 /// How often a test is repeated because the rig lost sound, at most.
 const REPEATS: usize = 2;
@@ -166,8 +166,9 @@ impl PulseRig {
                 writer.grown.notify_all();
             }
         });
-        let recording = Recording { recorder, shared, channels };
-        recording.wait_until("sound flows", |recording| (recording.frames() > 0).then_some(()));
+        let marker = self.play(MARKER, &marker::wav(self.folder(), RATE_HZ));
+        let recording = Recording { recorder, shared, channels, _marker: marker };
+        recording.wait_until_heard(channels - 1);
         recording
     }
 }
@@ -203,6 +204,7 @@ pub struct Recording {
     recorder: Child,
     shared: Arc<Shared>,
     channels: usize,
+    _marker: Player,
 }
 
 impl Recording {
@@ -226,7 +228,7 @@ impl Recording {
     /// Whether the rig lost no sound of its own from a frame on. What is missing otherwise may not be the program's fault: that
     /// is a reason to try again, [`REPEATS`] times at most, which `torn` counts.
     pub fn is_whole(&self, from: usize, torn: &mut usize) -> bool {
-        let tears = tears(&self.channel(self.channels - 1, from), RATE_HZ);
+        let tears = marker::tears(&self.channel(self.channels - 1, from), RATE_HZ);
         if tears.is_empty() {
             return true;
         }
@@ -322,7 +324,6 @@ fn script(halls: usize) -> String {
             "load-module module-remap-source source_name={MICROPHONE} master=all.monitor channels=1 \
              channel_map=mono master_channel_map=aux0 remix=no\n\
              set-default-source {MICROPHONE}\nset-default-sink hall-1\n\
-             load-module module-sine sink={MARKER} frequency={MARKER_HZ} rate={RATE_HZ}\n\
              load-module module-native-protocol-unix auth-anonymous=1\n"
         )
 }

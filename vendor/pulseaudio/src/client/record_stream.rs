@@ -29,7 +29,7 @@ struct InnerRecordStream {
 }
 
 /// The time from one question of how a stream runs to the next, at least.
-const ASKING_INTERVAL: time::Duration = time::Duration::from_millis(50);
+const ASKING_INTERVAL: time::Duration = time::Duration::from_millis(75);
 
 
 impl std::fmt::Debug for RecordStream {
