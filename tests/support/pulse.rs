@@ -16,7 +16,7 @@ use super::DEADLINE;
 use super::marker;
 
 /// The sink's rate.
-pub const RATE_HZ: u32 = 48_000;
+pub const RATE_HZ: u32 = 40_000;
 /// The sink that a voice is played into.
 pub const MOUTH: &str = "mouth";
 /// The source that hears the mouth alone; the server's default.
