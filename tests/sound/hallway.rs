@@ -133,7 +133,7 @@ fn a_prepared_stereo_file_is_heard_whole_and_loud_enough() {
     writer.finalize().unwrap();
     let mut hallway = Hallway::plan()
         .environment(rig.environment())
-        .announce(["--rate", "48000", "--file", stereo.to_str().unwrap()])
+        .announce(["--rate", &RATE_HZ.to_string(), "--file", stereo.to_str().unwrap()])
         .station("hall-1", "hall-1")
         .station("archive", file(kept.path()))
         .open();

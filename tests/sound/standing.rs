@@ -153,12 +153,14 @@ fn a_virtual_loudspeaker_that_is_moved_amid_a_page_plays_it_again() {
     building.announcer.wait_for_one("playing", "clip", &clip);
     let list = building.control("list sink-inputs").unwrap();
     // The stream of the virtual sink that the station plays to.
-    let sinks = building.control("list short sinks").unwrap();
-    assert!(sinks.contains("hall-1"), "{sinks}");
-    let streams: Vec<&str> = list.split("Sink Input #").skip(1).collect();
-    let mut virtual_ones = streams.iter().filter(|it| it.contains("module-remap-sink"));
-    let last = virtual_ones.next_back().unwrap_or_else(|| panic!("{list}"));
-    let stream = last.split('\n').next().unwrap();
+    let modules = building.control("list short modules").unwrap();
+    let module = modules
+        .lines()
+        .find(|line| line.contains("sink_name=hall-1 "))
+        .unwrap_or_else(|| panic!("{modules}"));
+    let owner = format!("Owner Module: {}\n", module.split_whitespace().next().unwrap());
+    let mut streams = list.split("Sink Input #").skip(1).filter(|stream| stream.contains(&owner));
+    let stream = streams.next().unwrap_or_else(|| panic!("{list}")).split('\n').next().unwrap();
     let moved = Instant::now();
     building.control(&format!("move-sink-input {stream} elsewhere")).unwrap();
     building.is_faulty(moved, "was moved to");
