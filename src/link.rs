@@ -92,6 +92,7 @@ pub enum LinkError {
 pub type StationLink<C> = Link<C, FromAnnouncer, FromStation>;
 /// What the announcer holds of an open link.
 pub type AnnouncerLink<C> = Link<C, FromStation, FromAnnouncer>;
+
 /// What the announcer knows of a connection that it let in.
 pub struct Accepted<C: Connection> {
     /// Both directions.

@@ -80,7 +80,8 @@ pub struct Level {
     pub peak_db: f32,
 }
 
-/// What a microphone lost of what was said, because its driver, the sound server or this machine was too busy, or its cable loose.
+/// What a microphone lost of what was said, because its driver, the sound server or this machine was too busy, or its
+/// cable loose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Lost {
     /// In how many places; those shorter than 10 ms are counted only if the driver says so.
@@ -198,8 +199,8 @@ impl Microphone {
         }
     }
 
-    /// Records exactly `length`, rounded to a sample, at the device's own rate, with silence for what the device loses; the first sample is the first
-    /// that the device captured after the call. It ends sooner, with what there is, when `finish` does. `on_level` is
+    /// Records exactly `length`, rounded to a sample, at the device's own rate, with silence for what the device loses;
+    /// the first sample is the first that the device captured after the call. It ends sooner, with what there is, when `finish` does. `on_level` is
     /// called some 20 times a second. Dropping the future ends the recording. A file is cut or padded with silence,
     /// and is there at once.
     ///

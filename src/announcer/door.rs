@@ -1,9 +1,9 @@
 //! The door: how many may stand in it who have not yet proven who they are.
 //!
 //! Whoever is on the roster is not counted, so strangers can never use up the places of stations that
-//! have joined. Between the two, whoever has said hello keeps its place, and nobody pushes it. When the door is full, those who stand in it longest make room, but not before they
-//! have had time for an honest handshake; those who have not said a word, much sooner; and where a few
-//! addresses crowd it, theirs at once.
+//! have joined. Between the two, whoever has said hello keeps its place, and nobody pushes it. When the
+//! door is full, those who stand in it longest make room, but not before they have had time for an honest
+//! handshake; those who have not said a word, much sooner; and where a few addresses crowd it, theirs at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};

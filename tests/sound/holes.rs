@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::correlate::assert_whole;
 use crate::support::hallway::{Hallway, wavs};
-use crate::support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ, Recording};
+use crate::support::pulse::{MICROPHONE, MOUTH, Player, PulseRig, RATE_HZ, Recording};
 use crate::support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 use serde_json::Value;
 
@@ -54,6 +54,15 @@ fn stands_at_its_time(clip: &Path, mouth: &[f32]) {
     assert!(shift_ms.abs() < MOST_SHIFT_MS, "{shift_ms} ms beside its time");
 }
 
+/// Into the microphone, for longer than the test lasts.
+fn somebody_speaks(rig: &PulseRig) -> (Recording, Player) {
+    let recording = rig.record();
+    let voice = rig.play(MOUTH, &speech(rig.folder(), 90, SPOKEN_HZ));
+    recording.wait_until_heard(0);
+    recording.wait_for(SPOKEN);
+    (recording, voice)
+}
+
 fn is_warning(event: &Value) -> bool {
     event["message"].as_str().unwrap().contains("is missing")
 }
@@ -68,10 +77,7 @@ fn a_hole_in_a_recording_is_told_and_what_follows_stands_at_its_time() {
         .announce(["--no-level", "--seconds", "4", "--input", MICROPHONE, "--archive", archive])
         .station("hall-1", "hall-1")
         .open();
-    let recording = rig.record();
-    let _voice = rig.play(MOUTH, &speech(rig.folder(), 90, SPOKEN_HZ));
-    recording.wait_until_heard(0);
-    recording.wait_for(SPOKEN);
+    let (recording, _voice) = somebody_speaks(&rig);
     let from_frame = recording.frames();
     hallway.announcer.enter();
     hallway.announcer.wait_for("recording");
@@ -96,10 +102,7 @@ fn a_hole_in_live_speech_is_told_and_what_follows_stands_at_its_time() {
         .announce(["--live", "--input", MICROPHONE, "--archive", kept.path().to_str().unwrap()])
         .station("hall-1", "hall-1")
         .open();
-    let recording = rig.record();
-    let _voice = rig.play(MOUTH, &speech(rig.folder(), 90, SPOKEN_HZ));
-    recording.wait_until_heard(0);
-    recording.wait_for(SPOKEN);
+    let (recording, _voice) = somebody_speaks(&rig);
     let from_frame = recording.frames();
     hallway.announcer.enter();
     hallway.announcer.wait_for("live-started");

@@ -142,6 +142,16 @@ impl Answers {
     }
 }
 
+/// Ends a flood; what one of its connections found wrong fails the test.
+async fn end(mut flood: JoinSet<()>) {
+    flood.abort_all();
+    while let Some(ended) = flood.join_next().await {
+        if let Err(error) = ended {
+            assert!(error.is_cancelled(), "{error}");
+        }
+    }
+}
+
 fn hello(name: &str, zones: Vec<String>) -> FromStation {
     FromStation::Hello {
         name: name.into(),
@@ -173,7 +183,7 @@ async fn changes_of_zones_are_bounded_and_delay_no_page() {
     let mut scene = Scene::open().await;
     let quiet = recorded_ms(&mut scene.building.office).await;
     let begun = Instant::now();
-    let (_flood, answers) =
+    let (flood, answers) =
         scene.hellos(|number| hello("bad", (0..16).map(|zone| format!("zone {number} {zone}")).collect()));
     sleep(FLOOD).await;
     let flooded = recorded_ms(&mut scene.building.office).await;
@@ -183,6 +193,7 @@ async fn changes_of_zones_are_bounded_and_delay_no_page() {
         [quiet, flooded].map(|ms| format!("{:.1} ms (most {:.1} ms)", ms[PAGES / 2], ms[PAGES - 1]));
     println!("Enter to recorded: {quiet}; beside {a_second:.0} hellos a second with other zones: {flooded}");
     three_hear_a_page(&mut scene.building.office, &mut scene.halls, scene.begun).await;
+    end(flood).await;
     answers.are_bounded(begun);
 }
 
@@ -190,9 +201,10 @@ async fn changes_of_zones_are_bounded_and_delay_no_page() {
 async fn changes_of_name_are_bounded_and_disturb_nobody() {
     let mut scene = Scene::open().await;
     let begun = Instant::now();
-    let (_flood, answers) = scene.hellos(|number| hello(&format!("bad {number}"), vec![]));
+    let (flood, answers) = scene.hellos(|number| hello(&format!("bad {number}"), vec![]));
     sleep(FLOOD).await;
     three_hear_a_page(&mut scene.building.office, &mut scene.halls, scene.begun).await;
+    end(flood).await;
     answers.are_bounded(begun);
     // What is written is one of those names, once.
     let bad = scene.building.site.stations().into_iter().filter(|it| it.name.starts_with("bad")).count();
@@ -204,9 +216,10 @@ async fn a_flood_of_questions_for_the_time_costs_one_signature_each_five_seconds
     let mut scene = Scene::open().await;
     let begun = Instant::now();
     let ask = FromStation::AskTime { nonce: [2; 16] };
-    let (_flood, answers) = scene.pours([ask.clone(), ask]).await;
+    let (flood, answers) = scene.pours([ask.clone(), ask]).await;
     sleep(FLOOD).await;
     three_hear_a_page(&mut scene.building.office, &mut scene.halls, scene.begun).await;
+    end(flood).await;
     let (times, most) =
         (answers.times.load(Relaxed), 1 + begun.elapsed().as_secs() / TIME_INTERVAL.as_secs());
     assert!((1..=most as usize).contains(&times), "{times} in {:?}", begun.elapsed());
@@ -216,7 +229,8 @@ async fn a_flood_of_questions_for_the_time_costs_one_signature_each_five_seconds
 async fn a_flood_of_faults_disturbs_nobody() {
     let mut scene = Scene::open().await;
     let faulty = FromStation::Health { fault: Some("it crackles".into()) };
-    let (_flood, _) = scene.pours([faulty, FromStation::Health { fault: None }]).await;
+    let (flood, _) = scene.pours([faulty, FromStation::Health { fault: None }]).await;
     sleep(FLOOD).await;
     three_hear_a_page(&mut scene.building.office, &mut scene.halls, scene.begun).await;
+    end(flood).await;
 }
