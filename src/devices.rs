@@ -9,7 +9,7 @@ use cpal::{HostId, SampleFormat};
 
 mod error;
 pub(crate) mod format;
-mod health;
+pub(crate) mod health;
 pub(crate) mod keeper;
 pub(crate) mod line;
 mod mixer;

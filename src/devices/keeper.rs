@@ -1,17 +1,16 @@
 //! Keeps a device's stream open: on a thread of its own it opens, watches over and opens again.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use cpal::ErrorKind;
 use cpal::traits::StreamTrait;
-use pulseaudio::StreamId;
 use tokio::sync::watch;
 
 use super::format::{Format, formats};
-use super::health::HealthSigns;
+use super::health::{Health, HealthSigns};
 use super::standing::{Finding, Standing};
 use super::{DevicesError, Direction, Found, HealthWatch, Hosts, silence_alsa};
 use crate::wire::UNMUTED_BY_EMERGENCIES;
@@ -28,65 +27,13 @@ const SILENT_CHECKS: u32 = 3;
 const SILENT_CHECKS_AT_FIRST: u32 = 12;
 /// Callbacks that may come at once, before the device runs.
 const FIRST_CALLS: u64 = 2;
+/// Errors of a young ALSA stream are no faults: the plugin for PulseAudio fails when it is asked for its delay before the server
+/// has told it one. `cpal` goes on all the same, and reports what lasts again and again.
+const ALSA_YOUTH: Duration = Duration::from_millis(250);
 /// Waits between attempts to open a lost device: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 /// A device that does not answer within this is given up, in cpal's own calls.
 pub(crate) const STREAM_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the callbacks of one stream report; all of it without a lock.
-#[derive(Debug)]
-pub(crate) struct Health {
-    calls: AtomicU64,
-    xruns: AtomicU32,
-    failure: OnceLock<cpal::Error>,
-    /// The stream as a sound server knows it, see [`StreamId::to_bits`]; 0 for none.
-    stream: AtomicU64,
-    keeper: Thread,
-}
-
-impl Health {
-    /// Counts a data callback, and says how many were before it. The keeper looks after the first.
-    pub(crate) fn called(&self) -> u64 {
-        let before = self.calls.fetch_add(1, Ordering::Relaxed);
-        if before == 0
-            && let Some(stream) = StreamId::current()
-        {
-            self.stream.store(stream.to_bits(), Ordering::Release);
-            self.keeper.unpark();
-        }
-        before
-    }
-
-    fn stream(&self) -> Option<StreamId> {
-        StreamId::from_bits(self.stream.load(Ordering::Acquire))
-    }
-
-    /// Times the device ran dry, or over.
-    pub(crate) fn xruns(&self) -> u32 {
-        self.xruns.load(Ordering::Relaxed)
-    }
-
-    /// The sound server says how often in all it found nothing to play.
-    pub(crate) fn ran_dry(&self, times: u32) {
-        self.xruns.fetch_max(times, Ordering::Relaxed);
-    }
-
-    /// The error callback. ALSA was measured to call it 900,000 times a second after its server died, so
-    /// only the first fatal error does anything: it wakes the keeper, which drops the stream.
-    pub(crate) fn report(&self, error: cpal::Error) {
-        match error.kind() {
-            ErrorKind::Xrun => {
-                self.xruns.fetch_add(1, Ordering::Relaxed);
-            }
-            ErrorKind::DeviceChanged | ErrorKind::RealtimeDenied => {}
-            _ => {
-                if self.failure.get().is_none() && self.failure.set(error).is_ok() {
-                    self.keeper.unpark();
-                }
-            }
-        }
-    }
-}
 
 /// The streams of one device: dropped, they are closed.
 pub(crate) type Streams = Vec<cpal::Stream>;
@@ -384,14 +331,9 @@ impl<O: Open> Work<O> {
     fn open(&mut self) -> Result<(Opened<O::Link>, String), DevicesError> {
         let found = self.hosts.find(O::DIRECTION, self.wanted.as_deref())?;
         let mut refusal = DevicesError::Format { device: found.name.clone() };
+        let youth = if found.host == cpal::HostId::Alsa { ALSA_YOUTH } else { Duration::ZERO };
         for format in formats(&found, O::DIRECTION, O::PERIOD).map_err(|error| self.explain(&found, error))? {
-            let health = Arc::new(Health {
-                calls: AtomicU64::new(0),
-                xruns: AtomicU32::new(0),
-                failure: OnceLock::new(),
-                stream: AtomicU64::new(0),
-                keeper: thread::current(),
-            });
+            let health = Arc::new(Health::new(thread::current(), youth));
             let started = self.opener.open(&found, format, health.clone()).and_then(|(streams, link)| {
                 streams.iter().try_for_each(StreamTrait::play)?;
                 Ok((streams, link))
@@ -430,7 +372,7 @@ impl<O: Open> Work<O> {
             if self.stopped() {
                 return None;
             }
-            if let Some(source) = health.failure.get() {
+            if let Some(source) = health.failure() {
                 return Some(match standing.is_gone() {
                     true => DevicesError::Gone { device: name },
                     false => DevicesError::Failed { device: name, source: source.clone() },
@@ -440,7 +382,7 @@ impl<O: Open> Work<O> {
                 opens_up = true;
                 standing.open_up();
             }
-            let calls = health.calls.load(Ordering::Relaxed);
+            let calls = health.calls();
             match standing.look(health.stream()) {
                 Some(Finding::Astray(error)) => return Some(error),
                 Some(Finding::Shut(error)) => {

@@ -32,6 +32,8 @@ const STEP_STAMPS: usize = 7;
 /// Less is seen on a busy machine whose card runs evenly.
 const LATEST_STAMPS: usize = 100;
 const STRAY_NS: f64 = 100e3;
+/// As many are looked at beside a line: five seconds of them.
+const BESIDE_STAMPS: usize = 250;
 /// Residuals within this are never outliers.
 const NOISE_FLOOR_NS: f64 = 20e3;
 /// How far clocks of sound cards stray, as the expectation that few timestamps must overcome.
@@ -84,6 +86,22 @@ impl Line {
     /// Which frame plays at a time.
     pub fn frame(&self, time_ns: f64) -> f64 {
         self.frame + (time_ns - self.time_ns) / self.ns_per_frame
+    }
+
+    /// The same, so much later.
+    pub fn later(self, ns: f64) -> Self {
+        Self { time_ns: self.time_ns + ns, ..self }
+    }
+
+    /// How much later than on the line the latest timestamps are, by their median, and how far they lie from there as a
+    /// rule, both in nanoseconds.
+    pub fn beside_ns(&self, stamps: &[Stamp]) -> (f64, f64) {
+        let latest = &stamps[stamps.len().saturating_sub(BESIDE_STAMPS)..];
+        let later = |stamp: &Stamp| stamp.plays_ns as f64 - self.time_ns(stamp.frame as f64);
+        let mut later: Vec<f64> = latest.iter().map(later).collect();
+        let middle = median(&mut later).unwrap_or_default();
+        let mut distances: Vec<f64> = later.iter().map(|ns| (ns - middle).abs()).collect();
+        (middle, median(&mut distances).unwrap_or_default())
     }
 
     /// Frames a second by the system's clock.

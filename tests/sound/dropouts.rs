@@ -6,6 +6,9 @@ use crate::support::hallway::Hallway;
 use crate::support::pulse::{MICROPHONE, PulseRig, RATE_HZ};
 use crate::support::wav::speech;
 
+/// The server needs at least this long from one look at its streams to the next.
+const LEAST_LATENCY_US: u32 = 4_000;
+
 /// A station that is stopped shortly before the end leaves its loudspeaker dry, too late for the timestamps to show it.
 #[test]
 fn a_dropout_near_the_end_is_in_the_receipt() {
@@ -25,8 +28,9 @@ fn a_dropout_near_the_end_is_in_the_receipt() {
     assert!(played["underruns"].as_u64().unwrap() > 0, "{played}");
 }
 
+/// An open microphone is one stream, and a loudspeaker does not drive its sink at the shortest latency there is.
 #[test]
-fn an_open_microphone_is_one_stream() {
+fn open_devices_leave_the_sound_server_in_peace() {
     let rig = PulseRig::start(1);
     let _hallway = Hallway::plan()
         .environment(rig.environment())
@@ -38,4 +42,16 @@ fn an_open_microphone_is_one_stream() {
     drop(recording);
     let streams = rig.list("source-outputs");
     assert_eq!(streams.matches("application.name = \"cpal").count(), 1, "{streams}");
+    let sinks = rig.list("sinks");
+    let latency_us: Vec<u32> = sinks
+        .lines()
+        .filter_map(|line| {
+            line.trim().strip_prefix("Latency:")?.split_once("configured ")?.1.strip_suffix(" usec")
+        })
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(
+        !latency_us.is_empty() && latency_us.iter().all(|us| *us >= LEAST_LATENCY_US),
+        "{latency_us:?} µs"
+    );
 }

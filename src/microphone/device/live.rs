@@ -9,7 +9,7 @@ use rubato::{Adjustable, Async, FixedAsync, Resampler, SincInterpolationParamete
 
 use super::{Capture, DeviceMicrophone, HoleWatch, Link, Lost, MicrophoneError, NO_FRAME, RING, frames_of};
 use crate::devices::keeper::Keeper;
-use crate::devices::line::Line;
+use crate::devices::line::{Line, Stamp};
 use crate::microphone::holes::MIN_HOLE;
 use crate::sample::ResampleError;
 
@@ -26,6 +26,8 @@ const MOST_RATIO: f64 = 1.05;
 const STEERING_BLOCKS: f64 = 100.0;
 /// The most that steering bends the pitch: 1.7 cents, below what an ear tells from speech.
 const MAX_STEERING: f64 = 0.001;
+/// Timestamps that lie further from their line are told by the block.
+const COARSE_NS: f64 = 300e3;
 /// A microphone that is further off was interrupted: what it lost is left out, what it has too much is dropped.
 const INTERRUPTED: Duration = MIN_HOLE;
 /// Blocks after which its clock is looked at anew.
@@ -36,6 +38,7 @@ pub(in crate::microphone) struct DeviceSpeech<'a> {
     keeper: &'a mut Keeper<Link>,
     link: Arc<Link>,
     captured: rtrb::Consumer<f32>,
+    basis: Basis,
     line: Line,
     resampler: Async<f32>,
     /// Captured, and not yet resampled.
@@ -85,9 +88,35 @@ impl std::fmt::Debug for DeviceSpeech<'_> {
     }
 }
 
-impl Link {
-    fn line(&self) -> Option<Line> {
-        Line::fit(&self.stamps.read(), self.rate_hz)
+/// What tells when a frame was captured, for one speech.
+#[derive(Debug, Clone, Copy)]
+enum Basis {
+    /// The sound server or the driver.
+    Told,
+    /// Its arrival, less what it takes: a server may tell no better than to a block of some milliseconds.
+    Arrival { later_ns: f64 },
+}
+
+impl Basis {
+    /// What is steadier, and the line by it.
+    fn choose(captured: &[Stamp], arrived: &[Stamp], rate_hz: u32) -> Option<(Self, Line)> {
+        let told = Line::fit(captured, rate_hz)?;
+        let arrival = Line::fit(arrived, rate_hz).and_then(|arrival| {
+            let (later_ns, spread_ns) = arrival.beside_ns(captured);
+            let is_coarse = spread_ns > COARSE_NS && spread_ns > 2.0 * arrival.beside_ns(arrived).1;
+            is_coarse.then(|| (Self::Arrival { later_ns }, arrival.later(later_ns)))
+        });
+        Some(arrival.unwrap_or((Self::Told, told)))
+    }
+
+    /// The line now.
+    fn line(self, link: &Link) -> Option<Line> {
+        match self {
+            Self::Told => Line::fit(&link.stamps.read(), link.rate_hz),
+            Self::Arrival { later_ns } => {
+                Line::fit(&link.arrivals.read(), link.rate_hz).map(|line| line.later(later_ns))
+            }
+        }
     }
 }
 
@@ -117,7 +146,8 @@ impl DeviceMicrophone {
         let (ring, captured) = rtrb::RingBuffer::new(frames_of(RING, link.rate_hz).max(1));
         let first = Arc::new(AtomicU64::new(NO_FRAME));
         let begun = async {
-            let line = soon(|| link.line()).await?;
+            let choose = || Basis::choose(&link.stamps.read(), &link.arrivals.read(), link.rate_hz);
+            let (basis, line) = soon(choose).await?;
             let not_before_ns = link.epoch.elapsed().as_nanos() as u64;
             {
                 let mut orders = link.orders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,9 +156,9 @@ impl DeviceMicrophone {
                 orders.captures.push(capture).map_err(|_| MicrophoneError::Stalled)?;
             }
             let known = || Some(first.load(Ordering::Acquire)).filter(|frame| *frame != NO_FRAME);
-            Ok::<_, MicrophoneError>((line, soon(known).await?))
+            Ok::<_, MicrophoneError>((basis, line, soon(known).await?))
         };
-        let (line, first) = tokio::select! {
+        let (basis, line, first) = tokio::select! {
             begun = begun => begun?,
             error = self.keeper.lost() => return Err(MicrophoneError::Device(error)),
         };
@@ -144,6 +174,7 @@ impl DeviceMicrophone {
             made_good: Lost::default(),
             link,
             captured,
+            basis,
             line,
             resampler,
             input: Vec::new(),
@@ -157,7 +188,7 @@ impl DeviceSpeech<'_> {
     /// The next block, when all of it was captured.
     pub(in crate::microphone) async fn next(&mut self) -> Result<Vec<f32>, MicrophoneError> {
         if self.pace.blocks.is_multiple_of(LINE_BLOCKS)
-            && let Some(line) = self.link.line()
+            && let Some(line) = self.basis.line(&self.link)
         {
             self.line = line;
         }
@@ -238,7 +269,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::devices::line::Stamp;
 
     /// A microphone of 48 kHz whose clock strays by `clock`, stamped every 480 frames with an error in ns.
     fn stamps(clock: f64, errors: &[f64]) -> Vec<Stamp> {
@@ -248,6 +278,30 @@ mod tests {
             Stamp { frame, plays_ns, told_ns: plays_ns + 10_000_000 }
         };
         errors.iter().enumerate().map(stamp).collect()
+    }
+
+    /// A server tells the time by blocks of 5 ms, at questions that are nearly as even: the error creeps from one end of the
+    /// block to the other in three seconds. Blocks come evenly.
+    #[test]
+    fn a_time_told_by_the_block_does_not_bend_the_pitch() {
+        let creeping: Vec<f64> = (0..1_000).map(|index| f64::from(index * 10 % 3_000) * 5e6 / 3e3).collect();
+        let captured = stamps(0.0, &creeping);
+        let arrived = stamps(0.0, &creeping.iter().map(|ns| 20e6 + ns % 50e3).collect::<Vec<_>>());
+        let (basis, first) = Basis::choose(&captured[..500], &arrived[..500], 48_000).expect("a line");
+        let Basis::Arrival { later_ns } = basis else { panic!("{basis:?}") };
+        let begin_ns = first.time_ns(240_000.0);
+        for end in 500..1_000 {
+            let line = Line::fit(&arrived[..end], 48_000).expect("a line").later(later_ns);
+            assert!((line.rate_hz() - 48_000.0).abs() < 5.0, "{} Hz", line.rate_hz());
+            assert!(
+                (line.time_ns(240_000.0) - begin_ns).abs() < 50e3,
+                "{} ns",
+                line.time_ns(240_000.0) - begin_ns
+            );
+        }
+        let even = stamps(0.0, &[0.0; 1_000]);
+        let told = Basis::choose(&even, &arrived, 48_000).expect("a line").0;
+        assert!(matches!(told, Basis::Told), "{told:?}");
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use mio::net::UnixStream;
 
 use super::protocol;
 
+mod buffers;
 mod playback_source;
 mod playback_stream;
 mod reactor;
@@ -403,6 +404,7 @@ impl Client {
         source: impl PlaybackSource,
     ) -> Result<PlaybackStream> {
         params.flags.no_move = true;
+        buffers::give_the_sink_its_share(&mut params);
         PlaybackStream::new(self.handle.clone(), params, source).await
     }
 
@@ -414,8 +416,7 @@ impl Client {
         sink: impl RecordSink,
     ) -> Result<RecordStream> {
         params.flags.no_move = true;
-        // As much as the server grants: a client that comes late loses nothing.
-        params.buffer_attr.max_length = u32::MAX;
+        buffers::leave_room_for_fragments(&mut params);
         RecordStream::new(self.handle.clone(), params, sink).await
     }
 }

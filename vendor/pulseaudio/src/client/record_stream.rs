@@ -25,12 +25,17 @@ struct InnerRecordStream {
     info: protocol::CreateRecordStreamReply,
     start_notify: futures::future::Shared<oneshot::Receiver<()>>,
     moved: Arc<Moved>,
-    asked: Mutex<Option<time::Instant>>,
+    asked: Mutex<(u64, Option<time::Instant>)>,
 }
 
-/// The time from one question of how a stream runs to the next, at least.
-const ASKING_INTERVAL: time::Duration = time::Duration::from_millis(75);
-
+/// The time from one question of how a stream runs to the next: uneven, since the server may know only how the stream ran
+/// when its last block of some milliseconds came. At even intervals the error would creep from one end of a block to the
+/// other for seconds, which looks like another rate.
+fn asking_interval(asked: u64) -> time::Duration {
+    // A sequence without any period of its own; about the golden ratio as a part of 2^64.
+    let spread = asked.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(asked | 1) >> 40;
+    time::Duration::from_millis(60) + time::Duration::from_micros(spread % 30_000)
+}
 
 impl std::fmt::Debug for RecordStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,7 +62,7 @@ impl RecordStream {
             info,
             start_notify: start_rx.shared(),
             moved,
-            asked: Mutex::new(None),
+            asked: Mutex::new((0, None)),
         })))
     }
 
@@ -102,13 +107,13 @@ impl RecordStream {
 
     /// Fetches record timing information for the record stream, as of the moment at which this returns.
     ///
-    /// Blocks the thread while less than [`ASKING_INTERVAL`] has passed since the last question.
+    /// Blocks the thread until [`asking_interval`] has passed since the last question.
     pub async fn timing_info(&self) -> ClientResult<protocol::RecordLatency> {
-        let due = self.0.asked.lock().unwrap().map(|asked| asked + ASKING_INTERVAL);
-        if let Some(due) = due {
-            std::thread::sleep(due.saturating_duration_since(time::Instant::now()));
+        let (count, last) = *self.0.asked.lock().unwrap();
+        if let Some(last) = last {
+            std::thread::sleep((last + asking_interval(count)).saturating_duration_since(time::Instant::now()));
         }
-        *self.0.asked.lock().unwrap() = Some(time::Instant::now());
+        *self.0.asked.lock().unwrap() = (count + 1, Some(time::Instant::now()));
         let moved = self.0.moved.clone();
         let question = protocol::Command::GetRecordLatency(protocol::LatencyParams {
             channel: self.0.info.channel,
