@@ -71,8 +71,9 @@ impl Program {
         arguments: impl IntoIterator<Item = S>,
         environment: &[(String, String)],
     ) -> Self {
-        let mut command = Command::new(BULLHORN);
-        command.args(arguments.into_iter().map(Into::into));
+        // Whoever runs the tests under `nohup` ignores SIGHUP; the program would too.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", BULLHORN]).args(arguments.into_iter().map(Into::into));
         Self::start_command(name, command, environment)
     }
 
