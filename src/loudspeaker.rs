@@ -94,7 +94,7 @@ pub struct PlayReport {
     pub underruns: u32,
 }
 
-/// A loudspeaker that several share, one at a time.
+/// A loudspeaker that several users share, one at a time.
 pub type SharedLoudspeaker = Arc<tokio::sync::Mutex<Loudspeaker>>;
 
 /// A loudspeaker that is open and silent.
@@ -108,7 +108,7 @@ enum Kind {
 }
 
 impl Loudspeaker {
-    /// Makes a loudspeaker that several can share, one at a time.
+    /// Makes it a loudspeaker that several users can share, one at a time.
     pub fn shared(self) -> SharedLoudspeaker {
         Arc::new(tokio::sync::Mutex::new(self))
     }

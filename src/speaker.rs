@@ -54,7 +54,7 @@ pub enum SpeakerError {
     Random(#[source] getrandom::Error),
 }
 
-/// Which station to be.
+/// The configuration of a station.
 #[derive(Debug)]
 pub struct Config {
     /// The announcers whose pages it plays. Events name an announcer by the host and port given here.

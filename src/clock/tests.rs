@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// How wrong the clock is about when the announcer's clock shows what it will show at `t`.
+    /// The error in converting the announcer's time at `t` to the station's clock.
     fn error_us(&self, clock: &Clock, t: f64) -> f64 {
         let instant = self.announcer_us(t).round();
         // The instant was rounded: its own true time is what counts.
@@ -49,7 +49,7 @@ impl World {
         (clock.to_station_us(instant as u64).unwrap() - self.station_us(true_t)).abs()
     }
 
-    /// How wrong the clock says that it might be about `t`.
+    /// The error that the clock states for this conversion.
     fn stated_us(&self, clock: &Clock, t: f64) -> f64 {
         clock.uncertainty_us(self.announcer_us(t).round() as u64).unwrap()
     }

@@ -14,7 +14,7 @@ pub enum DevicesError {
          or use a file: {}", file_hint(*direction)
     )]
     None {
-        /// What was wanted.
+        /// The direction that was wanted.
         direction: Direction,
         /// The sound system's error.
         #[source]
@@ -23,7 +23,7 @@ pub enum DevicesError {
     /// No device has this name.
     #[error("there is no {direction} device {wanted:?}: {}; `bullhorn devices` lists all", near_hint(near))]
     Unknown {
-        /// What was wanted.
+        /// The direction that was wanted.
         direction: Direction,
         /// The name.
         wanted: String,
@@ -42,7 +42,7 @@ pub enum DevicesError {
         thing(*direction), option(*direction)
     )]
     Hollow {
-        /// What was wanted.
+        /// The direction that was wanted.
         direction: Direction,
         /// The device's name.
         device: String,

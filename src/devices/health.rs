@@ -30,7 +30,7 @@ impl Health {
         Self { calls, xruns: AtomicU32::new(0), failure: OnceLock::new(), stream, keeper, grown_up }
     }
 
-    /// Counts a data callback, and returns how many there were before it. The first one wakes the keeper.
+    /// Counts a data callback, and returns how many there were before it. On a sound server, the first one wakes the keeper.
     pub(crate) fn called(&self) -> u64 {
         let before = self.calls.fetch_add(1, Ordering::Relaxed);
         if before == 0

@@ -134,7 +134,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         }
     }
 
-    /// Waits for a device that could not be opened, like for one that was lost.
+    /// Waits for a device that could not be opened, as for one that was lost.
     ///
     /// # Errors
     /// The error passed in, if no thread can be started.
@@ -193,7 +193,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         condition.state.clone()
     }
 
-    /// Opens up everything that mutes the device, if anything does. [`Self::link`] waits for that.
+    /// Unmutes the device, whatever mutes it. [`Self::link`] waits for that.
     pub(crate) fn open_up(&self) {
         self.orders.open_up.store(true, Ordering::Release);
         self.thread.unpark();

@@ -14,7 +14,7 @@ pub struct Stamp {
     pub told_ns: u64,
 }
 
-/// The relation of frame and time in a running stream.
+/// The relation between frames and time in a running stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
     frame: f64,
@@ -28,8 +28,8 @@ pub const MIN_STAMPS: usize = 8;
 const STEP_NS: f64 = 2e6;
 /// The number of timestamps in each median; three outliers among them do no harm.
 const STEP_STAMPS: usize = 7;
-/// The latest timestamps, two seconds of them: if their median is this far from the line, the line does not fit them. Smaller
-/// distances occur on a busy machine whose card runs evenly.
+/// The number of latest timestamps, two seconds of them, and how far their median may be from the line that should fit them.
+/// Smaller distances occur on a busy machine whose card runs evenly.
 const LATEST_STAMPS: usize = 100;
 const STRAY_NS: f64 = 100e3;
 /// The number of timestamps compared with a line: five seconds of them.

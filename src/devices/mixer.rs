@@ -76,7 +76,7 @@ pub(crate) struct CardMixer {
 }
 
 impl CardMixer {
-    /// Opens the mixer of a device, if it has one. ALSA reports errors of its own as the calling thread has set it.
+    /// Opens the mixer of a device, if it has one. Whether ALSA writes errors of its own depends on the calling thread.
     pub(crate) fn open(pcm: &str, direction: Direction) -> Option<Self> {
         let mixer = Mixer::new(&control(pcm), true).ok()?;
         let mixer = Self { mixer, direction };

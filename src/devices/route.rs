@@ -7,8 +7,8 @@ use std::fmt;
 /// What kind of device it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// As far as the server knows, sound goes in or out there. A virtual device is one too, even over a null sink: a user who
-    /// stacks devices wants them used.
+    /// As far as the server knows, sound goes in or out there. A virtual device counts as real too, even over a null sink: a user
+    /// who stacks devices wants them used.
     Real,
     /// A null sink that somebody created: sound ends there.
     Null,
@@ -137,7 +137,7 @@ impl fmt::Display for Obstacle {
 }
 
 impl Way {
-    /// Returns where nothing gets through.
+    /// Returns the step at which nothing gets through, if there is one.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         let of = |step: &Step| Obstacle {
             is_stream: step.is_stream,

@@ -36,7 +36,7 @@ const STARTING_INTERVAL: Duration = Duration::from_millis(10);
 const UNDERRUN_NS: f64 = 2e6;
 /// The number of timestamps ignored at the start of a stream: they are wrong, because the device is not running yet.
 const IGNORED_STAMPS: u64 = 4;
-/// The number of orders, and of jobs, that may wait for the callback.
+/// The number of orders, and of finished jobs, that may wait.
 const QUEUE: usize = 16;
 /// The largest sample below full scale: cpal's 24-bit formats wrap at full scale itself.
 const LOUDEST: f32 = 1.0 - f32::EPSILON / 2.0;

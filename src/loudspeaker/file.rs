@@ -1,4 +1,4 @@
-//! A folder as the loudspeaker: each clip becomes a WAV file there, and takes as long as it would sound.
+//! A folder as the loudspeaker: each clip becomes a WAV file there, and takes as long as the clip would sound.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -85,7 +85,7 @@ impl FolderLoudspeaker {
         }
     }
 
-    /// Takes each 10 ms of sound when it is due, and writes everything down at the end.
+    /// Takes each 10 ms of sound when it is due, and writes everything at the end.
     async fn write_live(
         &self,
         (mut feed, rate_hz): (Feed, u32),
@@ -173,7 +173,7 @@ impl FolderLoudspeaker {
     }
 }
 
-/// Does work on a thread of its own, so that a disk that hangs holds up nobody else.
+/// Runs work on a thread of its own, so that a disk that hangs holds up nobody else.
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

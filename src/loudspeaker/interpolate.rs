@@ -52,7 +52,7 @@ impl Interpolator {
 }
 
 /// Returns the sum of the samples, weighted between two rows. Eight parallel sums, which the compiler turns into vector
-/// operations: three times as fast, for each of 48,000 frames a second.
+/// operations: three times as fast, which counts at 48,000 frames a second.
 fn weighted(window: &[f32; TAPS], near: &[f32; TAPS], far: &[f32; TAPS], between: f32) -> f32 {
     let mut sums = [0.0; 8];
     for tap in 0..TAPS {

@@ -19,11 +19,11 @@ const WAITING_BLOCKS: usize = 64;
 const BLOCK_FRAMES: usize = MAX_LIVE_BLOCK_BYTES / 2;
 /// The number of samples that can be read at once.
 pub(super) const WINDOW: usize = 4_096;
-/// The bridge over a gap is a second divided by this long, …
+/// The reciprocal of the length of the bridge over a gap, …
 const BRIDGE_HZ: u32 = 100;
-/// … has faded after a second divided by this, …
+/// … of the time until it has faded, …
 const DECAY_HZ: u32 = 25;
-/// … and gives way to returning sound within a second divided by this.
+/// … and of the time in which returning sound replaces it.
 const RETURN_HZ: u32 = 200;
 /// The longest bridge, at the highest rate.
 const LONGEST_BRIDGE: usize = (crate::clip::MAX_RATE_HZ / BRIDGE_HZ) as usize;

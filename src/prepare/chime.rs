@@ -37,7 +37,7 @@ const STEP: Duration = Duration::from_millis(500);
 const RING: Duration = Duration::from_millis(1_300);
 /// The time in which a note decays to 1/e.
 const DECAY_S: f64 = 0.28;
-/// The time in which a note rises, so that it does not click; the chime ends within the same time.
+/// The time in which a note rises, so that it does not click; the chime fades out in the same time.
 const ATTACK_S: f64 = 0.008;
 /// Partials of a struck bar, as multiples of its pitch with their loudness; higher ones decay sooner.
 const PARTIALS: [(f64, f64); 3] = [(1.0, 1.0), (2.0, 0.35), (4.0, 0.12)];

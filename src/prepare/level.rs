@@ -144,7 +144,7 @@ impl Blocks {
             let after: f64 =
                 self.energies.iter().zip(&gains).map(|(energy, gain)| energy * f64::from(gain * gain)).sum();
             let missing_db = rise_db - 10.0 * (after / before).log10();
-            // It is not a number for a sound whose energy is too small for a float.
+            // `missing_db` is not a number for a sound whose energy is too small for a float.
             let is_near = missing_db.is_nan() || missing_db < NEAR_DB;
             if is_near || gain_db >= MAX_GAIN_DB || estimates == MAX_ESTIMATES {
                 return (gain_db, gains);
@@ -155,7 +155,7 @@ impl Blocks {
     }
 
     /// Returns the gain for the middle of each block that keeps the whole block under the ceiling: `gain`, turned down around
-    /// each peak by as little as necessary, and before the peak comes.
+    /// each peak by as little as necessary, starting before the peak.
     fn limited(&self, gain: f32) -> Vec<f32> {
         let needed: Vec<f32> =
             self.peaks.iter().map(|peak| (self.ceiling / (peak * gain)).min(1.0)).collect();

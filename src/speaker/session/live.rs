@@ -52,9 +52,9 @@ struct Speech {
     header: LiveHeader,
     /// The number of the next block, if none is lost.
     next: u32,
-    /// The hash over every block so far; `None` once a block was lost.
+    /// The hash over all blocks so far; `None` unless they all came on this connection.
     hash: Option<Sha256>,
-    /// The samples kept for the archive; `None` without an archive, or once a block was lost.
+    /// The samples kept for the archive; `None` without an archive, or unless all blocks came on this connection.
     samples: Option<Vec<u8>>,
     backlog: VecDeque<(u32, Vec<u8>)>,
     playing: Option<Voice>,

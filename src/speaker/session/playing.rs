@@ -22,7 +22,7 @@ const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
 const BEGUN_PATIENCE: Duration = Duration::from_millis(50);
 /// The longest that a clip may live; see `announce --keep`.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
-/// The furthest instant: a previous page of the greatest length, and a transfer.
+/// How far ahead an instant can be: a previous page of the greatest length, and a transfer.
 pub(super) const MAX_AHEAD: Duration = Duration::from_secs(300);
 
 impl<C: Connection> Session<'_, C> {
