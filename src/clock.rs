@@ -74,8 +74,8 @@ struct Line {
 }
 
 impl Clock {
-    /// Learns from one more exchange. An exchange that cannot come from the clock known so far restarts it. Impossible
-    /// timestamps (an answer before its question) are ignored.
+    /// Learns from one more exchange. An exchange that cannot come from the clock known so far starts the estimate again.
+    /// Impossible timestamps (an answer before its question) are ignored.
     pub fn learn(&mut self, exchange: Exchange) {
         if exchange.t4_us < exchange.t1_us || exchange.t3_us < exchange.t2_us {
             return;
