@@ -1,23 +1,21 @@
-//! Where a station's clock stands against its announcer's. Pure arithmetic on microseconds.
+//! How a station's clock relates to its announcer's. Pure arithmetic on microseconds.
 //!
-//! From four timestamps of a ping (Mills, "Internet Time Synchronization: the Network Time Protocol",
-//! RFC 1129): with t1 and t4 read on the station's clock when the ping left and the pong came, t2 and
-//! t3 on the announcer's when the ping came and the pong left,
-//! offset = ((t2 − t1) + (t3 − t4)) / 2 and round trip = (t4 − t1) − (t3 − t2); the offset is wrong by
-//! half the round trip at most, and by next to nothing where nothing was held up. So the quickest exchanges are
-//! the ones to trust.
+//! A ping has four timestamps (Mills, "Internet Time Synchronization: the Network Time Protocol", RFC 1129): t1 and t4 are read
+//! on the station's clock when the ping left and the pong came, t2 and t3 on the announcer's when the ping came and the pong
+//! left. Then offset = ((t2 − t1) + (t3 − t4)) / 2 and round trip = (t4 − t1) − (t3 − t2); the offset is wrong by half the round
+//! trip at most, and by next to nothing if nothing was held up. So the quickest exchanges are the ones to trust.
 
 use std::collections::VecDeque;
 
-/// Exchanges kept; at one a second, about a minute.
+/// The number of exchanges kept; at one a second, about a minute.
 const WINDOW: usize = 64;
 /// The most that two clocks drift apart: quartz within ±100 ppm on either side, with room to spare.
 const MAX_DRIFT: f64 = 500e-6;
-/// What two clocks drift apart as a rule.
+/// How far two clocks usually drift apart.
 const EXPECTED_DRIFT: f64 = 30e-6;
-/// How far an exchange is off as a rule that took no longer than the quickest, in µs.
+/// The usual error of an exchange that took no longer than the quickest, in µs.
 const EXPECTED_NOISE_US: f64 = 10.0;
-/// An exchange that disagrees by more than both uncertainties and this is of another clock, in µs.
+/// An exchange that disagrees by more than both uncertainties plus this, in µs, comes from another clock.
 const STEP_US: f64 = 1_000.0;
 
 /// Times are read in whole µs.
@@ -70,13 +68,13 @@ struct Line {
     at_us: f64,
     offset_us: f64,
     rate: f64,
-    /// How far the rate may be off.
+    /// How far the rate might be off.
     rate_doubt: f64,
     uncertainty_us: f64,
 }
 
 impl Clock {
-    /// Learns from one more exchange. One that cannot be of the clock known so far starts anew.
+    /// Learns from one more exchange. An exchange that cannot come from the clock known so far starts the estimate again.
     /// Impossible timestamps (an answer before its question) are ignored.
     pub fn learn(&mut self, exchange: Exchange) {
         if exchange.t4_us < exchange.t1_us || exchange.t3_us < exchange.t2_us {
@@ -101,7 +99,7 @@ impl Clock {
         self.line = self.fit();
     }
 
-    /// The announcer's instant on the station's clock, in µs. `None` before the first exchange.
+    /// Converts an instant of the announcer's clock to the station's clock, in µs. `None` before the first exchange.
     pub fn to_station_us(&self, announcer_us: u64) -> Option<f64> {
         let line = self.line?;
         // announcer = station + offset + rate · (station − at), solved for station.
@@ -109,24 +107,24 @@ impl Clock {
         Some(line.at_us + from / (1.0 + line.rate))
     }
 
-    /// How far [`Self::to_station_us`] may be off for an instant of the announcer's, in µs: by what the
-    /// exchanges leave open, and by what the clocks may drift between the latest of them and the instant.
+    /// How far [`Self::to_station_us`] might be off for an instant of the announcer's clock, in µs: by what the exchanges leave
+    /// open, and by what the clocks might drift between the latest exchange and the instant.
     pub fn uncertainty_us(&self, announcer_us: u64) -> Option<f64> {
         let line = self.line?;
         let ahead_us = self.to_station_us(announcer_us)? - line.at_us;
         Some(line.uncertainty_us + line.rate_doubt * ahead_us.abs())
     }
 
-    /// The longest round trip but one among the latest eight exchanges, in µs: how early word must be given. The
-    /// longest may have met a burst, as the one in which a page goes to hundreds of stations.
+    /// Returns the second longest round trip among the latest eight exchanges, in µs: how early a message must be sent. The
+    /// longest might have met a burst, such as a page that goes to hundreds of stations.
     pub fn round_trip_us(&self) -> Option<f64> {
         let mut latest: Vec<f64> = self.exchanges.iter().rev().take(8).map(Exchange::round_trip_us).collect();
         latest.sort_by(f64::total_cmp);
         latest.get(latest.len().saturating_sub(2)).copied()
     }
 
-    /// Every exchange confines the offset of now to within half its round trip and what two clocks can
-    /// have drifted since; the line is the likeliest that stays within what all of them leave.
+    /// Fits the line. Every exchange limits the offset of now to within half its round trip plus the possible drift since then;
+    /// the line is the likeliest within the limits of all exchanges.
     fn fit(&self) -> Option<Line> {
         let at_us = self.exchanges.back()?.middle_us();
         let doubt = |exchange: &Exchange| {
@@ -139,7 +137,7 @@ impl Clock {
             high = high.min(exchange.offset_us() + doubt(exchange));
         }
         if low > high {
-            // They contradict each other: the best one alone is believed.
+            // The exchanges contradict each other: only the best one is believed.
             let (offset_us, uncertainty_us) = (best.offset_us(), doubt(best));
             return Some(Line { at_us, offset_us, rate: 0.0, rate_doubt: MAX_DRIFT, uncertainty_us });
         }
@@ -149,9 +147,9 @@ impl Clock {
         Some(Line { at_us, offset_us, rate, rate_doubt, uncertainty_us })
     }
 
-    /// Offset at an instant, rate, and how far the rate may be off, by least squares. An exchange counts by how
-    /// little longer it took than the quickest, and the rate is drawn towards what clocks usually have:
-    /// ridge regression, with the expected errors as weights.
+    /// Returns the offset at an instant, the rate, and how far the rate might be off, by least squares. An exchange counts for
+    /// more the closer it came to the quickest, and the rate is drawn towards what clocks usually have: ridge regression, with
+    /// the expected errors as weights.
     fn regression(&self, at_us: f64) -> Option<(f64, f64, f64)> {
         let shortest = self.exchanges.iter().map(Exchange::round_trip_us).reduce(f64::min)?;
         // Time from `at_us`, offset, weight, and the worst error.
@@ -173,7 +171,7 @@ impl Clock {
         let variance = points.iter().map(|[t, _, weight, _]| weight * (t - mean_t).powi(2)).sum::<f64>();
         let expectation = EXPECTED_DRIFT.powi(-2);
         let rate = (covariance / (variance + expectation)).clamp(-MAX_DRIFT, MAX_DRIFT);
-        // What errors that all conspire can do to it, and what it was drawn away from the truth.
+        // How far the rate is off if all errors conspire, and how far it may have been drawn away from the truth.
         let errors =
             points.iter().map(|[t, _, weight, worst]| weight * (t - mean_t).abs() * worst).sum::<f64>();
         let doubt = (errors + MAX_DRIFT * expectation) / (variance + expectation);

@@ -1,6 +1,6 @@
-//! Sound devices: list them, find one by name, agree with it on a format, keep its stream open.
+//! Sound devices: lists them, finds one by name, agrees with it on a format, keeps its stream open.
 //!
-//! PulseAudio (or PipeWire in its place) is preferred where a server answers, ALSA otherwise.
+//! PulseAudio (or PipeWire in its place) is preferred if a server answers, ALSA otherwise.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub use route::Obstacle;
 /// Which way the sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// A microphone, or what another program plays.
+    /// A microphone, or the sound that another program plays.
     Input,
     /// A loudspeaker.
     Output,
@@ -43,19 +43,19 @@ impl fmt::Display for Direction {
 /// A device that can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// What `--input` and `--output` take: `HOST:ID`.
+    /// The value for `--input` and `--output`: `HOST:ID`.
     pub id: String,
-    /// What a person calls it.
+    /// The name that people know it by.
     pub name: String,
     /// Microphone or loudspeaker; a device that is both is listed twice.
     pub direction: Direction,
-    /// Used when none is named.
+    /// Whether it is used when none is named.
     pub is_default: bool,
     /// `pulseaudio` or `alsa`.
     pub host: String,
 }
 
-/// Every device of every sound system that answers; opens none of them, save ALSA's default for a moment where there is no
+/// Lists every device of every sound system that answers. Opens none of them, except ALSA's default for a moment if there is no
 /// other.
 pub fn list() -> Vec<Device> {
     silence_alsa();
@@ -84,15 +84,15 @@ pub fn list() -> Vec<Device> {
 /// The sound systems, the preferred one first.
 const HOSTS: [HostId; 2] = [HostId::PulseAudio, HostId::Alsa];
 
-/// The connections to the sound systems. A connection to PulseAudio has a thread and a place among the
-/// server's few clients for as long as the server lives, so it is kept and used again.
+/// The connections to the sound systems. A connection to PulseAudio occupies a thread and one of the few clients that the server
+/// allows, for as long as the server lives, so it is kept and reused.
 #[derive(Default)]
 pub(crate) struct Hosts {
     pulse: Option<cpal::Host>,
     alsa: Option<cpal::Host>,
 }
 
-/// A device that was found by name.
+/// A device that was found.
 pub(crate) struct Found {
     pub(crate) device: cpal::Device,
     pub(crate) id: String,
@@ -100,8 +100,8 @@ pub(crate) struct Found {
     pub(crate) host: HostId,
 }
 
-/// What Debian's ALSA configuration lists besides devices: converters that need a device behind them,
-/// and bridges to other sound systems. They can be named all the same.
+/// Entries of Debian's ALSA configuration that are not devices: converters that need a device behind them, and bridges to other
+/// sound systems. They can still be named.
 const ALSA_PLUGINS: [&str; 10] =
     ["null", "lavrate", "samplerate", "speexrate", "speex", "upmix", "vdownmix", "jack", "oss", "pulse"];
 
@@ -117,9 +117,9 @@ impl Found {
 }
 
 impl Hosts {
-    /// The connection to a sound system, made anew if there is none or it broke.
+    /// Returns the connection to a sound system, and makes a new one if there is none or it broke.
     ///
-    /// ALSA is only loaded when it is asked for: its configuration takes megabytes.
+    /// ALSA is only loaded on demand: its configuration takes megabytes.
     fn host(&mut self, id: HostId) -> Option<&cpal::Host> {
         let host = if id == HostId::PulseAudio { &mut self.pulse } else { &mut self.alsa };
         let alive = match host {
@@ -132,8 +132,8 @@ impl Hosts {
         host.as_ref()
     }
 
-    /// The device of that id (with or without its host) or name, or the default one. The default of a sound server that
-    /// answers is the default, also where it is nothing that anybody hears: ALSA's would lead back to it.
+    /// Returns the device with this id (with or without its host) or name, or the default one. If a sound server answers, its
+    /// default is the default, even if nobody can hear it: ALSA's would lead back to it.
     ///
     /// # Errors
     /// [`DevicesError::None`], [`DevicesError::Unknown`], [`DevicesError::NoServer`] and [`DevicesError::Hollow`].
@@ -170,7 +170,7 @@ impl Hosts {
             known.extend(likely.map(|found| (found.id, found.name)));
         }
         let near = near(wanted, &known);
-        // It may well be one of a server that is yet to start.
+        // It might be a device of a server that has not started yet.
         if self.pulse.is_none() && near.is_empty() && !wanted.starts_with("alsa:") {
             return Err(DevicesError::NoServer { wanted: wanted.into() });
         }
@@ -178,7 +178,7 @@ impl Hosts {
     }
 }
 
-/// Whether sound gets to somebody by a device, or from somebody.
+/// Checks that a device carries sound to somebody, or from somebody.
 fn vet(found: &Found, direction: Direction, is_named: bool) -> Result<(), DevicesError> {
     if found.host == HostId::PulseAudio {
         let way = server::snapshot(direction).and_then(|snapshot| snapshot.way_to(found.bare()));
@@ -192,7 +192,7 @@ fn vet(found: &Found, direction: Direction, is_named: bool) -> Result<(), Device
     }
 }
 
-/// Whether an ALSA device is, or ends at, one that drops all sound.
+/// Whether an ALSA device is, or ends at, a device that drops all sound.
 fn is_null_pcm(name: &str, direction: Direction) -> bool {
     let direction = match direction {
         Direction::Input => alsa::Direction::Capture,
@@ -218,7 +218,7 @@ fn default(host: &cpal::Host, direction: Direction) -> Option<Found> {
 fn candidates(host: &cpal::Host, direction: Direction) -> Vec<Found> {
     let devices = host.devices().into_iter().flatten();
     let usable = devices.filter(|device| match (host.id(), direction) {
-        // The default says nothing of its direction before it is opened.
+        // The default does not report its direction before it is opened.
         (HostId::Alsa, _) if device.id().is_ok_and(|id| id.id() == "default") => true,
         (_, Direction::Input) => device.supports_input(),
         (_, Direction::Output) => device.supports_output(),
@@ -232,10 +232,10 @@ fn found(host: HostId, device: cpal::Device) -> Option<Found> {
     Some(Found { device, id, name, host })
 }
 
-/// At most this many names are suggested.
+/// The most names that are suggested.
 const MAX_SUGGESTIONS: usize = 4;
 
-/// The ids most like a name, of pairs of id and name.
+/// Returns the ids most similar to a name, from pairs of id and name.
 fn near(wanted: &str, known: &[(String, String)]) -> Vec<String> {
     let wanted = wanted.to_lowercase();
     let distance = |text: &str| {
@@ -258,7 +258,7 @@ fn near(wanted: &str, known: &[(String, String)]) -> Vec<String> {
     ranked.into_iter().take(MAX_SUGGESTIONS).map(|(_, id)| id.clone()).collect()
 }
 
-/// The least number of characters to insert, delete or replace (Levenshtein distance).
+/// Returns the least number of characters to insert, delete or replace (Levenshtein distance).
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -273,14 +273,14 @@ fn edits(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Keeps ALSA's library from writing on standard error on its own, for the calling thread.
+/// Keeps ALSA's library from writing to standard error by itself, for the calling thread.
 pub(crate) fn silence_alsa() {
     if let Err(error) = alsa::Output::local_error_handler() {
         tracing::debug!(%error, "ALSA keeps writing to standard error");
     }
 }
 
-/// Whether samples of that format can be converted.
+/// Whether samples of this format can be converted.
 fn is_pcm(format: SampleFormat) -> bool {
     !format.is_dsd()
 }

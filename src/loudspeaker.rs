@@ -1,4 +1,4 @@
-//! The loudspeaker seam: a real device or a folder takes a clip and an instant.
+//! The loudspeaker: a real device or a folder that plays a clip at an instant.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,9 @@ pub enum Output {
     /// The default device.
     #[default]
     Default,
-    /// The device of that id or name.
+    /// The device with this id or name.
     Device(String),
-    /// A folder that gets a WAV file a clip: `file:DIR`.
+    /// A folder that gets one WAV file per clip: `file:DIR`.
     File(PathBuf),
 }
 
@@ -59,13 +59,13 @@ impl fmt::Display for Output {
 /// What can go wrong with a loudspeaker.
 #[derive(Debug, thiserror::Error)]
 pub enum LoudspeakerError {
-    /// The device is not there, or does not work; it is opened again when the next clip is played.
+    /// The device is missing or does not work; it is opened again when the next clip is played.
     #[error("the loudspeaker cannot play")]
     Device(#[source] Arc<DevicesError>),
-    /// The device is open and takes no sound.
+    /// The device is open but accepts no sound.
     #[error("the loudspeaker takes no sound: check the sound server and the device")]
     Stalled,
-    /// The clip cannot be brought to the device's rate.
+    /// The clip cannot be resampled to the device's rate.
     #[error("the clip does not suit the loudspeaker")]
     Resample(#[from] ResampleError),
     /// The clip cannot be made quieter.
@@ -76,7 +76,7 @@ pub enum LoudspeakerError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -84,17 +84,17 @@ pub enum LoudspeakerError {
 /// How a clip was played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlayReport {
-    /// Frames of the clip that came out: all, at the clip's rate.
+    /// Frames of the clip that were played: all of them, at the clip's rate.
     pub frames: u64,
     /// How far from its instant it began, in microseconds; later is positive.
     pub start_error_us: i64,
-    /// The farthest that it was from its course once begun, in microseconds, by the device's timestamps.
+    /// The greatest distance from its course once begun, in microseconds, by the device's timestamps.
     pub max_error_us: u64,
-    /// Times the device ran dry meanwhile.
+    /// How often the device ran dry meanwhile.
     pub underruns: u32,
 }
 
-/// A loudspeaker that several use, one at a time.
+/// A loudspeaker that several users share, one at a time.
 pub type SharedLoudspeaker = Arc<tokio::sync::Mutex<Loudspeaker>>;
 
 /// A loudspeaker that is open and silent.
@@ -108,7 +108,7 @@ enum Kind {
 }
 
 impl Loudspeaker {
-    /// For several to use, one at a time.
+    /// Makes it a loudspeaker that several users can share, one at a time.
     pub fn shared(self) -> SharedLoudspeaker {
         Arc::new(tokio::sync::Mutex::new(self))
     }
@@ -127,11 +127,11 @@ impl Loudspeaker {
         }))
     }
 
-    /// Opens the same for a station: a device that does not open is waited for if `waits` says so, as for one that was
-    /// lost; its health says why it is not there. With `unmutes` it is one that [`Self::let_through`] unmutes.
+    /// Opens an output for a station. If `waits` returns true for the error of a device that does not open, the device is waited
+    /// for like one that was lost; its health says why it is missing. With `unmutes`, [`Self::let_through`] unmutes the device.
     ///
     /// # Errors
-    /// Those of [`Self::open`].
+    /// The same errors as [`Self::open`].
     pub fn open_for_station(
         output: &Output,
         unmutes: bool,
@@ -151,7 +151,7 @@ impl Loudspeaker {
         Ok(Self(Kind::Device(device?)))
     }
 
-    /// Opens a folder that works, as a device does, only while `health` says so.
+    /// Opens a folder that, like a device, works only while `health` says so.
     ///
     /// # Errors
     /// A folder that cannot be written.
@@ -159,7 +159,7 @@ impl Loudspeaker {
         Ok(Self(Kind::Folder(file::FolderLoudspeaker::open(folder, health)?)))
     }
 
-    /// Whether it works, from now on.
+    /// Returns a watch on whether it works.
     pub fn health(&self) -> HealthWatch {
         match &self.0 {
             Kind::Device(device) => device.health(),
@@ -167,7 +167,7 @@ impl Loudspeaker {
         }
     }
 
-    /// What a person calls it.
+    /// Returns the name that people know it by.
     pub fn name(&self) -> &str {
         match &self.0 {
             Kind::Device(device) => device.name(),
@@ -175,8 +175,8 @@ impl Loudspeaker {
         }
     }
 
-    /// Before and after a page of that priority: an emergency unmutes the device where it may, so that it is heard, or is
-    /// when it comes again.
+    /// Call this before a page of this priority, and again if it fails: an emergency unmutes the device if allowed, so that the
+    /// page is heard, or will be when the device returns.
     pub fn let_through(&self, priority: Priority) {
         match &self.0 {
             Kind::Device(device) if priority == Priority::Emergency => device.unmute(),
@@ -184,8 +184,8 @@ impl Loudspeaker {
         }
     }
 
-    /// How far ahead an instant must lie for a start at that instant: the device's latency, one callback and
-    /// a margin. It changes a little while the device runs.
+    /// How far ahead an instant must be for a start at exactly that instant: the device's latency, one callback and a margin. It
+    /// changes a little while the device runs.
     pub fn lead(&self) -> Duration {
         match &self.0 {
             Kind::Device(device) => device.lead(),
@@ -193,14 +193,13 @@ impl Loudspeaker {
         }
     }
 
-    /// Plays a clip so that its first sample sounds at `at`, and returns when its last sample has sounded.
-    /// When `at` is past or too near, it begins as soon as it can, and the report says how late. `on_start`
-    /// is called when the first sample has sounded. Dropping the future silences the clip at once, save for
-    /// what is in the device's buffer. Samples are multiplied by `gain`; at 1 they are what the clip holds. A folder
-    /// names the file after `label`.
+    /// Plays a clip so that its first sample sounds at `at`, and returns when its last sample has sounded. If `at` has passed or
+    /// is too near, the clip begins as soon as it can, and the report says how late. `on_start` is called when the first sample
+    /// has sounded. Dropping the future silences the clip at once, except for what is in the device's buffer. Samples are
+    /// multiplied by `gain`; at 1 they are those of the clip. A folder names the file after `label`.
     ///
     /// # Errors
-    /// A device that is lost; the clip was not, or not wholly, heard. A file that cannot be written.
+    /// A device that is lost: the clip was not heard, or not to its end. A file that cannot be written.
     pub async fn play(
         &mut self,
         clip: &Clip,
@@ -215,11 +214,11 @@ impl Loudspeaker {
         }
     }
 
-    /// Plays speech of a rate while it comes, each sample at its instant, and returns when the last one has sounded; what
-    /// has not come by then is concealed. Otherwise like [`Self::play`]; the report does not count frames.
+    /// Plays live speech of a rate while it arrives, each sample at its instant, and returns when the last one has sounded;
+    /// samples that have not arrived by then are concealed. Otherwise like [`Self::play`]; the report does not count frames.
     ///
     /// # Errors
-    /// Those of [`Self::play`].
+    /// The same errors as [`Self::play`].
     pub async fn play_live(
         &mut self,
         (feed, rate_hz): (Feed, u32),

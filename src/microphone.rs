@@ -1,4 +1,4 @@
-//! The microphone seam: a real device or a file gives a clip's worth of sound.
+//! The microphone: a real device or a file that provides the sound of a clip.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub enum Input {
     /// The default device.
     #[default]
     Default,
-    /// The device of that id or name.
+    /// The device with this id or name.
     Device(String),
     /// A sound file: `file:PATH`.
     File(PathBuf),
@@ -54,13 +54,13 @@ impl fmt::Display for Input {
 /// What can go wrong with a microphone.
 #[derive(Debug, thiserror::Error)]
 pub enum MicrophoneError {
-    /// The device is not there, or does not work; it is opened again when the next clip is recorded.
+    /// The device is missing or does not work; it is opened again when the next clip is recorded.
     #[error("the microphone cannot record")]
     Device(#[source] Arc<DevicesError>),
-    /// The device is open and gives no sound.
+    /// The device is open but delivers no sound.
     #[error("the microphone gives no sound: check the sound server and the device")]
     Stalled,
-    /// What is said cannot be brought to the rate that is sent.
+    /// The sound cannot be resampled to the rate that is sent.
     #[error("what the microphone gives cannot be sent")]
     Resample(#[from] ResampleError),
     /// Sound was lost because it was not taken in time.
@@ -71,32 +71,31 @@ pub enum MicrophoneError {
     File(#[from] SoundFileError),
 }
 
-/// How a recording goes.
+/// The state of a running recording.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
-    /// How much is recorded.
+    /// How much has been recorded.
     pub recorded: Duration,
     /// The loudest sample since the last report, in dB below full scale, −100 at least.
     pub peak_db: f32,
 }
 
-/// What a microphone lost of what was said, because its driver, the sound server or this machine was too busy, or its
-/// cable loose.
+/// Sound that a microphone lost because its driver, the sound server or this machine was too busy, or its cable was loose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Lost {
-    /// In how many places; those shorter than 10 ms are counted only if the driver says so.
+    /// The number of holes; those shorter than 10 ms count only if the driver reports them.
     pub holes: u32,
-    /// How much in all, in milliseconds.
+    /// The total length of the holes, in milliseconds.
     pub ms: u64,
 }
 
 impl Lost {
-    /// Itself, unless nothing was lost.
+    /// Returns itself, unless nothing was lost.
     pub fn some(self) -> Option<Self> {
         (self.holes > 0).then_some(self)
     }
 
-    /// A sentence about it, with what to do.
+    /// Returns a sentence about it, with advice.
     pub fn about(self, input: &str) -> String {
         let much = match self.ms {
             0 => "a moment".to_owned(),
@@ -118,7 +117,7 @@ impl Lost {
 /// A recording.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Captured {
-    /// Silent where something was lost, so that all of it stands at its time.
+    /// Silent where sound was lost, so that everything else is at its time.
     pub sound: Sound,
     /// What was lost.
     pub lost: Lost,
@@ -138,7 +137,7 @@ impl Microphone {
     /// Opens a device, which runs from now on, or reads a file. Blocks until it is open, 8 s at most.
     ///
     /// # Errors
-    /// An unknown, missing or broken device; a file that is no usable sound.
+    /// An unknown, missing or broken device; a file that is not usable sound.
     pub fn open(input: &Input) -> Result<Self, MicrophoneError> {
         Ok(Self(match input {
             Input::Default => Kind::Device(device::DeviceMicrophone::open(None)?),
@@ -147,11 +146,11 @@ impl Microphone {
         }))
     }
 
-    /// Waits for a device that could not be opened, for as long as it takes: its health says why it is not there,
-    /// and recordings fail until it is.
+    /// Waits for a device that could not be opened, for as long as it takes: its health says why it is missing, and recordings
+    /// fail until it is there.
     ///
     /// # Errors
-    /// The same error, where there is nothing to wait for.
+    /// The error passed in, if there is nothing to wait for.
     pub fn await_device(input: &Input, error: MicrophoneError) -> Result<Self, MicrophoneError> {
         let wanted = match input {
             Input::Default => None,
@@ -167,7 +166,7 @@ impl Microphone {
         Ok(Kind::File { name: format!("file:{}", path.display()), sound, warnings })
     }
 
-    /// Whether it works, from now on.
+    /// Returns a watch on whether it works.
     pub fn health(&self) -> HealthWatch {
         match &self.0 {
             Kind::Device(device) => device.health(),
@@ -175,7 +174,7 @@ impl Microphone {
         }
     }
 
-    /// What a person calls it.
+    /// Returns the name that people know it by.
     pub fn name(&self) -> &str {
         match &self.0 {
             Kind::Device(device) => device.name(),
@@ -183,7 +182,7 @@ impl Microphone {
         }
     }
 
-    /// What is odd about a file, in a sentence each.
+    /// Returns what is odd about a file, one sentence each.
     pub fn warnings(&self) -> &[String] {
         match &self.0 {
             Kind::Device(_) => &[],
@@ -191,7 +190,7 @@ impl Microphone {
         }
     }
 
-    /// How long a file sounds; `None` for a device, which never ends.
+    /// Returns the length of a file; `None` for a device, which has no end.
     pub fn whole_length(&self) -> Option<Duration> {
         match &self.0 {
             Kind::Device(_) => None,
@@ -199,13 +198,13 @@ impl Microphone {
         }
     }
 
-    /// Records exactly `length`, rounded to a sample, at the device's own rate, with silence for what the device loses;
-    /// the first sample is the first that the device captured after the call. It ends sooner, with what there is, when `finish` does. `on_level` is
-    /// called some 20 times a second. Dropping the future ends the recording. A file is cut or padded with silence,
-    /// and is there at once.
+    /// Records exactly `length`, rounded to a sample, at the device's own rate, with silence for what the device loses. The first
+    /// sample is the first that the device captured after the call. The recording stops early, with the sound so far, when
+    /// `finish` completes. `on_level` is called some 20 times a second. Dropping the future stops the recording. A file is cut or
+    /// padded with silence, and is returned at once.
     ///
     /// # Errors
-    /// A device that is lost, or samples that are.
+    /// A device that is lost, or samples that are lost.
     pub async fn record(
         &mut self,
         length: Duration,
@@ -224,7 +223,7 @@ impl Microphone {
     }
 }
 
-/// The whole number of frames nearest to a length.
+/// Returns the whole number of frames nearest to a length.
 fn frames_of(length: Duration, rate_hz: u32) -> usize {
     (length.as_secs_f64() * f64::from(rate_hz)).round() as usize
 }

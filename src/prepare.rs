@@ -1,5 +1,5 @@
-//! What is done to a sound before it becomes a clip: its ends trimmed, its loudness brought to a common level, said
-//! again, and a chime before it. Pure: sound in, sound out.
+//! Prepares a sound before it becomes a clip: trims its ends, brings its loudness to a common level, repeats it, and puts a chime
+//! before it. Pure: sound in, sound out.
 
 use std::time::Duration;
 
@@ -20,24 +20,24 @@ pub use level::{
 
 pub use trouble::{TOO_SOFT_LUFS, Trouble};
 
-/// The most times that a sound is said again.
+/// The most times that a sound is repeated.
 pub const MAX_REPEATS: u32 = 10;
-/// Between the chime and the words.
+/// The pause between the chime and the words.
 pub const CHIME_GAP: Duration = Duration::from_millis(300);
-/// Between the words and the same words again.
+/// The pause between the words and their repeat.
 pub const REPEAT_GAP: Duration = Duration::from_millis(700);
 
-/// What can go wrong with it.
+/// What can go wrong with preparing a sound.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// With what goes before it and its repeats it is over [`MAX_LENGTH`].
+    /// With its chime and repeats it is longer than [`MAX_LENGTH`].
     #[error(
         "with its chime and repeats it would be {:.1} s long, and a clip has {} s at most: make it shorter, or repeat \
          it less",
         .0.as_secs_f64(), MAX_LENGTH.as_secs()
     )]
     TooLong(Duration),
-    /// The sound or its chime cannot be brought to the clip's rate.
+    /// The sound or its chime cannot be resampled to the clip's rate.
     #[error(transparent)]
     Resample(#[from] ResampleError),
     /// Its loudness cannot be measured.
@@ -45,38 +45,38 @@ pub enum PrepareError {
     Meter(#[from] ebur128::Error),
 }
 
-/// What is to be done; nothing, unless something is asked for.
+/// How to prepare a sound; the default changes nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Preparation {
-    /// Silence at both ends goes.
+    /// Whether to trim the silence at both ends.
     pub trims: bool,
     /// The loudness to bring it to, without a constant voltage; [`MIN_LEVEL_LUFS`] to [`MAX_LEVEL_LUFS`] in LUFS (EBU R 128).
     pub level_lufs: Option<f64>,
-    /// What sounds before it.
+    /// The chime before it.
     pub chime: Option<Chime>,
-    /// How often it is said again, [`MAX_REPEATS`] at most.
+    /// How often it is repeated, [`MAX_REPEATS`] at most.
     pub repeats: u32,
 }
 
-/// A sound as it is to be sent.
+/// A sound that is ready to be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
-    /// All of it.
+    /// The whole sound.
     pub sound: Sound,
     /// How loud it is, in LUFS; `None` for silence.
     pub loudness_lufs: Option<f64>,
-    /// How much louder the words were made, in dB; 0 where they were left alone.
+    /// How much louder the words were made, in dB; 0 if they were left alone.
     pub gain_db: f64,
 }
 
 impl Preparation {
-    /// How long a sound of a length becomes. Trimming may make it shorter.
+    /// Returns how long a sound of a length becomes. Trimming may make it shorter.
     pub fn length(&self, words: Duration) -> Duration {
         let chime = self.chime.as_ref().map_or(Duration::ZERO, |chime| chime.length() + CHIME_GAP);
         chime + words * (self.repeats + 1) + REPEAT_GAP * self.repeats
     }
 
-    /// Refuses a length that becomes too long.
+    /// Refuses a sound that would become too long.
     ///
     /// # Errors
     /// [`PrepareError::TooLong`].
@@ -85,7 +85,7 @@ impl Preparation {
         if length > MAX_LENGTH { Err(PrepareError::TooLong(length)) } else { Ok(()) }
     }
 
-    /// Prepares a sound, which comes out at `rate_hz`. Silence stays silence.
+    /// Prepares a sound at `rate_hz`. Silence stays silence.
     ///
     /// # Errors
     /// [`PrepareError`].

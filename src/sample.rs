@@ -1,4 +1,4 @@
-//! Samples: convert, mix and resample. Pure arithmetic, no I/O.
+//! Samples: conversion, mixing and resampling. Pure arithmetic, no I/O.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rubato::{
 /// Mono sound: samples of −1.0 to 1.0 at a fixed rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sound {
-    /// Samples a second.
+    /// Samples per second.
     pub rate_hz: u32,
     /// One channel, full scale is ±1.0.
     pub samples: Vec<f32>,
@@ -35,44 +35,43 @@ pub struct ResampleError {
 }
 
 impl ResampleError {
-    /// What a resampler said.
+    /// Creates the error from what a resampler reported.
     pub(crate) fn new(from_hz: u32, to_hz: u32, problem: &dyn std::fmt::Display) -> Self {
         Self { from_hz, to_hz, problem: problem.to_string() }
     }
 }
 
-/// A 16-bit sample as ±1.0; exact.
+/// Converts a 16-bit sample to ±1.0, exactly.
 pub fn from_i16(sample: i16) -> f32 {
     f32::from(sample) / 32_768.0
 }
 
-/// The nearest 16-bit sample, of two the even one, clipped at full scale; NaN becomes silence. Undoes
-/// [`from_i16`] exactly.
+/// Converts to the nearest 16-bit sample, ties to even, clipped at full scale; NaN becomes silence. Undoes [`from_i16`] exactly.
 pub fn to_i16(sample: f32) -> i16 {
-    /// 1.5 × 2²³: a float this large has steps of 1, so adding it rounds, and its bits count on from this one's.
+    /// 1.5 × 2²³: a float this large has steps of 1, so adding it rounds, and the sum's bits count up from this number's.
     const ROUNDS: f32 = 12_582_912.0;
     let scaled = if sample.is_nan() { 0.0 } else { sample * 32_768.0 };
     let clipped = scaled.clamp(f32::from(i16::MIN), f32::from(i16::MAX));
     let rounded = (clipped + ROUNDS).to_bits() as i32 - ROUNDS.to_bits() as i32;
-    // It is within, which the compiler does not know: told so, it packs eight at once.
+    // The value is in range, which the compiler does not know: with this clamp, it packs eight at once.
     rounded.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
-/// The mean of a frame's channels. `channels` of 0 counts as 1.
+/// Returns the mean of each frame's channels. `channels` of 0 counts as 1.
 pub fn to_mono(interleaved: &[f32], channels: usize) -> Vec<f32> {
     let channels = channels.max(1);
     interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32).collect()
 }
 
-/// The largest reduced ratio that is resampled by FFT: its transforms are that long. 44.1 to 48 kHz is 147 : 160.
+/// The largest number in a reduced ratio that is resampled by FFT: the transforms are that long. 44.1 to 48 kHz is 147 : 160.
 const MAX_FFT_RATIO: u32 = 8_192;
-/// Rates further apart than this are no sound.
+/// Rates further apart than this are refused.
 const MAX_RATE_RATIO: f64 = 256.0;
-/// Frames that a resampler takes at a time.
+/// The number of frames that a resampler takes at a time.
 const RESAMPLER_CHUNK_FRAMES: usize = 1_024;
 
-/// Sound at another rate; borrowed as it is where the rate is right already. The result has
-/// ⌈frames · `rate_hz` / rate⌉ frames, without the resampler's delay.
+/// Returns the sound at another rate; borrowed as it is if the rate is right already. The result has ⌈frames · `rate_hz` / rate⌉
+/// frames, without the resampler's delay.
 ///
 /// # Errors
 /// A rate of 0, rates more than a factor of 256 apart, or a failure of the resampler.
@@ -95,12 +94,12 @@ pub fn resample(sound: &Sound, rate_hz: u32) -> Result<Cow<'_, Sound>, ResampleE
         InterleavedSlice::new(&sound.samples, 1, frames).map_err(|source| error(source.to_string()))?;
     let output = resampler.process_all(&input, frames, None).map_err(|source| error(source.to_string()))?;
     let mut samples = output.take_data();
-    // The resampler reckons in floating point, and may give one more.
+    // The resampler calculates in floating point, and may return one frame more.
     samples.truncate((frames as u64 * u64::from(to_hz)).div_ceil(from_hz.into()) as usize);
     Ok(Cow::Owned(Sound { rate_hz, samples }))
 }
 
-/// By FFT where the ratio is of small numbers, by windowed sinc otherwise: both filter what would alias.
+/// Uses FFT if the ratio consists of small numbers, otherwise windowed sinc: both filter what would alias.
 fn resampler(from_hz: u32, to_hz: u32) -> Result<Box<dyn Resampler<f32>>, ResamplerConstructionError> {
     let divisor = greatest_common_divisor(from_hz, to_hz);
     if from_hz.max(to_hz) / divisor <= MAX_FFT_RATIO {
@@ -132,7 +131,7 @@ mod tests {
         }
     }
 
-    /// The worst difference from the same tone made at the target rate, in the middle half of a second of it.
+    /// Returns the worst difference from the same tone made at the target rate, in the middle half of one second.
     fn worst_error(from_hz: u32, to_hz: u32, tone_hz: f64) -> f32 {
         let sound = sine(from_hz, tone_hz, from_hz as usize);
         let resampled = resample(&sound, to_hz).expect("resampled");

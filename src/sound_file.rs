@@ -1,8 +1,8 @@
-//! Reading a sound file of the user's own, in whatever of the usual kinds it is, mixed to mono.
+//! Reads a sound file of the user's own, in any of the usual formats, mixed to mono.
 //!
-//! Whole or not at all holds here too: how long a sound is comes from counting what was decoded, and is compared with
-//! what the file itself says. What is damaged, truncated or not known is refused. The containers are read here, since
-//! their delays, ends and joins decide about that; the codecs in them are decoded by symphonia and opus-pure.
+//! "Whole or not at all" applies here too: the length of a sound is counted from what was decoded, and compared with what the
+//! file itself says. Damaged, truncated and unknown files are refused. The containers are read here, because their delays, ends
+//! and joins affect the length; the codecs in them are decoded by symphonia and opus-pure.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -30,16 +30,16 @@ mod wav;
 use bytes::Bytes;
 use part::{Fault, Part};
 
-/// The endings of the files that can be read, in lower case.
+/// The endings of files that can be read, in lower case.
 pub const ENDINGS: [&str; 21] = [
     "wav", "flac", "mp3", "mp2", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "mov", "3gp", "aac", "webm",
     "mkv", "mka", "aif", "aiff", "aifc", "au", "snd",
 ];
-/// This path is the standard input.
+/// This path means standard input.
 pub const STANDARD_INPUT: &str = "-";
-/// What can be read.
+/// The formats that can be read.
 const KINDS: &str = "WAV, AIFF, AU, FLAC, MP3, AAC, Ogg, WebM or M4A";
-/// No file is read beyond this: two minutes of 24 bit at 192 kHz in stereo are half of it.
+/// No file is read beyond this: two minutes of 24-bit stereo at 192 kHz are half of it.
 const MAX_BYTES: u64 = 256 * 1_024 * 1_024;
 
 /// What can be wrong with a sound file.
@@ -50,21 +50,21 @@ pub enum SoundFileError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is nothing that can be read.
+    /// It is not in a format that can be read.
     #[error("{} is no sound that bullhorn can read: give a file of {KINDS}", path.display())]
     NotSound {
         /// The file.
         path: PathBuf,
     },
-    /// It is sound of a kind that nothing here decodes.
+    /// It is sound in a format that nothing here decodes.
     #[error("{} is {kind}, which bullhorn cannot play; convert it first: ffmpeg -i {} sound.wav", path.display(), quoted(path))]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Its format.
         kind: String,
     },
     /// It is damaged, or claims something impossible.
@@ -75,7 +75,7 @@ pub enum SoundFileError {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// It is over [`MAX_LENGTH`].
+    /// It is longer than [`MAX_LENGTH`].
     #[error(
         "{} is over {} s long, and a clip has {} s at most: choose a shorter one",
         path.display(), .length.as_secs(), MAX_LENGTH.as_secs()
@@ -83,10 +83,10 @@ pub enum SoundFileError {
     TooLong {
         /// The file.
         path: PathBuf,
-        /// At least so long it is.
+        /// The least length that it has.
         length: Duration,
     },
-    /// It is over 256 MiB.
+    /// It is larger than 256 MiB.
     #[error(
         "{} has over {} MiB; take the sound out of it first: ffmpeg -i {} -vn -ac 1 -ar 48000 sound.wav",
         path.display(), MAX_BYTES >> 20, quoted(path)
@@ -97,18 +97,18 @@ pub enum SoundFileError {
     },
 }
 
-/// A sound, and what whoever plays it should know about how it was read.
+/// A sound, and the warnings from reading it.
 #[derive(Debug)]
 pub struct Heard {
-    /// All of it.
+    /// The whole sound.
     pub sound: Sound,
     /// One sentence each, with the file's name.
     pub warnings: Vec<String>,
 }
 
-/// Reads a whole file, whatever its ending: what it holds tells its kind. [`STANDARD_INPUT`] is read to its end. A
-/// 16-bit mono WAV comes back to the bit through [`crate::clip::Clip::encode`]. Nothing is taken on a header's word,
-/// and no more is read into memory than 256 MiB. Warnings are logged.
+/// Reads a whole file, whatever its ending: its content determines its format. [`STANDARD_INPUT`] is read to its end. A 16-bit
+/// mono WAV comes back to the bit through [`crate::clip::Clip::encode`]. No header is trusted, and at most 256 MiB are read into
+/// memory. Warnings are logged.
 ///
 /// # Errors
 /// [`SoundFileError`].
@@ -120,7 +120,7 @@ pub fn read(path: &Path) -> Result<Sound, SoundFileError> {
     Ok(heard.sound)
 }
 
-/// Reads a whole file as [`read`] does, and gives back the warnings.
+/// Reads a whole file like [`read`], and returns the warnings.
 ///
 /// # Errors
 /// [`SoundFileError`].
@@ -154,13 +154,13 @@ pub fn hear(path: &Path) -> Result<Heard, SoundFileError> {
     Ok(Heard { sound, warnings: warnings.into_iter().map(name).collect() })
 }
 
-/// Whether a name ends as the files do that can be read.
+/// Whether a name has one of the endings of files that can be read.
 pub fn is_named_like_one(path: &Path) -> bool {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-/// The path as a shell takes it for one word.
+/// Returns the path quoted as one word for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+,:@".contains(letter);
@@ -171,11 +171,11 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The first [`MAX_BYTES`] of a file, and how many it has; `None` where it is no file.
+/// Returns the first [`MAX_BYTES`] of a file, and its size; `None` if it is not a file.
 fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
     let mut bytes = Vec::new();
     if path == Path::new(STANDARD_INPUT) {
-        // One more tells that there are more.
+        // One byte more shows that there are more.
         io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         let all = bytes.len() as u64;
         bytes.truncate(MAX_BYTES as usize);
@@ -190,7 +190,7 @@ fn load(path: &Path) -> io::Result<Option<(Vec<u8>, u64)>> {
     Ok(Some((bytes, left)))
 }
 
-/// Everything that a file holds, also where several were joined; `None` where it holds nothing that is known.
+/// Decodes everything in a file, even if several files were joined; `None` if it holds nothing that is known.
 fn decode(file: Bytes<'_>) -> Result<Option<Part>, Fault> {
     if file.is_empty() {
         return Err(Fault::Bad(format!("it is empty, 0 bytes: give a file of {KINDS}")));
@@ -203,7 +203,7 @@ fn decode(file: Bytes<'_>) -> Result<Option<Part>, Fault> {
             if !are_more {
                 return Ok(None);
             }
-            // Trailing zeros pad a file to somebody's blocks.
+            // Trailing zeros may pad a file to whole blocks.
             if bytes.rest().iter().any(|&byte| byte != 0) {
                 let surplus = bytes.left();
                 whole.warnings.push(format!("{surplus} bytes behind its end are no sound, and are left out"));
@@ -225,10 +225,10 @@ fn skip_tags(mut bytes: Bytes<'_>) -> Bytes<'_> {
     bytes
 }
 
-/// Reads one sound at the front, and tells how many bytes it takes.
+/// Reads one sound at the front; also returns how many bytes it occupies.
 type Reader = fn(Bytes<'_>) -> Result<(Part, usize), Fault>;
 
-/// What reads the sound at the front of `bytes`.
+/// Returns the reader of the sound at the front of `bytes`.
 fn reader(bytes: Bytes<'_>) -> Option<Reader> {
     let front = bytes.rest();
     let at = |offset: usize, magic: &[u8]| front.get(offset..).is_some_and(|rest| rest.starts_with(magic));
@@ -248,12 +248,12 @@ fn reader(bytes: Bytes<'_>) -> Option<Reader> {
     })
 }
 
-/// Refuses a kind that is known by name alone.
+/// Refuses a format that is known by name only.
 fn other(bytes: Bytes<'_>) -> Result<(Part, usize), Fault> {
     Err(Fault::Unsupported(name_of_other(bytes.rest()).unwrap_or("a file").into()))
 }
 
-/// The name of a kind that is often met, and not read.
+/// Returns the name of a common format that is not read.
 fn name_of_other(front: &[u8]) -> Option<&'static str> {
     const OTHERS: [(usize, &[u8], &str); 19] = [
         (0, b"RIFX", "big-endian WAV"),

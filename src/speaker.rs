@@ -33,46 +33,46 @@ use talkback::{Talkback, Uplink};
 
 pub use network::Network;
 
-/// A connection that stood for this long was no failure: the pauses begin anew.
+/// A connection that lasted at least this long counts as a success: the pauses start from the shortest again.
 pub const STANDING: Duration = Duration::from_secs(3);
-/// How long the archive has to be written when the station leaves.
+/// How long the archive may take to write when the station leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Why a station cannot go on. What can pass by itself is not among them.
+/// Why a station cannot run. Faults that can pass by themselves are not included.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeakerError {
-    /// The name of the only announcer's machine is not known when a station starts that somebody attends to.
+    /// The name of the only announcer's machine cannot be looked up when an attended station starts.
     #[error("cannot find the announcer's machine {host}: check the name, or give its IP address")]
     Resolve {
         /// The name that was given.
         host: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),
 }
 
-/// Which station to be.
+/// The configuration of a station.
 #[derive(Debug)]
 pub struct Config {
-    /// Whose pages it plays. What is said of an announcer's address is by this.
+    /// The announcers whose pages it plays. Events name an announcer by the host and port given here.
     pub announcers: Vec<Announcer>,
     /// The station's name; see [`crate::wire::is_name`].
     pub name: String,
     /// Its zones.
     pub zones: Vec<String>,
-    /// How much later than the others its loudspeaker plays, in µs; earlier is negative.
+    /// How much later than the other stations its loudspeaker plays, in µs; negative means earlier.
     pub delay_us: i64,
     /// How loud it plays unless an announcer says otherwise.
     pub volume: Volume,
     /// Where clips are kept.
     pub archive: Option<Archive>,
-    /// What it talks back with; without it nothing is ever recorded.
+    /// How it talks back; without it, nothing is ever recorded.
     pub talkback: Option<Talkback>,
-    /// Somebody is there to be told that the only announcer's name cannot be looked up, which then ends the station.
-    /// Otherwise it waits for the name server.
+    /// Whether somebody watches the station. If so, the station stops with an error when the only announcer's name cannot be
+    /// looked up at the start. Otherwise it waits for the name server.
     pub is_attended: bool,
 }
 
@@ -83,12 +83,12 @@ pub struct Announcer {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How the station knows it and is known by it; without it, it plays for anybody.
+    /// The station's membership with this announcer; without it, the station plays for anybody.
     pub membership: Option<Membership>,
 }
 
 impl Announcer {
-    /// As dialled: `HOST:PORT`.
+    /// The address as dialled: `HOST:PORT`.
     fn address(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -100,20 +100,20 @@ impl Announcer {
 
 /// How one connection ended.
 enum End {
-    /// As agreed, after a clip.
+    /// As planned, after a clip.
     Served,
-    /// Against plan.
+    /// Unexpectedly.
     Lost(String),
-    /// The announcer answered and does not want this station.
+    /// The announcer answered and refused this station.
     Refused(String),
-    /// The station is told to leave.
+    /// The station is shutting down.
     Shutdown,
 }
 
 /// Runs a station until `shutdown` is cancelled.
 ///
 /// # Errors
-/// [`SpeakerError`], only at the start: a running station waits for its announcer for ever.
+/// [`SpeakerError`], only at the start: a running station waits for its announcer forever.
 pub async fn run(
     config: Config,
     loudspeaker: Loudspeaker,
@@ -124,10 +124,11 @@ pub async fn run(
     run_on(networks, config, loudspeaker, events, shutdown).await
 }
 
-/// The same, over any network: one for each announcer, in order. Dropping the future ends all of it, as a crash would.
+/// Like [`run`], over any network: one for each announcer, in order. Dropping the future stops everything at once, as a crash
+/// would.
 ///
 /// # Errors
-/// Those of [`run`].
+/// The same errors as [`run`].
 pub async fn run_on(
     networks: Vec<impl Network>,
     mut config: Config,
@@ -139,7 +140,7 @@ pub async fn run_on(
     let (announcers, talkback) = (std::mem::take(&mut config.announcers), config.talkback.take());
     let networks: Vec<_> = networks.into_iter().map(Mutex::new).collect();
     let mut is_found = false;
-    // One of several may be away, and its name with it: it is looked for while the others are served.
+    // One of several announcers may be away, and its name unknown: it is looked up while the others are served.
     if let ([network], [Announcer { host, port, .. }], true) =
         (&networks[..], &announcers[..], config.is_attended)
     {
@@ -181,7 +182,7 @@ pub async fn run_on(
     Ok(())
 }
 
-/// Until all of them are done.
+/// Waits until all futures are done.
 async fn all(mut futures: Vec<Pin<Box<impl Future<Output = ()>>>>) {
     std::future::poll_fn(|context| {
         futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
@@ -190,7 +191,7 @@ async fn all(mut futures: Vec<Pin<Box<impl Future<Output = ()>>>>) {
     .await;
 }
 
-/// What a station has once, however many announcers it serves.
+/// The parts of a station that exist once, however many announcers it serves.
 struct Station {
     config: Config,
     arbiter: Arbiter,
@@ -199,7 +200,7 @@ struct Station {
 }
 
 impl Station {
-    /// Dials an announcer and takes its clips, again and again, until the station is told to leave.
+    /// Dials an announcer and receives its clips, again and again, until the station shuts down.
     async fn serve<N: Network>(
         &self,
         network: &Mutex<N>,
@@ -270,8 +271,8 @@ impl Station {
     }
 }
 
-/// What was said of an outage so far. That it waits is said once; and once more when what it waits for is that the
-/// announcer takes it.
+/// What has been reported about an outage so far. The station reports once that it is waiting, and once more when the announcer
+/// refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
     Nothing,
@@ -279,7 +280,7 @@ enum Told {
     Refused,
 }
 
-/// Tells whether the loudspeaker works, also while there is no announcer to tell.
+/// Reports whether the loudspeaker works, also while no announcer is connected.
 async fn tell_health(station: String, mut health: HealthWatch, events: Events) -> Infallible {
     let mut warnings = health.clone();
     let mut was_faulty = false;

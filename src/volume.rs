@@ -5,42 +5,42 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The quietest, in dB.
+/// The quietest volume, in dB.
 pub const MIN_DB: f64 = -60.0;
 
-/// A volume in hundredths of a dB, [`MIN_DB`] to 0. At 0 a clip sounds as it was sent; louder it would be cut off.
+/// A volume in hundredths of a dB, [`MIN_DB`] to 0. At 0 a clip sounds as it was sent; any louder, it would be clipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Volume(i16);
 
-/// Not a volume.
+/// The text is not a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("give decibels from {} to 0, such as -6: 0 is as loud as it was sent", MIN_DB)]
 pub struct VolumeError;
 
 impl Volume {
-    /// As loud as it was sent.
+    /// As loud as the clip was sent.
     pub const FULL: Self = Self(0);
-    /// The least that an emergency is played at: −12 dB, half as loud to the ear as it was sent.
+    /// The lowest volume for an emergency: −12 dB, half as loud to the ear as it was sent.
     pub const EMERGENCY_FLOOR: Self = Self(-1_200);
 
-    /// From dB; `None` outside [`MIN_DB`] to 0.
+    /// Creates a volume from dB; `None` outside [`MIN_DB`] to 0.
     pub fn from_db(db: f64) -> Option<Self> {
         // The cast is exact: 100 × 60 fits.
         (MIN_DB..=0.0).contains(&db).then_some(Self((db * 100.0).round() as i16))
     }
 
-    /// In dB.
+    /// Returns the volume in dB.
     pub fn db(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 
-    /// Whether it is within its bounds; what came from elsewhere may not be.
+    /// Whether it is within its bounds; a volume from elsewhere might not be.
     pub fn is_valid(self) -> bool {
         Self::from_db(self.db()).is_some()
     }
 
-    /// What samples are multiplied by: exactly 1 at [`Volume::FULL`]. With a floor it is no quieter than that.
+    /// Returns the factor for samples: exactly 1 at [`Volume::FULL`]. With a floor, the volume is no lower than that.
     pub fn gain(self, floor: Option<Self>) -> f32 {
         let volume = floor.map_or(self, |floor| self.max(floor));
         10_f64.powf(volume.db() / 20.0) as f32
@@ -56,7 +56,7 @@ impl fmt::Display for Volume {
 impl FromStr for Volume {
     type Err = VolumeError;
 
-    /// In dB; a typeset minus is one too.
+    /// Reads dB; a typeset minus is accepted too.
     fn from_str(text: &str) -> Result<Self, VolumeError> {
         let db = text.trim().replace('\u{2212}', "-").parse().map_err(|_| VolumeError)?;
         Self::from_db(db).ok_or(VolumeError)

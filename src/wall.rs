@@ -1,4 +1,4 @@
-//! The wall clock: as the system has it, and as an announcer dates with it.
+//! The wall clock: as the system shows it, and as an announcer uses it for dates.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,26 +6,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// A wall clock that is this far from what an announcer dates with has been set. Less is the error of the two clocks,
-/// and well within what stations allow.
+/// If the wall clock is this far from the clock that an announcer dates with, it has been set. Smaller differences come from the
+/// errors of the two clocks, and are well within what stations allow.
 pub const LEAST_STEP: Duration = Duration::from_secs(1);
 
-/// A wall clock, which may be set at any time. Cloning shares it.
+/// A wall clock, which may be set at any time. Clones share it.
 #[derive(Clone)]
 pub struct Wall(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
 impl Wall {
-    /// The system's.
+    /// Returns the system's wall clock.
     pub fn system() -> Self {
         Self::new(SystemTime::now)
     }
 
-    /// Any other.
+    /// Creates a wall clock from any source.
     pub fn new(read: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// What it shows now, in ms since 1970. A clock before 1970 counts as 1970.
+    /// Returns the time that it shows now, in ms since 1970. A clock before 1970 counts as 1970.
     pub fn unix_ms(&self) -> u64 {
         let unix = self.0().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
@@ -38,9 +38,9 @@ impl fmt::Debug for Wall {
     }
 }
 
-/// What an announcer dates with: the wall clock, counted on monotonically, so that a clock that is set makes no page
-/// expire early or late. It follows the wall clock only when it is told to, for then all that is dated with it has to
-/// be dated anew. Cloning shares it.
+/// The clock that an announcer dates with: the wall clock, continued monotonically, so that no page expires early or late because
+/// the wall clock is set. It follows the wall clock only in [`Self::follow`], because everything dated with it must then be dated
+/// again. Clones share it.
 #[derive(Debug, Clone)]
 pub struct WallClock {
     wall: Wall,
@@ -50,7 +50,7 @@ pub struct WallClock {
 #[derive(Debug)]
 struct Readings {
     now: Reading,
-    /// By what was dated before the wall clock was set, and when that was.
+    /// The reading used before the wall clock was set, and when it was set.
     former: Option<(Reading, Instant)>,
 }
 
@@ -71,18 +71,18 @@ impl Reading {
 }
 
 impl WallClock {
-    /// A clock that shows what the wall clock shows now.
+    /// Starts a clock that shows what the wall clock shows now.
     pub fn start(wall: Wall) -> Self {
         let now = Reading { at: Instant::now(), unix_ms: wall.unix_ms() };
         Self { wall, readings: Arc::new(Mutex::new(Readings { now, former: None })) }
     }
 
-    /// Milliseconds since 1970 at an instant.
+    /// Returns the milliseconds since 1970 at an instant.
     pub fn unix_ms(&self, at: Instant) -> u64 {
         self.lock().now.unix_ms(at)
     }
 
-    /// What it would show if the wall clock had not been set within the last `lately`; `None` if it was not.
+    /// Returns what it would show if the wall clock had not been set within the last `lately`; `None` if it was not set then.
     pub fn former_unix_ms(&self, at: Instant, lately: Duration) -> Option<u64> {
         let (former, set) = self.lock().former?;
         (at.saturating_duration_since(set) <= lately).then(|| former.unix_ms(at))
@@ -92,8 +92,8 @@ impl WallClock {
         self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the wall clock, and takes it over if it was set. Gives by how many ms it is further then; `None` where
-    /// it is as it was, to within [`LEAST_STEP`].
+    /// Compares itself with the wall clock, and adopts it if it was set. Returns by how many ms it moved forward; `None` if the
+    /// wall clock was not set, to within [`LEAST_STEP`].
     pub fn follow(&self) -> Option<i64> {
         let mut readings = self.lock();
         let now = Reading { at: Instant::now(), unix_ms: self.wall.unix_ms() };

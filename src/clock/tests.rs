@@ -6,10 +6,10 @@ use super::*;
 
 /// A second in µs.
 const SECOND: f64 = 1e6;
-/// What f64 and whole µs may cost, years from zero.
+/// The error that f64 and whole µs may cause, years from zero.
 const SLACK_US: f64 = 4.0;
 
-/// Two clocks and the way between them. Times are true times, in µs.
+/// Two clocks and the network between them. Times are true times, in µs.
 #[derive(Debug, Clone)]
 struct World {
     station_start_us: f64,
@@ -31,7 +31,7 @@ impl World {
         self.announcer_start_us + t * (1.0 + self.drift)
     }
 
-    /// A ping at `t` that takes so long there, is thought over, and takes so long back.
+    /// A ping at `t` that takes `there` on the way out, `inside` at the announcer, and `back` on the way back.
     fn exchange(&self, t: f64, there: f64, inside: f64, back: f64) -> Exchange {
         Exchange {
             t1_us: self.station_us(t) as u64,
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// How far the clock is wrong about what the announcer's clock will say at `t`.
+    /// The error in converting the announcer's time at `t` to the station's clock.
     fn error_us(&self, clock: &Clock, t: f64) -> f64 {
         let instant = self.announcer_us(t).round();
         // The instant was rounded: its own true time is what counts.
@@ -49,7 +49,7 @@ impl World {
         (clock.to_station_us(instant as u64).unwrap() - self.station_us(true_t)).abs()
     }
 
-    /// How far the clock says that it may be wrong about `t`.
+    /// The error that the clock states for this conversion.
     fn stated_us(&self, clock: &Clock, t: f64) -> f64 {
         clock.uncertainty_us(self.announcer_us(t).round() as u64).unwrap()
     }
@@ -98,7 +98,7 @@ fn the_worst_but_one_of_the_last_eight_round_trips_counts() {
 }
 
 proptest! {
-    /// With equal ways there and back, the only errors are rounding and what drifts since.
+    /// With equal delays there and back, the only errors are rounding and the drift since.
     #[test]
     fn a_still_network_is_known_to_the_microsecond(
         station_start in 0.0..1e14_f64,
@@ -115,12 +115,12 @@ proptest! {
             let error = world.error_us(&clock, ahead);
             prop_assert!(error <= drifted + SLACK_US * 2.0, "{error} µs at {t}");
         }
-        // Once a rate is fitted, a page far ahead is hit as well.
+        // Once a rate is fitted, the error is small for a page far ahead as well.
         let far = world.error_us(&clock, 90.0 * SECOND);
         prop_assert!(far <= 10.0 + SLACK_US, "{far} µs half a minute on");
     }
 
-    /// Jitter, lop-sided ways and lost pings: what is stated holds.
+    /// With jitter, lopsided delays and lost pings, the stated uncertainty holds.
     #[test]
     fn the_stated_uncertainty_is_honest(
         station_start in 0.0..1e14_f64,
@@ -145,7 +145,7 @@ proptest! {
         }
     }
 
-    /// A way that is longer in one direction cannot be seen; it costs half the difference.
+    /// A delay that is longer in one direction cannot be seen; it costs half the difference.
     #[test]
     fn asymmetry_costs_half_of_itself(there in 20.0..20_000.0_f64, back in 20.0..20_000.0_f64) {
         let world = World::new(1e9, 5e9, 0.0);
@@ -215,7 +215,7 @@ proptest! {
         prop_assert!(error <= 100.0 + 30.0 + SLACK_US * 2.0, "{error} µs after {hours} hours");
     }
 
-    /// No timestamps of a peer's choosing make it panic or answer with no number.
+    /// No timestamps that a peer can choose make it panic or return something that is not a number.
     #[test]
     fn no_timestamps_break_it(exchanges in prop::collection::vec(any::<[u64; 4]>(), 1..100), at: u64) {
         let mut clock = Clock::default();

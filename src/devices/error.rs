@@ -1,4 +1,4 @@
-//! What can go wrong with a sound device, and whether to wait until it passes.
+//! What can go wrong with a sound device, and whether to wait for it to pass.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -8,48 +8,48 @@ use super::{Direction, Obstacle};
 /// What can go wrong with a sound device.
 #[derive(Debug, thiserror::Error)]
 pub enum DevicesError {
-    /// No sound system answers, or none that has a device.
+    /// No sound system answers, or none has a device.
     #[error(
         "there is no {direction} device: plug one in or start the sound server, see `bullhorn devices`, \
          or use a file: {}", file_hint(*direction)
     )]
     None {
-        /// What was wanted.
+        /// The direction that was wanted.
         direction: Direction,
-        /// What the sound system said.
+        /// The sound system's error.
         #[source]
         source: Option<cpal::Error>,
     },
-    /// No device has that name.
+    /// No device has this name.
     #[error("there is no {direction} device {wanted:?}: {}; `bullhorn devices` lists all", near_hint(near))]
     Unknown {
-        /// What was wanted.
+        /// The direction that was wanted.
         direction: Direction,
         /// The name.
         wanted: String,
-        /// Ids that look like it.
+        /// Similar ids.
         near: Vec<String>,
     },
-    /// The name is one of a sound server, and none answers.
+    /// The name could be that of a device of a sound server, but none answers.
     #[error("no sound server (PulseAudio or PipeWire) answers, where {wanted:?} could be: start it")]
     NoServer {
         /// The name.
         wanted: String,
     },
-    /// What the system has for a default is nothing that anybody hears, or that hears anybody.
+    /// The system's default is not something that anybody hears, or that hears anybody.
     #[error(
         "{device} is {kind}, not a {}: plug one in, or name it with {} to use it all the same",
         thing(*direction), option(*direction)
     )]
     Hollow {
-        /// What was wanted.
+        /// The direction that was wanted.
         direction: Direction,
         /// The device's name.
         device: String,
         /// What it is instead.
         kind: &'static str,
     },
-    /// The device was there, and is not any more.
+    /// The device was there, but is not any more.
     #[error("{device} is no longer there: plug it in, or bring it back in the sound server")]
     Gone {
         /// The device's name.
@@ -61,28 +61,28 @@ pub enum DevicesError {
         /// The device's name.
         device: String,
     },
-    /// The sound goes to another device, or comes from another.
+    /// The sound now goes to another device, or comes from another one.
     #[error(
         "the sound of {device} was moved to {to} in the sound server, by another program: it is opened again"
     )]
     Moved {
         /// The device's name.
         device: String,
-        /// The one that has it now.
+        /// The device that has it now.
         to: String,
     },
-    /// The default device is another one from now on.
+    /// The default device is now another one.
     #[error("the default {direction} device is {to} now: it is used from now on")]
     DefaultChanged {
         /// What it is used for.
         direction: Direction,
-        /// The new one.
+        /// The new default.
         to: String,
     },
     /// The device works, but is muted or turned down to silence in the sound server.
     #[error("{obstacle} in the sound server, by another program: undo that there")]
     Shut {
-        /// Where.
+        /// Where the sound is lost.
         obstacle: Obstacle,
     },
     /// The device works, but is muted or turned down to silence in its mixer.
@@ -95,7 +95,7 @@ pub enum DevicesError {
         device: String,
         /// The mixer's control.
         control: String,
-        /// Muted; otherwise turned down.
+        /// Whether it is muted; otherwise it is turned down.
         is_muted: bool,
     },
     /// The device has no format that can be used.
@@ -109,7 +109,7 @@ pub enum DevicesError {
     Failed {
         /// The device's name.
         device: String,
-        /// What the sound system said.
+        /// The sound system's error.
         #[source]
         source: cpal::Error,
     },
@@ -118,7 +118,7 @@ pub enum DevicesError {
     Silent {
         /// The device's name.
         device: String,
-        /// For so long.
+        /// How long it was waited for.
         waited: Duration,
     },
 }
@@ -149,8 +149,8 @@ fn near_hint(near: &[String]) -> String {
 }
 
 impl DevicesError {
-    /// Whether it may pass without anybody changing the command line: what is busy is let go, what is away comes back.
-    /// A name that nothing has may be a slip of the key.
+    /// Whether the fault might pass without a change of the command line: a busy device is released, a missing one returns. A
+    /// name that no device has might be a typing mistake.
     pub fn may_pass(&self) -> bool {
         !matches!(self, Self::Unknown { .. } | Self::None { .. } | Self::Format { .. } | Self::Hollow { .. })
     }
@@ -159,14 +159,14 @@ impl DevicesError {
 /// Who is there when a device does not open at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onlooker {
-    /// Somebody at a terminal, who may have mistyped a name.
+    /// Somebody at a terminal, who might have mistyped a name.
     Person,
     /// Nobody: a service.
     Nobody,
 }
 
 impl Onlooker {
-    /// Whoever has started this process: a person if standard input or standard error is a terminal.
+    /// Returns who started this process: a person if standard input or standard error is a terminal.
     pub fn here() -> Self {
         match std::io::stdin().is_terminal() || std::io::stderr().is_terminal() {
             true => Self::Person,
@@ -174,8 +174,8 @@ impl Onlooker {
         }
     }
 
-    /// Whether to wait for a device that did not open. A service always waits; a person is told at once of what they may
-    /// have mistyped, unless it has worked here before.
+    /// Whether to wait for a device that did not open. A service always waits; a person sees at once what they might have
+    /// mistyped, unless the device has worked here before.
     pub fn waits(self, error: &DevicesError, has_worked: bool) -> bool {
         self == Self::Nobody || has_worked || error.may_pass()
     }

@@ -1,4 +1,4 @@
-//! The format to open a device with. Pure choice among what it offers.
+//! The format to open a device with: a pure choice among what it offers.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use cpal::{BufferSize, HostId, SampleFormat, StreamConfig, SupportedBufferSize, 
 
 use super::{DevicesError, Direction, Found, is_pcm};
 
-/// The rate of most clips: asked for where the device has it.
+/// The rate of most clips: requested if the device has it.
 const USUAL_RATE_HZ: u32 = 48_000;
-/// A device may refuse what it offered; so many formats are tried.
+/// The most formats that are tried: a device may refuse what it offered.
 const MAX_TRIES: usize = 6;
 
 /// A format to try.
@@ -19,20 +19,20 @@ pub(crate) struct Format {
     pub(crate) sample: SampleFormat,
 }
 
-/// Formats to try, the best first. `period` is how much sound each callback should take.
+/// Returns the formats to try, the best first. `period` is how much sound each callback should take.
 ///
 /// A period is a whole number of milliseconds on purpose: PulseAudio counts its buffers in microseconds, and
 /// a null sink whose buffer was not a whole number of them was measured to run 0.1 % fast.
 ///
 /// # Errors
-/// [`DevicesError::Format`] when there is none, [`DevicesError::Failed`] when the device does not say.
+/// [`DevicesError::Format`] if there is none, [`DevicesError::Failed`] if the device does not report any.
 pub(crate) fn formats(
     found: &Found,
     direction: Direction,
     period: Duration,
 ) -> Result<Vec<Format>, DevicesError> {
     let failed = |source| DevicesError::Failed { device: found.name.clone(), source };
-    // A PulseAudio device takes anything and converts it; its own format is the one that costs nothing.
+    // A PulseAudio device accepts anything and converts it; its own format costs nothing.
     let own = if found.host == HostId::PulseAudio {
         match direction {
             Direction::Input => found.device.default_input_config().ok(),
@@ -54,8 +54,8 @@ pub(crate) fn formats(
     if chosen.is_empty() { Err(DevicesError::Format { device: found.name.clone() }) } else { Ok(chosen) }
 }
 
-/// Best first: the usual rate or the nearest above, else the highest; then stereo, mono, few channels; then
-/// the sample formats nearest to a clip's 16 bits, from above.
+/// Returns the formats, the best first: the usual rate or the nearest above, otherwise the highest; then stereo, mono, few
+/// channels; then the sample formats nearest to a clip's 16 bits, from above.
 fn choose(ranges: &[SupportedStreamConfigRange], period: Duration) -> Vec<Format> {
     let mut usable: Vec<(u32, &SupportedStreamConfigRange)> = ranges
         .iter()
@@ -94,7 +94,7 @@ fn sample_rank(format: SampleFormat) -> u8 {
     }
 }
 
-/// One period of sound, in the range that the device reports.
+/// Returns one period of sound, limited to the range that the device reports.
 fn buffer(rate_hz: u32, period: Duration, range: &SupportedBufferSize) -> BufferSize {
     let frames = (f64::from(rate_hz) * period.as_secs_f64()).round() as u32;
     match *range {
@@ -105,8 +105,8 @@ fn buffer(rate_hz: u32, period: Duration, range: &SupportedBufferSize) -> Buffer
     }
 }
 
-/// Calls a function that is generic over the sample type for a format known only now. Evaluates to the
-/// function's `Result<_, cpal::Error>`.
+/// Calls a function that is generic over the sample type, for a format known only at run time. Evaluates to the function's
+/// `Result<_, cpal::Error>`.
 macro_rules! with_sample_type {
     ($format:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $format {

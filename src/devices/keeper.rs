@@ -1,4 +1,4 @@
-//! Keeps a device's stream open: on a thread of its own it opens, watches over and opens again.
+//! Keeps a device's stream open: a thread of its own opens it, watches it, and opens it again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -15,39 +15,39 @@ use super::standing::{Finding, Standing};
 use super::{DevicesError, Direction, Found, HealthWatch, Hosts, silence_alsa};
 use crate::wire::UNMUTED_BY_EMERGENCIES;
 
-/// A device must have opened by then.
+/// How long a device may take to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a caller waits for a lost device to come back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a running stream is looked at.
+/// How often a running stream is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Looks without a callback before a stream counts as dead: 1.0 to 1.5 s.
+/// Checks without a callback before a stream counts as dead: 1.0 to 1.5 s.
 const SILENT_CHECKS: u32 = 3;
-/// The same before the first callbacks: an idle null sink was measured to take 2 s until then.
+/// The same before the first callbacks: an idle null sink was measured to take 2 s to make them.
 const SILENT_CHECKS_AT_FIRST: u32 = 12;
 /// Callbacks that may come at once, before the device runs.
 const FIRST_CALLS: u64 = 2;
-/// Errors of a young ALSA stream are no faults: the plugin for PulseAudio fails when it is asked for its delay before the server
-/// has told it one. `cpal` goes on all the same, and reports what lasts again and again.
+/// How long the errors of a new ALSA stream do not count: the plugin for PulseAudio fails when it is asked for its delay before
+/// the server has reported one. `cpal` continues all the same, and reports a lasting error again and again.
 const ALSA_YOUTH: Duration = Duration::from_millis(250);
-/// Waits between attempts to open a lost device: doubled from the first to the second.
+/// Pauses between attempts to open a lost device: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
-/// A device that does not answer within this is given up, in cpal's own calls.
+/// A device that does not answer within this time is given up, in cpal's own calls.
 pub(crate) const STREAM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The streams of one device: dropped, they are closed.
+/// The streams of one device: dropping them closes them.
 pub(crate) type Streams = Vec<cpal::Stream>;
 
-/// Opens one stream in one format, paused. `L` is what the device's user needs to reach its callbacks.
+/// Opens one stream in one format, paused.
 pub(crate) trait Open: Send + 'static {
-    /// What the device's user needs.
+    /// What the device's user needs to reach the stream's callbacks.
     type Link: Send + Sync + 'static;
     /// Microphone or loudspeaker.
     const DIRECTION: Direction;
-    /// How much sound each callback should take or bring.
+    /// How much sound each callback should take or deliver.
     const PERIOD: Duration;
 
-    /// Whether [`Keeper::open_up`] is to be reckoned with.
+    /// Whether [`Keeper::open_up`] may be called.
     fn may_open_up(&self) -> bool {
         false
     }
@@ -61,14 +61,14 @@ pub(crate) trait Open: Send + 'static {
     ) -> Result<(Streams, Self::Link), cpal::Error>;
 }
 
-/// A stream is open, or was lost.
+/// An open stream, or why it was lost.
 type State<L> = Result<Arc<L>, Arc<DevicesError>>;
 
-/// How it stands now, and what happened before: what was lost only for a moment was lost all the same.
+/// The current state, and the losses so far: a stream that was lost only for a moment was lost all the same.
 #[derive(Debug)]
 struct Condition<L> {
     state: State<L>,
-    /// How often it was lost, and why the last time.
+    /// How often the stream was lost, and why the last time.
     losses: u64,
     loss: Option<Arc<DevicesError>>,
 }
@@ -91,7 +91,7 @@ impl<L> Condition<L> {
 pub(crate) struct Keeper<L> {
     name: String,
     state: watch::Receiver<Condition<L>>,
-    /// The losses that [`Self::link`] knew of.
+    /// The number of losses when [`Self::link`] last returned.
     losses: u64,
     health: HealthWatch,
     orders: Arc<Orders>,
@@ -106,10 +106,10 @@ struct Orders {
 }
 
 impl<L: Send + Sync + 'static> Keeper<L> {
-    /// Opens the device of that id or name, or the default one, and waits until it is open.
+    /// Opens the device with this id or name, or the default one, and waits until it is open.
     ///
     /// # Errors
-    /// Why it did not open.
+    /// Why the device did not open.
     pub(crate) fn open<O: Open<Link = L>>(opener: O, wanted: Option<String>) -> Result<Self, DevicesError> {
         let called = wanted.clone().unwrap_or_else(|| format!("the default {} device", O::DIRECTION));
         let failed = |message: String| DevicesError::Failed {
@@ -137,7 +137,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
     /// Waits for a device that could not be opened, as for one that was lost.
     ///
     /// # Errors
-    /// The same error, when not even a thread can be had.
+    /// The error passed in, if no thread can be started.
     pub(crate) fn await_device<O: Open<Link = L>>(
         opener: O,
         wanted: Option<String>,
@@ -161,7 +161,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         Ok(Self { name, state: watcher, losses: 0, health: watch, orders, thread })
     }
 
-    /// Whether the device works.
+    /// Returns a watch on whether the device works.
     pub(crate) fn health(&self) -> HealthWatch {
         self.health.clone()
     }
@@ -171,12 +171,12 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         &self.name
     }
 
-    /// The open stream, if it is open now.
+    /// Returns the open stream, if it is open now.
     pub(crate) fn current(&self) -> Option<Arc<L>> {
         self.state.borrow().state.as_ref().ok().cloned()
     }
 
-    /// The open stream; a lost one is opened again at once, and waited for a moment.
+    /// Returns the open stream; a lost one is opened again at once, and waited for briefly.
     ///
     /// # Errors
     /// Why it was lost, or does not come back.
@@ -185,7 +185,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
             self.orders.hurry.store(true, Ordering::Release);
             self.thread.unpark();
             let opened = self.state.wait_for(|condition| condition.state.is_ok());
-            // On time-out and after the thread's end alike, the state says what is wrong.
+            // After a time-out, and after the thread's end, the state says what is wrong.
             let _ = tokio::time::timeout(RETURN_PATIENCE, opened).await;
         }
         let condition = self.state.borrow();
@@ -193,19 +193,19 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         condition.state.clone()
     }
 
-    /// Has whatever mutes the device let it be heard, if something does. [`Self::link`] waits for that.
+    /// Unmutes the device, whatever mutes it. [`Self::link`] waits for that.
     pub(crate) fn open_up(&self) {
         self.orders.open_up.store(true, Ordering::Release);
         self.thread.unpark();
     }
 
-    /// Returns when the stream that [`Self::link`] gave is lost or muted, if only for a moment, and says why.
+    /// Returns why the stream from [`Self::link`] was lost or muted, as soon as it is, even if only for a moment.
     pub(crate) async fn lost(&mut self) -> Arc<DevicesError> {
         let known = self.losses;
         let lost = self.state.wait_for(|it| it.state.is_err() || it.losses != known).await;
         match lost.map(|condition| (condition.state.clone(), condition.loss.clone())) {
             Ok((Err(error), _) | (Ok(_), Some(error))) => error,
-            // The keeper's thread is gone: it cannot be before this is dropped, save by a panic in it.
+            // The keeper's thread is gone: while this exists, only a panic in the thread can cause that.
             _ => Arc::new(DevicesError::Silent { device: self.name.clone(), waited: Duration::ZERO }),
         }
     }
@@ -235,7 +235,7 @@ struct Opened<L> {
     standing: Standing,
 }
 
-/// What tells the device's user how it stands.
+/// The senders that report the state to the device's user.
 struct Signs<L> {
     state: watch::Sender<Condition<L>>,
     health: HealthSigns,
@@ -247,7 +247,7 @@ impl<L> Signs<L> {
         self.state.send_modify(|condition| condition.lose(error));
     }
 
-    /// The stream is open and runs; what is odd about it is said once.
+    /// Reports that the stream is open and runs; what is odd about it is reported once.
     fn is_healthy(&self, link: &Arc<L>, warning: &Option<String>) {
         self.state.send_if_modified(|condition| {
             let was_faulty = condition.state.is_err();
@@ -271,7 +271,7 @@ impl<O: Open> Work<O> {
         let (opened, name) = match self.open() {
             Ok(opened) => opened,
             Err(error) => {
-                // Nobody waits any more if this fails.
+                // If this fails, nobody waits any more.
                 let _ = first.send(Err(error));
                 return;
             }
@@ -284,7 +284,7 @@ impl<O: Open> Work<O> {
         self.keep(opened, &name, &Signs { state, health });
     }
 
-    /// Watches over an open stream, and opens it again whenever it is lost, until all is to stop.
+    /// Watches an open stream, and opens it again whenever it is lost, until the keeper stops.
     fn keep(&mut self, mut opened: Opened<O::Link>, name: &str, signs: &Signs<O::Link>) {
         loop {
             let lost = self.watch(&mut opened, signs);
@@ -300,7 +300,7 @@ impl<O: Open> Work<O> {
         }
     }
 
-    /// Opens the device as soon as it can be; `None` when all is to stop.
+    /// Opens the device as soon as possible; `None` when the keeper stops.
     fn reopen(&mut self, name: &str, signs: &Signs<O::Link>) -> Option<Opened<O::Link>> {
         let mut wait = BACKOFF.0;
         loop {
@@ -327,7 +327,7 @@ impl<O: Open> Work<O> {
         self.orders.stop.load(Ordering::Acquire)
     }
 
-    /// The open stream, and the device's name.
+    /// Opens the stream, and returns it with the device's name.
     fn open(&mut self) -> Result<(Opened<O::Link>, String), DevicesError> {
         let found = self.hosts.find(O::DIRECTION, self.wanted.as_deref())?;
         let mut refusal = DevicesError::Format { device: found.name.clone() };
@@ -349,7 +349,7 @@ impl<O: Open> Work<O> {
         Err(self.explain(&found, refusal))
     }
 
-    /// ALSA always has a default device; that none is behind it shows when it is opened.
+    /// ALSA always has a default device; only opening it shows that no device is behind it.
     fn explain(&self, found: &Found, error: DevicesError) -> DevicesError {
         match error {
             DevicesError::Failed { source, .. }
@@ -361,7 +361,7 @@ impl<O: Open> Work<O> {
         }
     }
 
-    /// Returns when the stream is dead or astray, with the reason, or when all is to stop.
+    /// Returns when the stream is dead or astray, with the reason, or when the keeper stops.
     fn watch(&self, opened: &mut Opened<O::Link>, signs: &Signs<O::Link>) -> Option<DevicesError> {
         let Opened { link, health, standing, .. } = opened;
         let name = standing.name().to_owned();
@@ -402,7 +402,7 @@ impl<O: Open> Work<O> {
                 Some(Finding::Open(warning)) => (open, opens_up) = (Some(warning), false),
                 None => (),
             }
-            // Open is not enough: it runs.
+            // Being open is not enough: it must run.
             if let Some(warning) = open.as_ref().filter(|_| calls > FIRST_CALLS) {
                 signs.is_healthy(link, warning);
             }
@@ -434,7 +434,7 @@ impl<O: Open> Work<O> {
     }
 }
 
-/// Closes streams elsewhere: closing waits for the sound server, and a server that hangs never answers.
+/// Closes streams on another thread: closing waits for the sound server, and a server that hangs never answers.
 fn dispose(streams: Streams) {
     thread::spawn(move || drop(streams));
 }

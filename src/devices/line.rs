@@ -1,20 +1,20 @@
 //! When a sound card plays which frame: a straight line through many timestamps. Pure arithmetic.
 //!
-//! One timestamp is off by anything up to a buffer (measured: ±60 µs as a rule, milliseconds now and then),
-//! and a card's clock is off by up to a per mille; so rate and offset are both fitted, without outliers.
+//! A single timestamp is off by anything up to a buffer (measured: usually ±60 µs, milliseconds now and then), and a card's clock
+//! is off by up to a per mille; so both rate and offset are fitted, without outliers.
 
-/// When one frame plays, as a callback was told.
+/// When one frame plays, as reported to a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// The frame's index since the stream was opened.
     pub frame: u64,
     /// When it plays, in nanoseconds since the stream's epoch.
     pub plays_ns: u64,
-    /// When the callback was told so, in nanoseconds since the stream's epoch.
+    /// When the callback received this report, in nanoseconds since the stream's epoch.
     pub told_ns: u64,
 }
 
-/// Frame and time of a running stream.
+/// The relation between frames and time in a running stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
     frame: f64,
@@ -22,35 +22,35 @@ pub struct Line {
     ns_per_frame: f64,
 }
 
-/// Fewer timestamps than this say nothing about what the device will do.
+/// The fewest timestamps that allow a prediction.
 pub const MIN_STAMPS: usize = 8;
-/// When the medians of timestamps before and after differ by this, the stream was interrupted.
+/// If the medians of the timestamps before and after differ by this, the stream was interrupted.
 const STEP_NS: f64 = 2e6;
-/// The medians are of so many; three outliers among them do no harm.
+/// The number of timestamps in each median; three outliers among them do no harm.
 const STEP_STAMPS: usize = 7;
-/// The latest timestamps, two seconds of them: when their median is this far from the line, it is not theirs.
-/// Less is seen on a busy machine whose card runs evenly.
+/// The number of latest timestamps, two seconds of them, and how far their median may be from the line that should fit them.
+/// Smaller distances occur on a busy machine whose card runs evenly.
 const LATEST_STAMPS: usize = 100;
 const STRAY_NS: f64 = 100e3;
-/// As many are looked at beside a line: five seconds of them.
+/// The number of timestamps compared with a line: five seconds of them.
 const BESIDE_STAMPS: usize = 250;
 /// Residuals within this are never outliers.
 const NOISE_FLOOR_NS: f64 = 20e3;
-/// How far clocks of sound cards stray, as the expectation that few timestamps must overcome.
+/// How far the clocks of sound cards stray, as the expectation that few timestamps must overcome.
 const CLOCK_SPREAD: f64 = 5e-4;
 /// The noise of one timestamp, for the same purpose.
 const STAMP_NOISE_NS: f64 = 50e3;
 
 impl Line {
-    /// Fits `stamps`, oldest first, of a stream of `rate_hz`. `None` for fewer than [`MIN_STAMPS`], also
-    /// after an interruption of the stream: what was before it does not count.
+    /// Fits `stamps`, oldest first, of a stream of `rate_hz`. Returns `None` for fewer than [`MIN_STAMPS`], also after an
+    /// interruption of the stream: timestamps before it do not count.
     pub fn fit(stamps: &[Stamp], rate_hz: u32) -> Option<Self> {
         if stamps.len() < MIN_STAMPS {
             return None;
         }
         let origin = *stamps.last()?;
         let nominal_ns = 1e9 / f64::from(rate_hz);
-        // From here on: frames and nanoseconds since the last stamp, and time less the nominal time.
+        // From here on: frames and nanoseconds since the last stamp, and time minus nominal time.
         let points: Vec<(f64, f64)> = stamps
             .iter()
             .map(|stamp| {
@@ -66,7 +66,7 @@ impl Line {
             let inliers = Rough::through(points).inliers(points);
             let (frame, lag_ns, drift) = least_squares(&inliers, nominal_ns)?;
             if points.len() >= 2 * LATEST_STAMPS && strays(points, (frame, lag_ns, drift)) {
-                // The card runs at another rate than it did: what is long ago says nothing of it.
+                // The card's rate has changed: old timestamps say nothing about it.
                 points = &points[points.len() / 2..];
                 continue;
             }
@@ -78,23 +78,23 @@ impl Line {
         }
     }
 
-    /// When a frame plays, in nanoseconds since the stream's epoch.
+    /// Returns when a frame plays, in nanoseconds since the stream's epoch.
     pub fn time_ns(&self, frame: f64) -> f64 {
         self.time_ns + (frame - self.frame) * self.ns_per_frame
     }
 
-    /// Which frame plays at a time.
+    /// Returns which frame plays at a time.
     pub fn frame(&self, time_ns: f64) -> f64 {
         self.frame + (time_ns - self.time_ns) / self.ns_per_frame
     }
 
-    /// The same, so much later.
+    /// Returns the same line, later by `ns`.
     pub fn later(self, ns: f64) -> Self {
         Self { time_ns: self.time_ns + ns, ..self }
     }
 
-    /// How much later than on the line the latest timestamps are, by their median, and how far they lie from there as a
-    /// rule, both in nanoseconds.
+    /// Returns how much later than the line the latest timestamps are, by their median, and how far they usually are from that
+    /// median, both in nanoseconds.
     pub fn beside_ns(&self, stamps: &[Stamp]) -> (f64, f64) {
         let latest = &stamps[stamps.len().saturating_sub(BESIDE_STAMPS)..];
         let later = |stamp: &Stamp| stamp.plays_ns as f64 - self.time_ns(stamp.frame as f64);
@@ -104,14 +104,13 @@ impl Line {
         (middle, median(&mut distances).unwrap_or_default())
     }
 
-    /// Frames a second by the system's clock.
+    /// Frames per second by the system's clock.
     pub fn rate_hz(&self) -> f64 {
         1e9 / self.ns_per_frame
     }
 }
 
-/// Whether the latest points lie beside a line, given by mean frame, mean lag and slope, that should go
-/// through them.
+/// Whether the latest points are off a line, given by mean frame, mean lag and slope, that should go through them.
 fn strays(points: &[(f64, f64)], (frame, lag_ns, drift): (f64, f64, f64)) -> bool {
     let latest = points.len().saturating_sub(LATEST_STAMPS);
     let residual = |point: &(f64, f64)| point.1 - lag_ns - drift * (point.0 - frame);
@@ -119,7 +118,7 @@ fn strays(points: &[(f64, f64)], (frame, lag_ns, drift): (f64, f64, f64)) -> boo
     median(&mut residuals).is_some_and(|middle| middle.abs() > STRAY_NS)
 }
 
-/// The first point after the last interruption.
+/// Returns the index of the first point after the last interruption.
 fn after_last_step(points: &[(f64, f64)]) -> usize {
     let level = |window: &[(f64, f64)]| median(&mut window.iter().map(|point| point.1).collect::<Vec<_>>());
     let windows: Vec<f64> = points.windows(STEP_STAMPS).filter_map(level).collect();
@@ -155,15 +154,15 @@ impl Rough {
         point.1 - self.level - self.slope * point.0
     }
 
-    /// Three standard deviations, by the median distance of normally distributed points.
+    /// Keeps points within three standard deviations, derived from the median distance of normally distributed points.
     fn inliers(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         let limit = (3.0 * 1.4826 * self.spread).max(NOISE_FLOOR_NS);
         points.iter().copied().filter(|&point| self.residual(point).abs() <= limit).collect()
     }
 }
 
-/// Mean frame, mean lag and slope of the best line, the slope drawn towards 0 while the points span little:
-/// ridge regression, its weight being the ratio of the two expected variances.
+/// Returns mean frame, mean lag and slope of the best line. The slope is drawn towards 0 while the points span little: ridge
+/// regression, weighted by the ratio of the two expected variances.
 fn least_squares(points: &[(f64, f64)], nominal_ns: f64) -> Option<(f64, f64, f64)> {
     if points.is_empty() {
         return None;
@@ -177,7 +176,7 @@ fn least_squares(points: &[(f64, f64)], nominal_ns: f64) -> Option<(f64, f64, f6
     Some((mean_frame, mean_lag, covariance / (variance + expectation)))
 }
 
-/// The middle of a list, which is reordered.
+/// Returns the middle of a list, and reorders the list.
 pub fn median(values: &mut [f64]) -> Option<f64> {
     let middle = values.len() / 2;
     (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
@@ -190,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    /// A card of 48 kHz whose clock is off by `clock`, stamped every 960 frames with an error in nanoseconds.
+    /// A 48 kHz card whose clock is off by `clock`, stamped every 960 frames with an error in nanoseconds.
     fn card(clock: f64, errors: &[f64]) -> Vec<Stamp> {
         let stamp = |(index, error): (usize, &f64)| {
             let frame = index as u64 * 960;
@@ -210,7 +209,7 @@ mod tests {
         assert_eq!(Line::fit(&[], 48_000), None);
     }
 
-    /// Ten seconds at one rate, then at another: foretold half a second ahead, all the way through.
+    /// Ten seconds at one rate, then at another: predicted half a second ahead, all the way through.
     #[test]
     fn a_card_that_changes_its_rate_is_followed() {
         let period_ns =
@@ -227,7 +226,7 @@ mod tests {
             let line = Line::fit(&stamps[..end], 48_000).expect("a line");
             let ahead = stamps[end + 24];
             let error = line.time_ns(ahead.frame as f64) - ahead.plays_ns as f64;
-            // Nobody foresees the change itself.
+            // Nothing can predict the change itself.
             let bound = if (476..620).contains(&end) { 2_000e3 } else { 300e3 };
             assert!(error.abs() < bound, "off by {error} ns after {end} stamps");
         }
@@ -244,10 +243,9 @@ mod tests {
     }
 
     proptest! {
-        /// A second of timestamps says when a frame half a second later plays, whatever the clock within
-        /// 0.1 %, and though some timestamps are useless. The bound is the worst that least squares can do
-        /// with errors of 40 µs: the sum over 50 stamps of |1/50 + 50.5·(i − 24.5)/10,412| is 3.05; three
-        /// of them may be bad besides.
+        /// A second of timestamps predicts when a frame half a second later plays, with any clock within 0.1 %, even if some
+        /// timestamps are useless. The bound is the worst that least squares can do with errors of 40 µs: the sum over 50 stamps
+        /// of |1/50 + 50.5·(i − 24.5)/10,412| is 3.05; in addition, three of them may be bad.
         #[test]
         fn the_line_foretells_a_drifting_jittering_card(
             clock in -0.001..0.001,

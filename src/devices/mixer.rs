@@ -4,11 +4,11 @@ use alsa::mixer::{Mixer, Selem, SelemChannelId};
 
 use super::Direction;
 
-/// Elements that all sound of a card passes.
+/// Elements that all sound of a card passes through.
 const MAIN: [&str; 3] = ["Master", "PCM", "Digital"];
-/// Sockets of a card, of which one is enough.
+/// Sockets of a card; one that is open is enough.
 const SOCKETS: [&str; 6] = ["Speaker", "Headphone", "Front", "Line Out", "Lineout", "Bass Speaker"];
-/// What all recorded sound passes.
+/// Elements that all recorded sound passes through.
 const CAPTURE: [&str; 1] = ["Capture"];
 /// Below this nothing is left of 16-bit samples.
 const SILENT_DB: f32 = -90.0;
@@ -21,7 +21,7 @@ struct Element {
     is_muted: bool,
     /// Turned down to nothing.
     is_silent: bool,
-    /// Its volume, where the card says what it is in dB.
+    /// Its volume, if the card reports it in dB.
     db: Option<f32>,
 }
 
@@ -34,13 +34,13 @@ impl Element {
 /// What a mixer does to the sound.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Verdict {
-    /// It gets through, changed by so many dB as far as the card says.
+    /// Sound gets through, changed by this many dB as far as the card reports it.
     Open(f32),
-    /// It does not; the control that stops it, and whether that is muted or else turned down.
+    /// Sound does not get through; the control that stops it, and whether that is muted or else turned down.
     Closed { control: String, is_muted: bool },
 }
 
-/// Whether sound gets past all that it must pass.
+/// Decides whether sound gets past everything that it must pass.
 fn verdict(elements: &[Element], direction: Direction) -> Verdict {
     let main: &[&str] = if direction == Direction::Output { &MAIN } else { &CAPTURE };
     let passed: Vec<&Element> = match elements {
@@ -57,7 +57,7 @@ fn verdict(elements: &[Element], direction: Direction) -> Verdict {
     }
 }
 
-/// The control device of a PCM, by its id without the host.
+/// Returns the control device of a PCM, by the PCM's id without the host.
 fn control(pcm: &str) -> String {
     let parameters = pcm.split_once(':').map_or("", |(_, parameters)| parameters);
     match parameters.split(',').find(|it| it.starts_with("CARD=")) {
@@ -76,14 +76,14 @@ pub(crate) struct CardMixer {
 }
 
 impl CardMixer {
-    /// That of a device, if it has one. ALSA's own complaints are those of the calling thread.
+    /// Opens the mixer of a device, if it has one. Whether ALSA writes errors of its own depends on the calling thread.
     pub(crate) fn open(pcm: &str, direction: Direction) -> Option<Self> {
         let mixer = Mixer::new(&control(pcm), true).ok()?;
         let mixer = Self { mixer, direction };
         (!mixer.elements().is_empty()).then_some(mixer)
     }
 
-    /// What it does to the sound now.
+    /// Returns what the mixer does to the sound now.
     pub(crate) fn look(&self) -> Verdict {
         if let Err(error) = self.mixer.handle_events() {
             tracing::debug!(%error, "the mixer tells no changes");
@@ -91,7 +91,7 @@ impl CardMixer {
         verdict(&self.elements(), self.direction)
     }
 
-    /// Opens every control that is closed and may stop the sound, to 0 dB, or all the way where the card knows no dB.
+    /// Opens every closed control that may stop the sound, to 0 dB, or all the way if the card has no dB scale.
     ///
     /// # Errors
     /// The card refuses.
@@ -159,14 +159,14 @@ fn capture(selem: &Selem<'_>) -> Option<Element> {
     element(selem, switch, volume)
 }
 
-/// The loudest of a control's channels.
+/// The volume of a control's loudest channel.
 struct Volume {
     loudest: Option<i64>,
     least: i64,
     db: Option<f32>,
 }
 
-/// Nothing for what has neither switch nor volume.
+/// Returns `None` for a control that has neither switch nor volume.
 fn element(selem: &Selem<'_>, is_on: Option<bool>, volume: Option<Volume>) -> Option<Element> {
     if is_on.is_none() && volume.is_none() {
         return None;

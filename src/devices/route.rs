@@ -1,25 +1,25 @@
-//! The way of a stream's sound through the sound server: which devices it passes, and what is left of it. Pure.
+//! The way that a stream's sound takes through the sound server: which devices it passes, and how much of it is left. Pure.
 //!
-//! A virtual device (remapped, filtered, combined) plays by streams of its own on others, which the same module owns.
+//! A virtual device (remapped, filtered, combined) plays on other devices through streams of its own, which the same module owns.
 
 use std::fmt;
 
-/// What kind of thing a device of the sound server is.
+/// What kind of device it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// As far as the server knows, sound goes in or out there. A virtual device is one too, also over a null sink:
-    /// whoever stacks them means them to be used.
+    /// As far as the server knows, sound goes in or out there. A virtual device counts as real too, even over a null sink: a user
+    /// who stacks devices wants them used.
     Real,
-    /// A null sink that somebody has made: sound ends there.
+    /// A null sink that somebody created: sound ends there.
     Null,
-    /// The null sink that the server makes where there is nothing else ("Dummy Output").
+    /// The null sink that the server creates if there is no device ("Dummy Output").
     Dummy,
-    /// It records what a sink plays.
+    /// A source that records what a sink plays.
     Monitor,
 }
 
 impl Kind {
-    /// What it is, where a loudspeaker or a microphone is wanted.
+    /// Returns what to call it where a loudspeaker or a microphone is wanted.
     pub(crate) fn noun(self) -> &'static str {
         match self {
             Self::Real => "a device",
@@ -34,12 +34,12 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Level {
     pub(crate) is_muted: bool,
-    /// A number for the position, and dB; −∞ for nothing.
+    /// The number of the position, and its volume in dB; −∞ for silence.
     pub(crate) channels: Vec<(u8, f32)>,
 }
 
 impl Level {
-    /// The loudest of the channels that those positions reach, or of all if they reach none.
+    /// Returns the loudest of the channels at those positions, or of all channels if none is there.
     fn db(&self, positions: &[u8]) -> f32 {
         let loudest = |channels: &mut dyn Iterator<Item = f32>| channels.reduce(f32::max);
         let mut reached =
@@ -58,13 +58,13 @@ impl Level {
 pub(crate) struct Device {
     pub(crate) index: u32,
     pub(crate) name: String,
-    /// What a person calls it.
+    /// The name that people know it by.
     pub(crate) label: String,
     pub(crate) kind: Kind,
     /// The module that made it.
     pub(crate) module: Option<u32>,
     pub(crate) level: Level,
-    /// Its volume is that of its loudest stream, and holds the streams' own.
+    /// Whether its volume is that of its loudest stream and includes the streams' own.
     pub(crate) is_flat: bool,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Stream {
     pub(crate) level: Level,
 }
 
-/// All sinks and their streams, or all sources and theirs.
+/// All sinks and their streams, or all sources and their streams.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Snapshot {
     pub(crate) devices: Vec<Device>,
@@ -86,28 +86,28 @@ pub(crate) struct Snapshot {
     pub(crate) default: Option<String>,
 }
 
-/// A part of the way at which sound can be lost.
+/// A part of the way where sound can be lost.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
-    /// It is a stream, not a device.
+    /// Whether it is a stream rather than a device.
     pub(crate) is_stream: bool,
     pub(crate) index: u32,
     pub(crate) channels: usize,
-    /// The device's name for people, or that of the device which the stream goes to.
+    /// The name that people know the device by; for a stream, the name of its device.
     pub(crate) label: String,
     pub(crate) is_muted: bool,
     pub(crate) db: f32,
 }
 
-/// The way of one stream; where it parts, the way that lets most through.
+/// The way of one stream; where it branches, the branch that lets the most through.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Way {
     pub(crate) steps: Vec<Step>,
-    /// Names of the devices, the stream's own first, up to where the way parts.
+    /// Names of the devices, the stream's own first, up to where the way branches.
     pub(crate) devices: Vec<String>,
     /// The kind of the stream's own device.
     pub(crate) kind: Kind,
-    /// Behind virtual devices there is nothing but the server's dummy.
+    /// Whether the way ends at the server's dummy, if only behind virtual devices.
     pub(crate) ends_at_dummy: bool,
 }
 
@@ -115,15 +115,15 @@ pub(crate) struct Way {
 const SILENT_DB: f32 = -90.0;
 /// Below this a page is hardly heard.
 pub(crate) const LOW_DB: f32 = -40.0;
-/// Devices behind one another; there is no use in more.
+/// The most devices in a row that are followed.
 const MAX_DEPTH: usize = 8;
 
 /// Where all the sound is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
-    /// It is the stream, not the device.
+    /// Whether it is the stream rather than the device.
     is_stream: bool,
-    /// Muted; otherwise turned down.
+    /// Whether it is muted; otherwise it is turned down.
     is_muted: bool,
     label: String,
 }
@@ -137,7 +137,7 @@ impl fmt::Display for Obstacle {
 }
 
 impl Way {
-    /// Where nothing gets through.
+    /// Returns the step at which nothing gets through, if there is one.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         let of = |step: &Step| Obstacle {
             is_stream: step.is_stream,
@@ -148,12 +148,12 @@ impl Way {
         muted.or_else(|| self.quietest().filter(|_| self.gain_db() <= SILENT_DB)).map(of)
     }
 
-    /// What all steps together do to the sound.
+    /// Returns what all steps together do to the sound.
     pub(crate) fn gain_db(&self) -> f32 {
         self.steps.iter().map(|step| step.db).sum()
     }
 
-    /// The step that takes the most away.
+    /// Returns the step that takes the most away.
     pub(crate) fn quietest(&self) -> Option<&Step> {
         self.steps.iter().min_by(|one, other| one.db.total_cmp(&other.db))
     }
@@ -168,17 +168,17 @@ impl Way {
 }
 
 impl Snapshot {
-    /// The default device, whatever it is.
+    /// Returns the default device, whatever it is.
     pub(crate) fn default_device(&self) -> Option<&Device> {
         self.devices.iter().find(|device| Some(&device.name) == self.default.as_ref())
     }
 
-    /// The way of a stream; `None` if it is gone.
+    /// Returns the way of a stream; `None` if the stream is gone.
     pub(crate) fn way(&self, stream: u32) -> Option<Way> {
         self.way_of(self.streams.iter().find(|it| it.index == stream)?, MAX_DEPTH)
     }
 
-    /// The way that a stream to a device would have; `None` if there is no such device.
+    /// Returns the way that a stream to a device would take; `None` if there is no such device.
     pub(crate) fn way_to(&self, device: &str) -> Option<Way> {
         let device = self.devices.iter().find(|it| it.name == device)?;
         let level = Level { is_muted: false, channels: Vec::new() };
@@ -217,7 +217,7 @@ impl Snapshot {
         let louder = |one: Way, other: Way| if other.is_louder_than(&one) { other } else { one };
         if let Some(rest) = ways.drain(..).reduce(louder) {
             way.ends_at_dummy = rest.ends_at_dummy;
-            // A virtual device may share the volume of the one behind it, and shows it as its own.
+            // A virtual device may share the volume of the one behind it, and report it as its own.
             let shared = rest.steps.get(1).map(|step| step.db);
             if let Some(own) = way.steps.get_mut(1).filter(|own| Some(own.db) == shared) {
                 own.db = 0.0;

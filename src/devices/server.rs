@@ -1,4 +1,4 @@
-//! What PulseAudio, or PipeWire in its place, knows of its devices and of our streams.
+//! What PulseAudio, or PipeWire in its place, reports about its devices and our streams.
 
 use std::ffi::CStr;
 use std::pin::pin;
@@ -16,7 +16,8 @@ use super::route::{Device, Kind, LOW_DB, Level, Snapshot, Step, Stream, Way};
 
 /// The longest that the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The null sinks of PulseAudio and of PipeWire, and the name of the one that either makes for want of a device.
+/// What identifies the null sinks of PulseAudio and of PipeWire, and the name of the one that either creates for lack of a
+/// device.
 const NULL_DRIVER: &CStr = c"module-null-sink.c";
 const NULL_FACTORY: &[u8] = b"support.null-audio-sink";
 const DUMMY: &[u8] = b"auto_null";
@@ -38,7 +39,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for an answer, but not for ever.
+/// Waits for an answer, but not forever.
 fn ask<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ServerError> {
     let mut answer = pin!(answer);
     let waker = Arc::new(Unpark(thread::current())).into();
@@ -55,7 +56,7 @@ fn ask<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, Ser
     }
 }
 
-/// Everything that is there now, by any connection of this process; `None` where none is up.
+/// Returns everything that is there now, over any connection of this process; `None` if no connection is up.
 pub(crate) fn snapshot(direction: Direction) -> Option<Snapshot> {
     ask(take(Client::connected()?, direction)).ok()
 }
@@ -137,11 +138,11 @@ fn source_output(info: &protocol::SourceOutputInfo) -> Stream {
     }
 }
 
-/// What a look shows.
+/// What a look at the server shows.
 pub(crate) enum Sight {
-    /// All that is there, and the stream's way; no way if the server knows the stream no more.
+    /// Everything that is there, and the stream's way; no way if the server no longer knows the stream.
     Clear(Snapshot, Option<Way>),
-    /// The stream is there, on no device.
+    /// The stream is there, but on no device.
     Adrift,
 }
 
@@ -155,22 +156,24 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Of a stream; the calling thread is unparked when something changes. `None` while its connection is not up.
+    /// Creates the view of a stream; the calling thread is unparked when something changes. `None` while the stream's connection
+    /// is not up.
     pub(crate) fn of(stream: StreamId, direction: Direction) -> Option<Self> {
         let client = stream.client()?;
         let changes = ask(client.observe(thread::current())).ok()?;
         Some(Self { stream, direction, client, changes, seen: None })
     }
 
-    /// Whether something may be different from what the last look saw.
+    /// Whether something might have changed since the last look.
     pub(crate) fn has_changed(&self) -> bool {
         self.seen != Some(self.changes.load(Ordering::Acquire))
     }
 
-    /// What the server knows now.
+    /// Returns what the server knows now.
     ///
     /// # Errors
-    /// The server does not answer, or not so that it can be understood; then it is asked again when something changes.
+    /// The server does not answer, or its answer cannot be understood; in the second case, it is asked again when something
+    /// changes.
     pub(crate) fn look(&mut self) -> Result<Sight, ServerError> {
         let changes = self.changes.load(Ordering::Acquire);
         let taken = ask(take(self.client.clone(), self.direction));
@@ -183,11 +186,10 @@ impl View {
         Ok(if is_known && way.is_none() { Sight::Adrift } else { Sight::Clear(snapshot, way) })
     }
 
-    /// Unmutes every step of the way of a stream that plays, and turns up what was turned down, if too little gets
-    /// through.
+    /// Unmutes every step of the way of a stream that plays, and turns up what was turned down if too little gets through.
     ///
     /// # Errors
-    /// The server does not answer, or does not do it.
+    /// The server does not answer, or refuses.
     pub(crate) fn open_up(&self) -> Result<(), ServerError> {
         let snapshot = ask(take(self.client.clone(), self.direction))?;
         let Some(way) = snapshot.way(self.stream.index()) else { return Ok(()) };

@@ -1,13 +1,13 @@
-//! The last timestamps of a stream, written by its callback and read elsewhere without a lock.
+//! The latest timestamps of a stream, written by its callback and read elsewhere without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::line::Stamp;
 
-/// 20 s at one each 20 ms.
+/// The number of timestamps kept: 20 s at one every 20 ms.
 const SLOTS: u64 = 1024;
 
-/// A ring that one writer overwrites; a reader takes only what was not overwritten meanwhile.
+/// A ring that one writer overwrites; a reader keeps only what was not overwritten meanwhile.
 #[derive(Debug)]
 pub struct Stamps {
     slots: Box<[[AtomicU64; 3]]>,
@@ -15,13 +15,13 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// An empty ring; 24 kB.
+    /// Creates an empty ring; 24 kB.
     pub fn new() -> Self {
         let slots = (0..SLOTS).map(|_| [const { AtomicU64::new(0) }; 3]).collect();
         Self { slots, written: AtomicU64::new(0) }
     }
 
-    /// Adds one. Only one thread may.
+    /// Adds a timestamp. Only one thread may do this.
     pub fn push(&self, stamp: Stamp) {
         let written = self.written.load(Ordering::Relaxed);
         if let Some(slot) = self.slots.get((written % SLOTS) as usize) {
@@ -32,7 +32,7 @@ impl Stamps {
         self.written.store(written + 1, Ordering::Release);
     }
 
-    /// Those there are, oldest first, 1,023 at most.
+    /// Returns the timestamps, oldest first, 1,023 at most.
     pub fn read(&self) -> Vec<Stamp> {
         let end = self.written.load(Ordering::Acquire);
         let start = end.saturating_sub(SLOTS);
@@ -42,7 +42,7 @@ impl Stamps {
             Some((index, Stamp { frame: load(frame), plays_ns: load(plays), told_ns: load(told) }))
         };
         let stamps: Vec<(u64, Stamp)> = (start..end).filter_map(read).collect();
-        // Whoever saw a field of a later stamp sees that stamp counted here too, save for the one being written.
+        // A reader that saw a field of a later stamp also sees that stamp counted here, except for the one being written.
         let written = self.written.load(Ordering::Acquire);
         stamps.into_iter().filter(|(index, _)| index + SLOTS > written).map(|(_, stamp)| stamp).collect()
     }

@@ -1,4 +1,4 @@
-//! Whether an open stream is where it should be, and gets through to there.
+//! Whether an open stream is on the device where it should be, and whether sound gets through.
 
 use std::time::{Duration, Instant};
 
@@ -10,31 +10,31 @@ use super::route::{Kind, LOW_DB, Snapshot, Way};
 use super::server::{ServerError, Sight, View};
 use super::{DevicesError, Direction, Found};
 
-/// Between two looks at a sound server that changes all the time.
+/// The shortest time between two looks at a sound server that changes all the time.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// What a look brought to light.
+/// What a look found.
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// Sound gets through; a warning if little is left of it.
     Open(Option<String>),
-    /// It does not, for as long as somebody wants that; the stream may stay.
+    /// Sound does not get through, for as long as somebody wants that; the stream may stay.
     Shut(DevicesError),
-    /// The stream is not where it should be.
+    /// The stream is not on the device where it should be.
     Astray(DevicesError),
 }
 
-/// Watches over one open stream.
+/// Watches one open stream.
 pub(crate) struct Standing {
     direction: Direction,
     is_named: bool,
-    /// The device's name for people.
+    /// The name that people know the device by.
     name: String,
     through: Through,
 }
 
 enum Through {
-    /// A stream of a sound server, which is known from its first callback on.
+    /// A stream of a sound server, known from its first callback on.
     Server {
         device: String,
         view: Option<View>,
@@ -55,12 +55,12 @@ impl Standing {
         Self { direction, is_named, name: found.name.clone(), through }
     }
 
-    /// The device's name for people.
+    /// Returns the name that people know the device by.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// How long the next look must wait, for the server's sake.
+    /// Returns how long the next look must wait, to spare the server.
     pub(crate) fn rest(&self) -> Option<Duration> {
         match &self.through {
             Through::Server { view: Some(view), looked: Some(looked), .. } if view.has_changed() => {
@@ -70,7 +70,7 @@ impl Standing {
         }
     }
 
-    /// Looks, if there may be something new; `stream` is known once it runs. A server that does not answer is no finding:
+    /// Looks, if there might be something new; `stream` is known once it runs. A server that does not answer is not a finding:
     /// its streams fall silent as well.
     pub(crate) fn look(&mut self, stream: Option<StreamId>) -> Option<Finding> {
         let (direction, is_named, name) = (self.direction, self.is_named, &self.name);
@@ -90,7 +90,7 @@ impl Standing {
                 *looked = Some(Instant::now());
                 let (snapshot, way) = match view.look() {
                     Ok(Sight::Clear(snapshot, way)) => (snapshot, way),
-                    // It is being moved, or not linked yet; the server tells when it is.
+                    // It is being moved, or is not linked yet; the server reports when it is.
                     Ok(Sight::Adrift) | Err(ServerError::Silent) => return None,
                     Err(ServerError::Client(error)) => {
                         tracing::debug!(device = name, %error, "what mutes or moves it cannot be told");
@@ -102,7 +102,7 @@ impl Standing {
         }
     }
 
-    /// Whether the stream's device is still there, as far as is known.
+    /// Whether the stream's device is gone, as far as is known.
     pub(crate) fn is_gone(&self) -> bool {
         match &self.through {
             Through::Server { device, .. } => super::server::snapshot(self.direction)
@@ -111,7 +111,7 @@ impl Standing {
         }
     }
 
-    /// Has all that shuts the sound out let it through, as the next look tells.
+    /// Opens everything that shuts the sound out; the next look shows whether that worked.
     pub(crate) fn open_up(&mut self) {
         let opened = match &mut self.through {
             Through::Server { view: Some(view), .. } => view.open_up().map_err(|error| error.to_string()),
@@ -137,7 +137,7 @@ fn low(label: &str, db: f32, place: &str) -> String {
     format!("{label} is turned down to {db:.0} dB in {place}: what passes it is hardly heard")
 }
 
-/// What a snapshot says of a stream. `route` is what the first one said.
+/// Judges a stream by a snapshot. `route` holds the devices of the first snapshot.
 fn of_server(
     snapshot: &Snapshot,
     way: Option<&Way>,
@@ -182,7 +182,7 @@ fn of_server(
     Finding::Open(quietest.map(|step| low(&step.label, way.gain_db(), "the sound server")))
 }
 
-/// Whether a way leads to a loudspeaker, or comes from a microphone. Named, a null sink or a monitor is what is wanted.
+/// Checks that a way leads to a loudspeaker, or comes from a microphone. A null sink or a monitor is accepted if it is named.
 pub(crate) fn vet(way: &Way, name: &str, direction: Direction, is_named: bool) -> Result<(), DevicesError> {
     let hollow =
         |kind: Kind| Err(DevicesError::Hollow { direction, device: name.to_owned(), kind: kind.noun() });

@@ -20,23 +20,23 @@ use crate::devices::stamps::Stamps;
 use crate::devices::{DevicesError, Direction, Found, HealthWatch};
 use crate::sample;
 
-/// Sound a callback takes. Twice that lies in the device's buffer, which is what a busy machine may be late
-/// by; PulseAudio was measured to grant it to the sample.
+/// The sound that one callback takes. The device's buffer holds twice that, which is how late a busy machine may be; PulseAudio
+/// was measured to grant it to the sample.
 const PERIOD: Duration = Duration::from_millis(20);
-/// Beyond latency and one callback, for the scheduler.
+/// Added to the latency and one callback, for the scheduler.
 const LEAD_MARGIN: Duration = Duration::from_millis(10);
-/// Waited beyond the moment when the last sample plays by the timestamps.
+/// How long to wait after the moment when the last sample plays by the timestamps.
 const TAIL_MARGIN: Duration = Duration::from_millis(10);
-/// The longest that a stream may take to its first timestamps.
+/// The longest that a stream may take to report its first timestamps.
 const WARM_UP: Duration = Duration::from_secs(4);
-/// How often a clip is looked after while it plays, and around its start.
+/// How often a clip is checked while it plays, and around its start.
 const STEERING_INTERVAL: Duration = Duration::from_millis(200);
 const STARTING_INTERVAL: Duration = Duration::from_millis(10);
-/// A stream interrupted for longer than this ran dry.
+/// A stream that is interrupted for longer than this has run dry.
 const UNDERRUN_NS: f64 = 2e6;
-/// The first timestamps of a stream are wrong: the device does not run yet.
+/// The number of timestamps ignored at the start of a stream: they are wrong, because the device is not running yet.
 const IGNORED_STAMPS: u64 = 4;
-/// Orders and jobs that may wait for the callback.
+/// The number of orders, and of finished jobs, that may wait.
 const QUEUE: usize = 16;
 /// The largest sample below full scale: cpal's 24-bit formats wrap at full scale itself.
 const LOUDEST: f32 = 1.0 - f32::EPSILON / 2.0;
@@ -55,7 +55,7 @@ pub(super) struct Link {
     epoch: Instant,
     stamps: Arc<Stamps>,
     health: Arc<Health>,
-    /// Never locked by the callback, which has the other end of each ring; here the loudspeaker alone does.
+    /// The callback never locks this: it has the other end of each ring. Only the loudspeaker locks it.
     orders: Mutex<Orders>,
 }
 
@@ -66,7 +66,7 @@ struct Orders {
 }
 
 struct Opener {
-    /// An emergency unmutes the device.
+    /// Whether an emergency unmutes the device.
     unmutes: bool,
 }
 
@@ -112,7 +112,7 @@ struct Source {
     stamps: Arc<Stamps>,
     health: Arc<Health>,
     epoch: Instant,
-    /// What the device said last; it need not say anything new at each call.
+    /// The playback time that the device last reported; it need not report a new one at each call.
     plays_us: u128,
 }
 
@@ -133,7 +133,7 @@ fn build<T: SizedSample + FromSample<f32>>(
                 source.health.ran_dry(underflows);
             }
             let frame = source.playout.frame();
-            // Where nothing new is known, the time is that of a frame some calls ago.
+            // Without a new report, the time is that of a frame some calls ago.
             let plays_us = told.playback.duration_since(StreamInstant::ZERO).as_micros();
             let is_new = std::mem::replace(&mut source.plays_us, plays_us) != plays_us;
             if is_new && source.health.called() >= IGNORED_STAMPS {
@@ -167,13 +167,13 @@ impl Link {
         (self.epoch + Duration::from_nanos(ns.max(0.0) as u64)).into()
     }
 
-    /// Plays a sample of a sound of that rate at its time.
+    /// Returns the course that plays the anchor's sample at its instant, for a sound of this rate.
     fn course(&self, line: &Line, anchor: Anchor, rate_hz: u32) -> Course {
         let frame = line.frame(self.ns(anchor.at.into_std()));
         Course { frame, position: anchor.index as f64, ratio: f64::from(rate_hz) / line.rate_hz() }
     }
 
-    /// False when the callback takes nothing any more.
+    /// Returns false when the callback accepts no more commands.
     fn order(&self, command: Command) -> bool {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         while orders.finished.pop().is_ok() {}
@@ -208,7 +208,7 @@ impl DeviceLoudspeaker {
         Ok(Self { keeper, unmutes })
     }
 
-    /// Unmutes the device, if it may be.
+    /// Unmutes the device, if that is allowed.
     pub(super) fn unmute(&self) {
         if self.unmutes {
             self.keeper.open_up();
@@ -246,7 +246,7 @@ impl DeviceLoudspeaker {
         };
         samples.iter_mut().for_each(|sample| *sample *= gain);
         tokio::select! {
-            // What was lost for a moment was not played, however it ended.
+            // A clip during which the device was lost, even for a moment, was not played, however it ended.
             biased;
             error = self.keeper.lost() => Err(LoudspeakerError::Device(error)),
             report = play(&link, (Sound::Clip(samples), link.rate_hz), || Anchor { index: 0, at }, on_start) => {
@@ -271,7 +271,7 @@ impl DeviceLoudspeaker {
     }
 }
 
-/// The line of a running stream, waited for while the stream is new.
+/// Returns the line of a running stream, and waits for it while the stream is new.
 async fn warm_line(link: &Link) -> Result<Line, LoudspeakerError> {
     let warm = async {
         loop {
@@ -284,7 +284,7 @@ async fn warm_line(link: &Link) -> Result<Line, LoudspeakerError> {
     tokio::time::timeout(WARM_UP, warm).await.map_err(|_| LoudspeakerError::Stalled)
 }
 
-/// Plays a sound of a rate to its last sample, as the anchor says at each moment; the frames are the caller's to count.
+/// Plays a sound of a rate to its last sample, following the anchor at each moment; the caller counts the frames.
 async fn play(
     link: &Link,
     (sound, rate_hz): (Sound, u32),

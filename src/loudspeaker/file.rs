@@ -1,4 +1,4 @@
-//! A folder as the loudspeaker: each clip becomes a WAV file there, and takes as long as it sounds.
+//! A folder as the loudspeaker: each clip becomes a WAV file there, and takes as long as the clip would sound.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use crate::devices::{DevicesError, HealthWatch};
 use crate::sample;
 use crate::shared_folder::refuse_foreign_link;
 
-/// The most files of one live speech that was broken off again and again; the last one is written anew beyond.
+/// The most files of one live speech that is broken off again and again; after that the last file is overwritten.
 const MAX_PARTS: u32 = 100;
 
 /// The folder.
@@ -29,7 +29,7 @@ pub(super) struct FolderLoudspeaker {
 }
 
 impl FolderLoudspeaker {
-    /// Makes the folder if need be, and tries to write in it.
+    /// Creates the folder if necessary, and checks that it can be written.
     pub(super) fn open(folder: &Path, health: HealthWatch) -> Result<Self, LoudspeakerError> {
         let failed = |source| LoudspeakerError::Folder { folder: folder.into(), source };
         refuse_foreign_link(folder).map_err(failed)?;
@@ -85,7 +85,7 @@ impl FolderLoudspeaker {
         }
     }
 
-    /// Hears each 10 ms when it is their turn, and writes them all down at the end.
+    /// Takes each 10 ms of sound when it is due, and writes everything at the end.
     async fn write_live(
         &self,
         (mut feed, rate_hz): (Feed, u32),
@@ -116,13 +116,13 @@ impl FolderLoudspeaker {
             heard.extend(stretch.iter().take(said).flat_map(|sample| sample::to_i16(*sample).to_le_bytes()));
             frames += step;
         }
-        // So that it notices that the last one is over.
+        // Lets the feed notice that the last block is over.
         feed.take(&mut [0.0]);
         let stem = stem(label);
         let folder = self.folder.clone();
         let write = move || {
             let file = write_temporary(&folder, &clip::wav(rate_hz, &heard))?;
-            // What was heard of it before it was broken off is kept.
+            // Keeps the file of what was heard before the speech was broken off.
             let mut to = folder.join(format!("{stem}.wav"));
             for part in 2..=MAX_PARTS {
                 if std::fs::symlink_metadata(&to).is_err() {
@@ -155,7 +155,7 @@ impl FolderLoudspeaker {
         let begun = tokio::time::Instant::now();
         on_start();
         let length = clip.format().length();
-        // Nobody is in a hurry for the file, but many stations on one machine are to say that they have begun.
+        // The file is not urgent, but many stations on one machine must report that they have begun.
         tokio::time::sleep_until(begun + length / 2).await;
         let stem = stem(label);
         let (wav, folder) = (clip.wav().clone(), self.folder.clone());
@@ -173,14 +173,14 @@ impl FolderLoudspeaker {
     }
 }
 
-/// A disk that hangs holds up nobody else.
+/// Runs work on a thread of its own, so that a disk that hangs holds up nobody else.
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other).and_then(|done| done)
 }
 
-/// The clip as it sounds at a gain; at 1 the clip itself.
+/// Returns the clip as it sounds at a gain; at 1 the clip itself.
 fn at_gain(clip: &Clip, gain: f32) -> Result<Clip, ClipError> {
     if gain == 1.0 {
         return Ok(clip.clone());
@@ -190,11 +190,11 @@ fn at_gain(clip: &Clip, gain: f32) -> Result<Clip, ClipError> {
     Clip::encode(&sound)
 }
 
-/// A new file under a name that nobody can know before: the folder may be one where others put links. It is removed
-/// again unless it is given its name.
+/// Creates a file under a name that nobody can predict, because others may put links into the folder. It is removed again unless
+/// it gets its final name.
 fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new();
-    // As the user's mask has it, like any file.
+    // The user's mask applies, as to any file.
     file.prefix(".bullhorn-").suffix(".part").permissions(Permissions::from_mode(0o666));
     file.tempfile_in(folder)
 }
@@ -206,12 +206,12 @@ fn write_temporary(folder: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// Gives it its name, in place of whatever has that; a link is replaced, not followed.
+/// Gives the file its name, in place of anything that has it; a link is replaced, not followed.
 fn persist(file: NamedTempFile, to: &Path) -> io::Result<()> {
     file.persist(to).map(drop).map_err(io::Error::from)
 }
 
-/// A label as a file name: nothing in it leads to another folder or hides the file.
+/// Turns a label into a file name: nothing in it leads to another folder or hides the file.
 fn stem(label: &str) -> String {
     let kept = |symbol: char| if symbol.is_control() || "/\\".contains(symbol) { '_' } else { symbol };
     let stem: String = label.trim_start_matches('.').chars().map(kept).take(100).collect();

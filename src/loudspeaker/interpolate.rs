@@ -1,12 +1,12 @@
-//! Reads sound between its samples, so that it can start and run at any fraction of one. Pure arithmetic.
+//! Reads sound between its samples, so that it can start and run at any fraction of a sample. Pure arithmetic.
 //!
-//! A windowed-sinc interpolator with tabulated phases ("Digital Audio Resampling", J. O. Smith, CCRMA). At a
-//! whole position it gives the sample itself, to the bit.
+//! A windowed-sinc interpolator with tabulated phases ("Digital Audio Resampling", J. O. Smith, CCRMA). At a whole position it
+//! returns the sample itself, to the bit.
 
-/// Samples on either side that count.
+/// The number of samples on either side that count.
 pub const REACH: usize = 16;
 const TAPS: usize = 2 * REACH;
-/// Tabulated phases between two samples; between phases the table is read linearly (error below −90 dB).
+/// Tabulated phases between two samples; between phases the table is interpolated linearly (error below −90 dB).
 const PHASES: usize = 256;
 
 /// The table: `PHASES` + 1 rows of `TAPS` weights.
@@ -25,7 +25,7 @@ impl Interpolator {
         Self { rows: (0..=PHASES).map(row).collect() }
     }
 
-    /// The sound at a position in samples; silence beyond its ends.
+    /// Returns the sound at a position in samples; silence beyond its ends.
     pub fn at(&self, samples: &[f32], position: f64) -> f32 {
         let whole = position.floor();
         let fraction = position - whole;
@@ -51,8 +51,8 @@ impl Interpolator {
     }
 }
 
-/// The sum of samples under weights between two rows. Eight sums side by side, which the compiler makes one of
-/// vectors: three times as fast, for each of 48,000 frames a second.
+/// Returns the sum of the samples, weighted between two rows. Eight parallel sums, which the compiler turns into vector
+/// operations: three times as fast, which counts at 48,000 frames a second.
 fn weighted(window: &[f32; TAPS], near: &[f32; TAPS], far: &[f32; TAPS], between: f32) -> f32 {
     let mut sums = [0.0; 8];
     for tap in 0..TAPS {

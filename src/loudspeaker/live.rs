@@ -1,9 +1,8 @@
-//! Live speech as a loudspeaker takes it: blocks that come one by one, each of which is there in time or is concealed.
+//! Live speech as a loudspeaker takes it: blocks that arrive one by one, each in time or else concealed.
 //!
-//! A [`Tap`] hands blocks in as they come; the [`Feed`] gives the sample for each moment, and decides at that very
-//! moment that one is missing. What is missing is bridged by the last 10 ms, back and forth, which fade within 40 ms;
-//! what comes again fades in within 5 ms. Nothing is ever stretched or put off. A feed neither allocates, frees, locks
-//! nor waits.
+//! A [`Tap`] accepts blocks as they arrive; the [`Feed`] returns the sample for each moment, and decides only at that moment that
+//! one is missing. A gap is bridged by the last 10 ms, played back and forth, which fade within 40 ms; returning sound fades in
+//! within 5 ms. Nothing is ever stretched or delayed. A feed neither allocates, frees, locks nor waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,22 +13,22 @@ use super::interpolate::REACH;
 use crate::sample;
 use crate::wire::MAX_LIVE_BLOCK_BYTES;
 
-/// Blocks that may wait for the loudspeaker: 1.28 s of 20 ms each.
+/// The number of blocks that may wait for the loudspeaker: 1.28 s of 20 ms each.
 const WAITING_BLOCKS: usize = 64;
-/// Samples of the largest block.
+/// The number of samples in the largest block.
 const BLOCK_FRAMES: usize = MAX_LIVE_BLOCK_BYTES / 2;
-/// Samples that can be looked at at once.
+/// The number of samples that can be read at once.
 pub(super) const WINDOW: usize = 4_096;
-/// What bridges a gap is this part of a second long, …
+/// The reciprocal of the length of the bridge over a gap, …
 const BRIDGE_HZ: u32 = 100;
-/// … has faded after this part of one, …
+/// … of the time until it has faded, …
 const DECAY_HZ: u32 = 25;
-/// … and gives way to what comes again within this one.
+/// … and of the time in which returning sound replaces it.
 const RETURN_HZ: u32 = 200;
 /// The longest bridge, at the highest rate.
 const LONGEST_BRIDGE: usize = (crate::clip::MAX_RATE_HZ / BRIDGE_HZ) as usize;
 
-/// When a sample of the speech is to sound.
+/// When a sample of the speech must sound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Anchor {
     /// The sample, counted from the feed's first.
@@ -38,10 +37,10 @@ pub struct Anchor {
     pub at: Instant,
 }
 
-/// What is known of a feed on both sides.
+/// The state that both sides of a feed share.
 #[derive(Debug)]
 struct Told {
-    /// Samples until the speech is over; `u64::MAX` while nobody knows.
+    /// Samples until the speech is over; `u64::MAX` while that is unknown.
     end: AtomicU64,
     played: AtomicU32,
     late: AtomicU32,
@@ -54,7 +53,7 @@ struct Block {
     samples: [f32; BLOCK_FRAMES],
 }
 
-/// Where blocks go in.
+/// The side of a feed where blocks go in.
 #[derive(Debug)]
 pub struct Tap {
     blocks: rtrb::Producer<Block>,
@@ -62,30 +61,30 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Hands in a block, in order, whose first sample is that of the feed's; louder by `gain`. It is dropped where too
-    /// many wait.
+    /// Hands in a block, in order; `first` is the index of its first sample in the feed, and `gain` multiplies its samples. The
+    /// block is dropped if too many are waiting.
     pub fn push(&mut self, first: u64, bytes: &[u8], gain: f32) {
         let (pairs, _) = bytes.as_chunks::<2>();
         let mut block = Block { first, frames: pairs.len().min(BLOCK_FRAMES), samples: [0.0; BLOCK_FRAMES] };
         for (to, pair) in block.samples.iter_mut().zip(pairs) {
             *to = sample::from_i16(i16::from_le_bytes(*pair)) * gain;
         }
-        // Whoever takes nothing for a second hears nothing of it either.
+        // A loudspeaker that has taken nothing for a second would not play it either.
         let _ = self.blocks.push(block);
     }
 
-    /// Says after how many samples the speech is over.
+    /// Sets after how many samples the speech is over.
     pub fn end(&self, frames: u64) {
         self.told.end.store(frames, Ordering::Release);
     }
 
-    /// Blocks that sounded whole at their time, and those that came after it.
+    /// Returns the number of blocks that sounded whole at their time, and of those that came late.
     pub fn counts(&self) -> (u32, u32) {
         (self.told.played.load(Ordering::Acquire), self.told.late.load(Ordering::Acquire))
     }
 }
 
-/// Where samples come out.
+/// The side of a feed where samples come out.
 #[derive(Debug)]
 pub struct Feed {
     blocks: rtrb::Consumer<Block>,
@@ -105,7 +104,7 @@ struct Held {
 }
 
 impl Feed {
-    /// A feed of speech at a rate, and where to hand in its blocks. One that begins in the middle fades in.
+    /// Opens a feed of speech at a rate, and the tap for its blocks. A feed that begins in the middle fades in.
     pub fn open(rate_hz: u32, in_the_middle: bool) -> (Tap, Self) {
         let (give, take) = rtrb::RingBuffer::new(WAITING_BLOCKS);
         let told = Arc::new(Told {
@@ -125,13 +124,13 @@ impl Feed {
         (Tap { blocks: give, told }, feed)
     }
 
-    /// Samples until the speech is over, as far as that is known.
+    /// Samples until the speech is over; `u64::MAX` while that is unknown.
     pub fn end(&self) -> u64 {
         self.told.end.load(Ordering::Acquire)
     }
 
-    /// The samples around a stretch of `span` from a position on, [`REACH`] more on either side, and which sample
-    /// the first of them is. Positions must not go back. At most [`WINDOW`] less twice the reach can be asked for.
+    /// Returns the samples around a stretch of `span` from a position on, with [`REACH`] more on either side, and the index of
+    /// the first of them. Positions must not go back. At most [`WINDOW`] less twice the reach can be asked for.
     pub(super) fn around(&mut self, position: f64, span: f64) -> (&[f32], f64) {
         let base = (position.floor() as i64).saturating_sub(REACH as i64).max(self.base);
         let wanted = (position + span).ceil() as i64 + REACH as i64 + 1;
@@ -148,7 +147,7 @@ impl Feed {
         (self.window.get(..filled).unwrap_or_default(), self.base as f64)
     }
 
-    /// The next samples in order, for whoever plays them one by one.
+    /// Fills `into` with the next samples in order, for a caller that plays them one by one.
     pub(super) fn take(&mut self, into: &mut [f32]) {
         for sample in into {
             *sample = self.sample();
@@ -162,7 +161,7 @@ impl Feed {
         if by <= filled {
             self.window.copy_within(by..filled, 0);
         } else {
-            // It joins in the middle: what was before is not looked at.
+            // It joins in the middle: earlier samples are skipped.
             self.window.fill(0.0);
             self.next = base;
             self.bridge.interrupt();
@@ -205,7 +204,7 @@ impl Feed {
     }
 }
 
-/// What sounds where nothing came.
+/// The sound that bridges a gap.
 #[derive(Debug)]
 struct Bridge {
     /// The last samples that sounded, in a ring.
@@ -214,9 +213,9 @@ struct Bridge {
     length: usize,
     decay: u32,
     fade: u32,
-    /// Samples since something was there; none while something is.
+    /// Samples since the gap began; `None` outside a gap.
     gap: Option<u32>,
-    /// Samples since something is there again, while that fades in.
+    /// Samples since sound returned, while it fades in.
     back: Option<u32>,
 }
 
@@ -228,12 +227,12 @@ impl Bridge {
         Self { recent: [0.0; LONGEST_BRIDGE], at: 0, length, decay, fade, gap, back: None }
     }
 
-    /// Something else was heard meanwhile: nothing is bridged, and what comes fades in.
+    /// Starts again after other sound was heard: nothing is bridged, and the next sound fades in.
     fn interrupt(&mut self) {
         (self.gap, self.back) = (Some(self.decay), None);
     }
 
-    /// A sample that is there.
+    /// Passes on a sample that is there.
     fn pass(&mut self, sample: f32) -> f32 {
         let sample = match self.gap {
             None => sample,
@@ -252,17 +251,17 @@ impl Bridge {
         sample
     }
 
-    /// One that is not.
+    /// Returns a substitute for a missing sample.
     fn fill(&mut self) -> f32 {
         if self.back.take().is_some() {
-            // It is gone again before it was wholly there: what has sounded is bridged anew.
+            // It is gone again before it was fully back: what has sounded is bridged from the start.
             self.gap = None;
         }
         self.gap.get_or_insert(0);
         self.bridged()
     }
 
-    /// The next sample of the bridge: the last ones backwards, then forwards again, softer and softer.
+    /// Returns the next sample of the bridge: the last ones backwards, then forwards again, softer and softer.
     fn bridged(&mut self) -> f32 {
         let Some(gap) = &mut self.gap else { return 0.0 };
         if *gap >= self.decay {
@@ -277,7 +276,7 @@ impl Bridge {
     }
 
     fn remember(&mut self, sample: f32) {
-        // A bridge in use stays what it was until it is crossed.
+        // A bridge in use does not change until the gap is over.
         if self.gap.is_none() {
             if let Some(slot) = self.recent.get_mut(self.at) {
                 *slot = sample;

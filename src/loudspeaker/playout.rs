@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::interpolate::{Interpolator, REACH};
 use super::live::Feed;
 
-/// Where in the sound the device should be at each frame: at `frame` it should be at `position`, going on by
-/// `ratio` samples a frame. Frames are counted since the stream was opened.
+/// Where in the sound the device should be at each frame: at `frame` it should be at `position`, advancing by `ratio` samples per
+/// frame. Frames are counted from the opening of the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Course {
     /// A frame of the device.
     pub frame: f64,
     /// The sample that it should play, negative before the start.
     pub position: f64,
-    /// Samples a frame; 1 where the device's clock agrees with the system's.
+    /// Samples per frame: the rate of the sound divided by the true rate of the device.
     pub ratio: f64,
 }
 
@@ -25,17 +25,17 @@ impl Course {
     }
 }
 
-/// What is played.
+/// The sound that a job plays.
 #[derive(Debug)]
 pub enum Sound {
     /// A clip, from its first sample to its last.
     Clip(Vec<f32>),
-    /// Speech that is still being said: from the sample whose turn it is.
+    /// Live speech, from the sample that is due.
     Live(Box<Feed>),
 }
 
 impl Sound {
-    /// Samples in all, as far as that is known.
+    /// The number of samples, as far as it is known.
     fn end(&self) -> f64 {
         match self {
             Self::Clip(samples) => samples.len() as f64,
@@ -49,22 +49,22 @@ impl Sound {
 pub struct Job {
     /// Its samples.
     pub sound: Sound,
-    /// When.
+    /// When to play it.
     pub course: Course,
-    /// Where it is told how it goes.
+    /// Where the callback reports its progress.
     pub progress: Arc<Progress>,
 }
 
-/// What the device's keeper asks of the callback.
+/// An order from the device's keeper to the callback.
 #[derive(Debug)]
 pub enum Command {
-    /// Plays this next; ends what is played now.
+    /// Plays this next, and stops what is playing now.
     Play(Job),
-    /// Goes on by a better course.
+    /// Continues on a better course.
     Steer(Course),
 }
 
-/// How a sound goes; written by the callback.
+/// The progress of a sound; written by the callback.
 #[derive(Debug)]
 pub struct Progress {
     cancelled: AtomicBool,
@@ -86,7 +86,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Has the callback silence the sound.
+    /// Makes the callback silence the sound.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
     }
@@ -101,22 +101,22 @@ impl Progress {
         Some(f64::from_bits(self.ended.load(Ordering::Acquire))).filter(|frame| !frame.is_nan())
     }
 
-    /// The farthest that the sound was from its course after it began, in samples.
+    /// The greatest distance of the sound from its course after it began, in samples.
     pub fn worst_error(&self) -> f32 {
         f32::from_bits(self.worst_error.load(Ordering::Acquire))
     }
 }
 
-/// Frames over which an error is taken back, as a time constant: 0.5 s at 48 kHz. A course that is off for a
-/// moment, as on a busy machine, moves the sound by little.
+/// Frames over which an error is corrected, as a time constant: 0.5 s at 48 kHz. A course that is off for a moment, as on a busy
+/// machine, moves the sound only a little.
 const STEERING_FRAMES: f64 = 24_000.0;
-/// The most that steering bends the pitch: 3.5 cents, below what an ear tells from speech.
+/// The most that steering bends the pitch: 3.5 cents, less than an ear notices in speech.
 const MAX_STEERING: f64 = 0.002;
-/// Frames in which a cancelled sound fades, so that it does not click: 5 ms at 48 kHz.
+/// Frames over which a cancelled sound fades, so that it does not click: 5 ms at 48 kHz.
 const FADE_FRAMES: u32 = 240;
-/// A start this many samples late or more begins with the first sample all the same.
+/// A clip that starts this many samples late or more still begins with its first sample.
 const LATE_SAMPLES: f64 = 1.0;
-/// Frames of live speech that are looked at together.
+/// The number of frames of live speech that are read together.
 const LIVE_STRETCH: usize = 256;
 
 /// The output callback's state.
@@ -132,7 +132,7 @@ pub struct Playout {
 #[derive(Debug)]
 struct Playing {
     job: Job,
-    /// Samples that the whole course was moved by, because it began late.
+    /// Samples by which the whole course was moved, because the sound began late.
     late: f64,
     /// The next sample, once begun.
     position: Option<f64>,
@@ -141,7 +141,7 @@ struct Playing {
 }
 
 impl Playout {
-    /// Takes its orders from `commands` and gives back each job, to be freed elsewhere, through `finished`.
+    /// Takes its orders from `commands`, and returns each job through `finished`, to be freed elsewhere.
     pub fn new(commands: rtrb::Consumer<Command>, finished: rtrb::Producer<Job>) -> Self {
         Self { frame: 0, commands, finished, interpolator: Interpolator::new(), playing: None }
     }
@@ -151,7 +151,7 @@ impl Playout {
         self.frame
     }
 
-    /// Gives the next `frames` samples, each with its index from 0.
+    /// Passes the next `frames` samples to `put`, each with its index from 0.
     pub fn fill(&mut self, frames: usize, mut put: impl FnMut(usize, f32)) {
         self.take_commands();
         match &mut self.playing {
@@ -184,7 +184,7 @@ impl Playout {
         }
     }
 
-    /// Hands the job back; false while there is no room for it.
+    /// Hands the job back; returns false while there is no room for it.
     fn retire(&mut self) -> bool {
         let Some(mut playing) = self.playing.take() else { return true };
         playing.over = true;
@@ -260,7 +260,7 @@ impl Playing {
     }
 }
 
-/// The loudness of the next frame.
+/// Returns the gain of the next frame.
 fn fade(left: &mut Option<u32>) -> f32 {
     left.as_mut().map_or(1.0, |left| {
         *left = left.saturating_sub(1);

@@ -23,33 +23,33 @@ use crate::devices::stamps::Stamps;
 use crate::devices::{DevicesError, Direction, Found, HealthWatch};
 use crate::sample::Sound;
 
-/// Sound a callback brings: adds to the delay, so it is short.
+/// The sound that one callback delivers: it adds to the delay, so it is short.
 const PERIOD: Duration = Duration::from_millis(10);
-/// PulseAudio splits what it is asked for between the device and its queue, in two.
+/// PulseAudio splits the requested buffer between the device and its own queue, in two.
 const PULSE_SHARES: u32 = 2;
-/// How often the level is told.
+/// How often the level is reported.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often the last samples are looked for.
+/// How often to look for the last samples.
 const FINAL_INTERVAL: Duration = Duration::from_millis(3);
-/// Sound that may wait between callback and recorder.
+/// The most sound that can wait between callback and recorder.
 const RING: Duration = Duration::from_secs(4);
 /// A capture timestamp farther back than this is not believed.
 const MAX_LATENCY: Duration = Duration::from_millis(200);
-/// Recorded beyond the moment at which it is to finish: what was said last is still on its way, and a finger is quick.
+/// How long to record after the request to finish: the last words are still on their way, and a finger is quick.
 const TAIL: Duration = Duration::from_millis(150);
-/// PulseAudio says something new of a recording some 20 times a second; in between the capture time stands still, but for
-/// what is rounded.
+/// PulseAudio updates the timing of a recording some 20 times a second; in between, the capture time changes by rounding only, at
+/// most by this much.
 const SAME_CAPTURE_US: u128 = 3;
-/// The first timestamps of a stream are wrong: the device does not run yet.
+/// The number of timestamps ignored at the start of a stream: they are wrong, because the device is not running yet.
 const IGNORED_STAMPS: u64 = 4;
-/// A sound server may send blocks of a fraction of a millisecond: not every arrival is noted.
+/// The shortest time between two recorded arrivals: a sound server may send blocks of a fraction of a millisecond.
 const NOTED_INTERVAL_NS: u64 = 5_000_000;
-/// Between callbacks, this shows that the machine was held up; the sound server's word is then late too, and `cpal` counts on
-/// from what it said before for 100 ms only.
+/// A pause between callbacks that is longer than this shows that the machine was held up; the sound server's reports are then
+/// late too, and `cpal` extrapolates from the last one for 100 ms only.
 const HELD_UP_NS: u64 = 90_000_000;
-/// After that, capture timestamps are not believed for so long.
+/// How long capture timestamps are not believed after such a pause.
 const DISBELIEF_NS: u64 = 120_000_000;
-/// Recordings that may wait for the callback.
+/// The number of recordings that may wait for the callback.
 const QUEUE: usize = 4;
 
 /// The microphone and its keeper.
@@ -64,11 +64,11 @@ pub(super) struct Link {
     rate_hz: u32,
     epoch: Instant,
     health: Arc<Health>,
-    /// When which frame was captured.
+    /// When each frame was captured.
     stamps: Arc<Stamps>,
-    /// When which frame came here.
+    /// When each frame arrived here.
     arrivals: Arc<Stamps>,
-    /// Never locked by the callback, which has the other end of each ring; here the microphone alone does.
+    /// The callback never locks this: it has the other end of each ring. Only the microphone locks it.
     orders: Mutex<Orders>,
 }
 
@@ -78,17 +78,17 @@ struct Orders {
     finished: rtrb::Consumer<Capture>,
 }
 
-/// One recording, as the callback has it.
+/// One recording, as the callback sees it.
 #[derive(Debug)]
 struct Capture {
     ring: rtrb::Producer<f32>,
     not_before_ns: u64,
     missing: usize,
-    /// Where it is told which frame of the stream was the first; [`NO_FRAME`] until then.
+    /// Where the callback stores which frame of the stream is the first; [`NO_FRAME`] until then.
     first: Arc<AtomicU64>,
 }
 
-/// No frame of a stream.
+/// Stands for no frame of a stream.
 const NO_FRAME: u64 = u64::MAX;
 
 struct Opener;
@@ -180,13 +180,14 @@ struct Sink {
     /// When the callback was last called, and from when on capture timestamps are believed.
     called_ns: u64,
     believed_ns: u64,
-    /// When an arrival was last noted.
+    /// When an arrival was last recorded.
     noted_ns: u64,
-    /// Of the stream, so far.
+    /// Frames of the stream so far.
     frame: u64,
-    /// What the device said last, in µs since its stream was opened; it need not say anything new at each call.
+    /// The capture time that the device last reported, in µs since its stream was opened; it need not report a new one at each
+    /// call.
     captured_us: u128,
-    /// The frame that it said something new of, and when that was captured.
+    /// The frame of the last new report, and when it was captured.
     latest: Option<(u64, u64)>,
     captures: rtrb::Consumer<Capture>,
     finished: rtrb::Producer<Capture>,
@@ -194,7 +195,7 @@ struct Sink {
 }
 
 impl Sink {
-    /// A block came: whether what is said of when it was captured can be believed.
+    /// Records that a block arrived; returns whether the report of its capture time can be believed.
     fn arrives(&mut self, now_ns: u64) -> bool {
         if now_ns >= self.noted_ns + NOTED_INTERVAL_NS {
             self.noted_ns = now_ns;
@@ -206,7 +207,7 @@ impl Sink {
         now_ns >= self.believed_ns
     }
 
-    /// When the next frame was captured: as the device says now, or counted on from what it said last.
+    /// Returns when the next frame was captured: as the device reports now, or extrapolated from its last report.
     fn captured_ns(&mut self, told_ns: Option<u64>) -> u64 {
         let (frame, captured_ns) = match (told_ns, self.latest) {
             (Some(told_ns), _) => (self.frame, told_ns),
@@ -217,7 +218,7 @@ impl Sink {
         captured_ns + (self.frame - frame) * 1_000_000_000 / u64::from(self.rate_hz)
     }
 
-    /// Takes a block whose first sample was captured at a time.
+    /// Takes a block whose first sample was captured at `captured_ns`.
     fn take(&mut self, captured_ns: u64, samples: impl ExactSizeIterator<Item = f32>) {
         let frame = self.frame;
         self.frame += samples.len() as u64;
@@ -234,14 +235,14 @@ impl Sink {
             capture.first.store(frame + early as u64, Ordering::Release);
         }
         for sample in samples.skip(early).take(capture.missing) {
-            // A full ring shows to the recorder: it lacks samples for ever.
+            // A full ring loses samples; the recorder notices that the ring is full.
             if capture.ring.push(sample).is_ok() {
                 capture.missing -= 1;
             }
         }
     }
 
-    /// Hands the recording back to be freed; false while there is no room for it.
+    /// Hands the recording back to be freed; returns false while there is no room for it.
     fn retire(&mut self) -> bool {
         let Some(capture) = self.current.take() else { return true };
         match self.finished.push(capture) {
@@ -317,7 +318,7 @@ async fn record(
     let mut told = 0;
     let mut next_level = tokio::time::Instant::now() + LEVEL_INTERVAL;
     loop {
-        // What was lost was said all the same, and is not waited for.
+        // Lost sound was said all the same, so it counts, and is not waited for.
         let said = samples.len() + watch.lost_frames(first.load(Ordering::Acquire)) as usize;
         if said >= frames {
             break;
@@ -353,7 +354,7 @@ async fn record(
     Ok(Captured { sound: Sound { rate_hz, samples }, lost })
 }
 
-/// Keeps the holes of a stream from a moment on.
+/// Collects the holes of a stream from a moment on.
 #[derive(Debug)]
 struct HoleWatch {
     link: Arc<Link>,
@@ -382,12 +383,12 @@ impl HoleWatch {
         }
     }
 
-    /// Of those behind a frame of the stream.
+    /// Returns the frames lost in the holes after a frame of the stream.
     fn lost_frames(&self, first: u64) -> u64 {
         self.found.iter().filter(|hole| hole.at > first).map(|hole| hole.frames).sum()
     }
 
-    /// The same, with what the driver says of its own: overruns may be too short to be found.
+    /// Returns the loss in the same holes, and counts the driver's overruns, which may be too short to be found.
     fn lost(&self, first: u64) -> Lost {
         let holes = self.found.iter().filter(|hole| hole.at > first).count() as u32;
         Lost {
@@ -468,7 +469,7 @@ mod tests {
         rig.captures.push(capture(ring, 0, 15)).expect("room");
         (0..3).for_each(|_| called(&mut rig));
         assert_eq!(captured.slots(), 15);
-        // An abandoned one, one into a full ring, and one more than can be given back.
+        // An abandoned recording, one into a full ring, and one more than can be handed back.
         for missing in [1_000, 50, 50] {
             let (ring, captured) = rtrb::RingBuffer::new(5);
             rig.captures.push(capture(ring, 0, missing)).expect("room");

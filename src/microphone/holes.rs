@@ -1,46 +1,47 @@
-//! Where a microphone's stream lost sound: pure arithmetic on when its blocks were captured and when they arrived.
+//! Finds where a microphone's stream lost sound: pure arithmetic on when its blocks were captured and when they arrived.
 //!
-//! Each block that is missing makes everything behind it late by its length, for good. When a frame was captured, by the sound
-//! server's or the driver's own word, may be told wrongly for a while after this program or the server was held up; when a block
-//! arrived cannot be too early, and is too late only for as long as there is a backlog. A hole is what both show.
+//! Each missing block makes everything after it late by its length, for good. The capture times that the sound server or the
+//! driver reports may be wrong for a while after this program or the server was held up. An arrival time cannot be too early, and
+//! is too late only while there is a backlog. A hole is what both show.
 
 use std::time::Duration;
 
 use crate::devices::line::{Stamp, median};
 
-/// Less is not told from the unrest of a busy machine's timestamps; a driver that overruns loses a period, 10 ms or more.
+/// Shorter holes cannot be distinguished from the jitter of a busy machine's timestamps; a driver that overruns loses a period,
+/// 10 ms or more.
 pub(crate) const MIN_HOLE: Duration = Duration::from_millis(10);
-/// How long a hole may take until it is certain, at most.
+/// The longest that a hole may take to become certain.
 pub(super) const CERTAIN_AFTER: Duration = Duration::from_millis(700);
-/// Of the timestamps within this time only the last one counts: while a backlog is read, it is the least wrong.
+/// Of the timestamps within this time only the last counts: while a backlog is read, it is the least wrong.
 const SIFTED_NS: u64 = 40_000_000;
-/// So many of them are compared on either side; three that are wrong do no harm.
+/// The number of timestamps compared on either side; three wrong ones do no harm.
 const STAMPS: usize = 7;
-/// Of those before, there must be so many.
+/// The fewest timestamps that there must be before a hole.
 const MIN_STAMPS: usize = 3;
-/// Arrivals so long before a timestamp are compared with those after it.
+/// Arrivals up to this long before a timestamp are compared with those after it.
 const ARRIVALS_NS: u64 = 500_000_000;
-/// The latest arrivals: when not one of them was in time, there may be a hole.
+/// The time span of the latest arrivals: if none of them was in time, there might be a hole.
 const DOUBTFUL_NS: u64 = 60_000_000;
 
-/// What is missing of a stream.
+/// A missing part of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hole {
-    /// The frame of the stream before which it is.
+    /// The frame of the stream that follows the hole.
     pub at: u64,
     /// Its length.
     pub frames: u64,
 }
 
-/// Looks for holes in a stream that goes on.
+/// Looks for holes in a running stream.
 #[derive(Debug)]
 pub(super) struct Holes {
     frame_ns: f64,
-    /// Frames before this one are not looked at again.
+    /// Frames before this one are not examined again.
     judged: u64,
 }
 
-/// A stamp's frame, when it was told, and how late it is beside an even stream, both in ns.
+/// A stamp's frame, when it was reported, and how late it is compared with an even stream, both in ns.
 #[derive(Debug, Clone, Copy)]
 struct Lag {
     frame: u64,
@@ -49,7 +50,7 @@ struct Lag {
 }
 
 impl Holes {
-    /// In a stream of that rate.
+    /// Creates a search in a stream of this rate.
     pub(super) fn at(rate_hz: u32) -> Self {
         Self { frame_ns: 1e9 / f64::from(rate_hz), judged: 0 }
     }
@@ -63,8 +64,8 @@ impl Holes {
         stamps.iter().map(lag).collect()
     }
 
-    /// The holes that have become certain since the last look. `captured` says when frames were captured, `arrived` when
-    /// they came here, both oldest first, of the last seconds.
+    /// Returns the holes that have become certain since the last call. `captured` says when frames were captured, `arrived` when
+    /// they arrived here, both for the last seconds and oldest first.
     pub(super) fn found(&mut self, captured: &[Stamp], arrived: &[Stamp]) -> Vec<Hole> {
         let (captured, arrived) = (sifted(self.lags(captured)), self.lags(arrived));
         let mut holes = Vec::new();
@@ -84,9 +85,9 @@ impl Holes {
         holes
     }
 
-    /// The hole that lies between timestamps or among them.
+    /// Returns the hole between or among these timestamps, if there is one.
     fn between(&self, before: &[Lag], after: &[Lag], arrived: &[Lag]) -> Option<Hole> {
-        // What lies before the last hole was at another level.
+        // Timestamps before the last hole were at another level.
         let mut level_before: Vec<f64> =
             before.iter().filter(|lag| lag.frame >= self.judged).map(|lag| lag.lag_ns).collect();
         if level_before.len() < MIN_STAMPS {
@@ -108,11 +109,11 @@ impl Holes {
         let last_in_time = near.iter().rposition(|lag| lag.lag_ns < earliest_ns + step_ns / 2.0)?;
         let behind = near.get(last_in_time + 1..)?;
         let at = behind.first()?;
-        // Blocks that came in time almost to the end: what was told of capturing was wrong.
+        // If blocks came in time almost to the end, the capture times were wrong.
         if last.told_ns.saturating_sub(at.told_ns) < STAMPS as u64 / 2 * SIFTED_NS {
             return None;
         }
-        // The smaller one: a wrong word, or a late block, makes it larger.
+        // The smaller of the two: a wrong report or a late block makes one of them larger.
         let captured: Vec<Lag> = after.iter().filter(|lag| lag.frame >= at.frame).copied().collect();
         let captured_ns = middle(&captured)? - level_before_ns;
         let arrived_ns = behind.iter().map(|lag| lag.lag_ns).min_by(f64::total_cmp)? - earliest_ns;
@@ -120,7 +121,7 @@ impl Holes {
         Some(Hole { at: at.frame, frames: (length_ns / self.frame_ns).round() as u64 })
     }
 
-    /// Whether there may be a hole that is not certain yet.
+    /// Whether there might be a hole that is not certain yet.
     pub(super) fn is_in_doubt(&self, arrived: &[Stamp]) -> bool {
         let arrived = self.lags(arrived);
         let Some(last) = arrived.last() else { return false };
@@ -136,7 +137,7 @@ impl Holes {
     }
 }
 
-/// The last of each [`SIFTED_NS`].
+/// Keeps the last of each [`SIFTED_NS`].
 fn sifted(lags: Vec<Lag>) -> Vec<Lag> {
     let mut kept: Vec<Lag> = Vec::new();
     for lag in lags {
@@ -152,12 +153,12 @@ fn middle(lags: &[Lag]) -> Option<f64> {
     median(&mut lags.iter().map(|lag| lag.lag_ns).collect::<Vec<_>>())
 }
 
-/// Puts silence where sound is missing: `samples` begin with a frame of the stream, and what follows a hole comes back to
-/// its time. Gives what was lost.
+/// Puts silence where sound is missing, so that the sound after a hole returns to its time. `samples` begin with the frame
+/// `first` of the stream. Returns the number of frames filled.
 pub(super) fn fill(samples: &mut Vec<f32>, first: u64, holes: &[Hole]) -> u64 {
     let end = first + samples.len() as u64;
     let mut filled = 0;
-    // From the last one on, so that none moves another.
+    // Starts with the last hole, so that none moves another.
     for hole in holes.iter().rev().filter(|hole| hole.at > first && hole.at < end) {
         let at = (hole.at - first) as usize;
         samples.splice(at..at, std::iter::repeat_n(0.0, hole.frames as usize));
@@ -175,7 +176,7 @@ mod tests {
     const BLOCK: u64 = 480;
     const BLOCK_NS: u64 = 10_000_000;
 
-    /// A stream in blocks of 10 ms, of which some never come, and of which the sound server says something each 50 ms.
+    /// A stream in blocks of 10 ms, some of which never come; the sound server reports a capture time every 50 ms.
     #[derive(Default)]
     struct Stream {
         captured: Vec<Stamp>,
@@ -186,14 +187,14 @@ mod tests {
     }
 
     impl Stream {
-        /// 0 to `most`.
+        /// A random number from 0 to `most`.
         fn chance(&mut self, most: u64) -> u64 {
             self.seed =
                 self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (self.seed >> 33) % (most + 1)
         }
 
-        /// So many blocks, each up to 6 ms late, and each word of the server up to 3 ms wrong, now and then 80 ms.
+        /// Adds `blocks` blocks, each up to 6 ms late; each report of the server is up to 3 ms wrong, now and then 80 ms.
         fn goes_on(&mut self, blocks: u64) {
             for _ in 0..blocks {
                 self.now_ns += BLOCK_NS;
@@ -216,7 +217,7 @@ mod tests {
             self.now_ns += blocks * BLOCK_NS;
         }
 
-        /// Nothing comes for so many blocks, and then all of it at once, of which the server's word is wrong.
+        /// Nothing comes for `blocks` blocks, and then all of it at once, with wrong capture times.
         fn is_held_up(&mut self, blocks: u64) {
             let told_ns = self.now_ns + blocks * BLOCK_NS;
             for block in 0..blocks {

@@ -1,4 +1,4 @@
-//! What is said, block by block, while it is said: from a device, or from a file as if somebody spoke it.
+//! Live speech, block by block: from a device, or from a file as if somebody spoke it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::clip::{MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::sample;
 use crate::wire::LiveHeader;
 
-/// Speech that is being said, on the system's clock: block by block, each as long as the last.
+/// Live speech on the system's clock, in blocks of equal length.
 #[derive(Debug)]
 pub struct Speech<'a> {
     start: Instant,
@@ -22,12 +22,12 @@ pub struct Speech<'a> {
 #[derive(Debug)]
 enum Source<'a> {
     Device(Box<DeviceSpeech<'a>>),
-    /// The samples, and how many of them were said.
+    /// The samples, and how many of them have been said.
     File(Vec<f32>, usize),
 }
 
 impl Microphone {
-    /// Begins to listen: what comes was said after the call. `rate_hz` instead of the microphone's own.
+    /// Begins to listen: everything that comes was said after the call. `rate_hz` replaces the microphone's own rate.
     ///
     /// # Errors
     /// A device that is lost, or whose clock is not known within 4 s.
@@ -51,17 +51,17 @@ impl Microphone {
 }
 
 impl Speech<'_> {
-    /// When its first sample was said.
+    /// When the first sample was said.
     pub fn start(&self) -> Instant {
         self.start
     }
 
-    /// Samples a second.
+    /// Samples per second.
     pub fn rate_hz(&self) -> u32 {
         self.rate_hz
     }
 
-    /// What the microphone has lost of it, as far as that is certain.
+    /// What the microphone has lost so far, as far as that is certain.
     pub fn lost(&self) -> Lost {
         match &self.source {
             Source::Device(device) => device.lost(),
@@ -69,7 +69,7 @@ impl Speech<'_> {
         }
     }
 
-    /// The same, when that is certain, for which it waits 0.7 s at most.
+    /// Like [`Self::lost`], but waits until it is certain, 0.7 s at most.
     pub async fn lost_for_certain(&mut self) -> Lost {
         if let Source::Device(device) = &mut self.source {
             device.settle().await;
@@ -77,11 +77,11 @@ impl Speech<'_> {
         self.lost()
     }
 
-    /// The next block, when it was said; a shorter one at the end of a file, and nothing after it. Cancelling loses what
-    /// was said meanwhile.
+    /// Returns the next block once it has been said; a shorter one at the end of a file, and `None` after it. Cancelling loses
+    /// what was said meanwhile.
     ///
     /// # Errors
-    /// A device that is lost, or samples that are.
+    /// A device that is lost, or samples that are lost.
     pub async fn next(&mut self) -> Result<Option<Vec<f32>>, MicrophoneError> {
         match &mut self.source {
             Source::Device(device) => device.next().await.map(Some),

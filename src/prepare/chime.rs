@@ -1,4 +1,4 @@
-//! What sounds before the words: tones made here, or a sound of the user's own.
+//! What sounds before the words: notes made here, or a sound of the user's own.
 
 use std::f64::consts::TAU;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::sample::{ResampleError, Sound, resample};
 use crate::sound_file::{self, SoundFileError};
 
-/// Not a chime.
+/// The text is not a chime.
 #[derive(Debug, thiserror::Error)]
 #[error("give single, two-tone, three-tone or the path of a sound file")]
 pub struct ParseChimeError(#[from] SoundFileError);
@@ -27,27 +27,27 @@ const G5_HZ: f64 = 783.991;
 const E5_HZ: f64 = 659.255;
 const C5_HZ: f64 = 523.251;
 
-/// The chimes by name.
+/// The named chimes.
 const NAMED: [(&str, &[f64]); 3] =
     [("single", &[G5_HZ]), ("two-tone", &[E5_HZ, C5_HZ]), ("three-tone", &[G5_HZ, E5_HZ, C5_HZ])];
 
-/// From one note to the next.
+/// The time from one note to the next.
 const STEP: Duration = Duration::from_millis(500);
 /// How long the last note rings.
 const RING: Duration = Duration::from_millis(1_300);
-/// In which a note sinks to 1/e.
+/// The time in which a note decays to 1/e.
 const DECAY_S: f64 = 0.28;
-/// In which it rises, so that it does not click; it ends likewise.
+/// The time in which a note rises, so that it does not click; the chime fades out in the same time.
 const ATTACK_S: f64 = 0.008;
-/// Partials of a struck bar, as multiples of its pitch with their loudness; the higher they are, the sooner they sink.
+/// Partials of a struck bar, as multiples of its pitch with their loudness; higher ones decay sooner.
 const PARTIALS: [(f64, f64); 3] = [(1.0, 1.0), (2.0, 0.35), (4.0, 0.12)];
-/// The loudest that notes may sound together.
+/// The highest peak of all notes together.
 const PEAK: f64 = 0.5;
 
 impl FromStr for Chime {
     type Err = ParseChimeError;
 
-    /// A name, or the path of a sound file, which is read at once.
+    /// Accepts a name, or the path of a sound file, which is read at once.
     fn from_str(text: &str) -> Result<Self, ParseChimeError> {
         match NAMED.iter().find(|(name, _)| *name == text) {
             Some((_, notes_hz)) => Ok(Self::Notes(notes_hz)),
@@ -65,7 +65,7 @@ impl Chime {
         }
     }
 
-    /// Its samples at a rate.
+    /// Returns its samples at a rate.
     ///
     /// # Errors
     /// [`ResampleError`], for a sound at an impossible rate.
@@ -77,7 +77,7 @@ impl Chime {
     }
 }
 
-/// Notes one after the other, each ringing into the next.
+/// Generates notes one after the other, each ringing into the next.
 fn strike(notes_hz: &[f64], length: Duration, rate_hz: u32) -> Sound {
     let rate = f64::from(rate_hz);
     let frames = (length.as_secs_f64() * rate).round() as usize;
@@ -88,7 +88,7 @@ fn strike(notes_hz: &[f64], length: Duration, rate_hz: u32) -> Sound {
             let at_s = (frame - first) as f64 / rate;
             let rise = (at_s / ATTACK_S).min(1.0);
             for (multiple, loudness) in PARTIALS {
-                // What lies above half the rate would come out as another note.
+                // A partial above half the rate would come out as another note.
                 if note_hz * multiple < rate / 2.0 {
                     let ring = (-at_s * multiple.sqrt() / DECAY_S).exp();
                     *sample += rise * loudness * ring * (TAU * note_hz * multiple * at_s).sin();
@@ -109,7 +109,7 @@ fn strike(notes_hz: &[f64], length: Duration, rate_hz: u32) -> Sound {
 mod tests {
     use super::*;
 
-    /// The share of a stretch's power at a pitch.
+    /// Returns the share of a stretch's power at a pitch.
     fn share(samples: &[f32], rate_hz: u32, pitch_hz: f64) -> f64 {
         let (mut real, mut imaginary, mut power) = (0.0, 0.0, 0.0);
         for (frame, &sample) in samples.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! The constant voltage that cheap microphones and sound cards add: it is inaudible, but clicks where a clip begins and
-//! ends, and takes room from its peaks.
+//! The constant voltage that cheap microphones and sound cards add: it is inaudible, but clicks where a clip begins and ends, and
+//! leaves less room for its peaks.
 
-/// Offsets below this, of full scale (−50 dB), are let be: raised by 20 dB they still click at −30 dB at most, and a sound
-/// that has none stays as it is, to the bit.
+/// Offsets below this part of full scale (−50 dB) are left alone: raised by 20 dB they still click at −30 dB at most, and a sound
+/// without an offset stays as it is, to the bit.
 const LEAST: f64 = 0.003;
-/// A constant voltage is there all the time: in each of so many parts, at least half of it.
+/// The number of parts that must each have at least half of a constant voltage, since it is there all the time.
 const PARTS: usize = 8;
 
 /// One side of a wave.
@@ -17,13 +17,13 @@ pub(super) enum Polarity {
 }
 
 impl Polarity {
-    /// A sample, seen from this side.
+    /// Returns a sample as seen from this side.
     pub fn of(self, sample: f32) -> f32 {
         if self == Self::Positive { sample } else { -sample }
     }
 }
 
-/// The constant part of a sound; 0 where there is none worth taking away.
+/// Returns the constant part of a sound; 0 if none is worth removing.
 pub(super) fn dc_offset(samples: &[f32]) -> f64 {
     let mean = |part: &[f32]| part.iter().map(|sample| f64::from(*sample)).sum::<f64>() / part.len() as f64;
     if samples.len() < PARTS {
@@ -35,7 +35,7 @@ pub(super) fn dc_offset(samples: &[f32]) -> f64 {
     if is_constant && offset.abs() >= LEAST { offset } else { 0.0 }
 }
 
-/// Takes the constant part away.
+/// Removes the constant part.
 pub(super) fn remove(samples: &mut [f32]) {
     let offset = dc_offset(samples);
     if offset != 0.0 {

@@ -1,4 +1,4 @@
-//! Loudness and peaks after EBU R 128 (ITU-R BS.1770): one level for all that is announced.
+//! Loudness and peaks according to EBU R 128 (ITU-R BS.1770): one level for all announcements.
 
 use std::collections::VecDeque;
 use std::f64::consts::PI;
@@ -7,44 +7,44 @@ use ebur128::{EbuR128, Error, Mode};
 
 use crate::sample::Sound;
 
-/// The level unless another is asked for, in LUFS: loud enough for a hallway, with room for speech's peaks.
+/// The default level, in LUFS: loud enough for a hallway, with room for speech's peaks.
 pub const DEFAULT_LEVEL_LUFS: f64 = -16.0;
 /// The quietest level that can be asked for.
 pub const MIN_LEVEL_LUFS: f64 = -40.0;
-/// The loudest.
+/// The loudest level that can be asked for.
 pub const MAX_LEVEL_LUFS: f64 = -10.0;
-/// No sound is made louder by more than this, in dB: a quiet room is not to become a roaring one.
+/// The most that a sound is made louder, in dB: a quiet room should not become a roaring one.
 pub const MAX_GAIN_DB: f64 = 20.0;
-/// The highest that the sound rises between samples too, in dB below full scale.
+/// The highest peak, also between samples, in dB relative to full scale.
 pub const MAX_TRUE_PEAK_DB: f32 = -1.0;
 
-/// Quieter than this in LUFS is silence: BS.1770's absolute gate.
+/// Anything quieter than this, in LUFS, is silence: BS.1770's absolute gate.
 const SILENCE_LUFS: f64 = -70.0;
 /// The shortest sound that has a loudness: one block of the meter.
 const METER_BLOCK_S: f64 = 0.4;
-/// A sound this near to its level is left alone, to the bit, in LU.
+/// A sound this near to its level, in LU, is left alone, to the bit.
 const NEAR_LU: f64 = 0.1;
-/// Limiting takes loudness away: how often that is made up for by the meter's word, …
+/// Limiting lowers the loudness: how often that is made up for by measuring, …
 const MAX_ROUNDS: usize = 3;
-/// … and how often in each by an estimate.
+/// … and how often in each of these rounds by an estimate.
 const MAX_ESTIMATES: usize = 20;
 /// An estimate this near is good enough, in dB.
 const NEAR_DB: f64 = 0.02;
-/// How long before and after a peak the limiter turns down.
+/// How long before and after a peak the limiter turns the sound down.
 const LIMITER_S: f64 = 0.01;
-/// Points between samples at which peaks are looked for, and the filter that finds them, as in `ebur128`.
+/// How many points per sample are searched for peaks, and the length of the filter that finds them, as in `ebur128`.
 const OVERSAMPLING: usize = 4;
 const TAPS: usize = 49;
-/// Coefficients for one point between two samples.
+/// The number of coefficients for one point between two samples.
 const PHASE_TAPS: usize = TAPS / OVERSAMPLING;
-/// Samples that are turned down together, by gains that change from one such block to the next.
+/// The number of samples in a block: each block has a gain, and the gain changes evenly from one block to the next.
 const BLOCK: usize = 16;
 
-/// The integrated loudness in LUFS; `None` for silence. Of a sound shorter than one block of the meter it is that
-/// of the sound said over and over.
+/// Returns the integrated loudness in LUFS; `None` for silence. A sound shorter than one block of the meter is measured as if it
+/// were repeated.
 ///
 /// # Errors
-/// A rate that the meter does not know.
+/// A rate that the meter does not support.
 pub fn loudness_lufs(sound: &Sound) -> Result<Option<f64>, Error> {
     if sound.samples.is_empty() {
         return Ok(None);
@@ -66,13 +66,13 @@ pub struct Levelled {
     pub loudness_lufs: Option<f64>,
 }
 
-/// Brings a sound to a level, or as near as its peaks allow. Silence is left alone, and so is what is there already and
-/// keeps [`MAX_TRUE_PEAK_DB`].
+/// Brings a sound to a level, or as near as its peaks allow. Silence is left alone, and so is a sound that is at the level
+/// already and keeps [`MAX_TRUE_PEAK_DB`].
 ///
 /// # Errors
-/// A rate that the meter does not know.
+/// A rate that the meter does not support.
 pub fn bring_to(sound: &mut Sound, level_lufs: f64) -> Result<Levelled, Error> {
-    // A sample that is no number would spread through every filter.
+    // A sample that is not a number would spread through every filter.
     let is_number = |sample: &f32| sample.is_finite();
     if !sound.samples.iter().all(is_number) {
         sound.samples.iter_mut().for_each(|sample| *sample = if is_number(sample) { *sample } else { 0.0 });
@@ -95,7 +95,7 @@ pub fn bring_to(sound: &mut Sound, level_lufs: f64) -> Result<Levelled, Error> {
         let now_lufs = loudness_lufs(&louder)?;
         let missing_db = now_lufs.map_or(0.0, |now_lufs| goal_lufs - now_lufs);
         if missing_db < NEAR_LU || gain_db >= MAX_GAIN_DB || round == MAX_ROUNDS {
-            // Turning down bends the sound a little, so that a point between samples may rise above the ceiling again.
+            // Turning down bends the sound a little, so a point between samples might rise above the ceiling again.
             let excess = highest(&peaks(&louder.samples)) / ceiling;
             if excess > 1.0 {
                 louder.samples.iter_mut().for_each(|sample| *sample /= excess);
@@ -111,12 +111,12 @@ pub fn bring_to(sound: &mut Sound, level_lufs: f64) -> Result<Levelled, Error> {
     }
 }
 
-/// A sound in blocks of [`BLOCK`] samples: what it takes to find the gain that it needs.
+/// A sound in blocks of [`BLOCK`] samples: everything needed to find its gain.
 struct Blocks {
     peaks: Vec<f32>,
     energies: Vec<f64>,
     ceiling: f32,
-    /// Blocks before and after a peak in which it is turned down.
+    /// The number of blocks before and after a peak in which the sound is turned down.
     reach: usize,
 }
 
@@ -132,9 +132,9 @@ impl Blocks {
         }
     }
 
-    /// The gain in dB, [`MAX_GAIN_DB`] at most, and with it the gains of the blocks, that make the sound louder by
-    /// `rise_db`, peaks turned down. The limiter's gain is the same for all frequencies, so the meter's filter matters
-    /// little for what it takes away.
+    /// Returns the gain in dB, [`MAX_GAIN_DB`] at most, and the gains of the blocks, that make the sound louder by `rise_db` with
+    /// its peaks turned down. The limiter's gain is the same for all frequencies, so the meter's filter matters little for the
+    /// loudness that it costs.
     fn gains_for(&self, rise_db: f64) -> (f64, Vec<f32>) {
         let before: f64 = self.energies.iter().sum();
         let mut gain_db = rise_db.min(MAX_GAIN_DB);
@@ -144,7 +144,7 @@ impl Blocks {
             let after: f64 =
                 self.energies.iter().zip(&gains).map(|(energy, gain)| energy * f64::from(gain * gain)).sum();
             let missing_db = rise_db - 10.0 * (after / before).log10();
-            // Neither is a number for a sound whose energy is too little to be one.
+            // `missing_db` is not a number for a sound whose energy is too small for a float.
             let is_near = missing_db.is_nan() || missing_db < NEAR_DB;
             if is_near || gain_db >= MAX_GAIN_DB || estimates == MAX_ESTIMATES {
                 return (gain_db, gains);
@@ -154,14 +154,14 @@ impl Blocks {
         }
     }
 
-    /// The gain for the middle of each block that keeps all of it under the ceiling: `gain`, turned down around each peak
-    /// by as little as is needed, and before the peak comes.
+    /// Returns the gain for the middle of each block that keeps the whole block under the ceiling: `gain`, turned down around
+    /// each peak by as little as necessary, starting before the peak.
     fn limited(&self, gain: f32) -> Vec<f32> {
         let needed: Vec<f32> =
             self.peaks.iter().map(|peak| (self.ceiling / (peak * gain)).min(1.0)).collect();
-        // Between the middles of two blocks the gain is between theirs, and must be low enough for either.
+        // Between the middles of two blocks the gain is between theirs, and must be low enough for both.
         let least = least_around(&needed, self.reach + 1);
-        // The mean of what is low enough for its neighbours is low enough for each of them.
+        // The mean of gains that are low enough for their neighbours is low enough for each of them.
         let ones = || std::iter::repeat_n(1.0, self.reach);
         let padded: Vec<f32> = ones().chain(least).chain(ones()).collect();
         let width = 2 * self.reach + 1;
@@ -176,7 +176,7 @@ impl Blocks {
     }
 }
 
-/// Makes samples louder by the gains of the middles of their blocks, and by what lies between these.
+/// Multiplies samples by the gains for the middles of their blocks, interpolated in between.
 fn turn_by(samples: &mut [f32], gains: &[f32]) {
     for (index, block) in samples.chunks_mut(BLOCK).enumerate() {
         let at = |index: usize| gains.get(index).or(gains.last()).copied().unwrap_or(1.0);
@@ -190,10 +190,10 @@ fn turn_by(samples: &mut [f32], gains: &[f32]) {
     }
 }
 
-/// For each block the highest of its samples and of what lies between each of them and the next.
+/// Returns, for each block, the highest of its samples and of the points between each of them and the next.
 fn peaks(samples: &[f32]) -> Vec<f32> {
     let phases = filter();
-    // What lies between a sample and the next is seen from so many samples before and after.
+    // The points between a sample and the next depend on this many samples before and after.
     let (before, after) = (PHASE_TAPS / 2 - 1, PHASE_TAPS / 2);
     let mut padded = vec![0.0; before];
     padded.extend_from_slice(samples);
@@ -228,7 +228,7 @@ fn filter() -> [[f32; PHASE_TAPS]; OVERSAMPLING - 1] {
     std::array::from_fn(|phase| std::array::from_fn(|index| tap(OVERSAMPLING * index + phase + 1)))
 }
 
-/// The least of each value and those up to `reach` before and after it.
+/// Returns the least of each value and the `reach` values before and after it.
 fn least_around(values: &[f32], reach: usize) -> Vec<f32> {
     let mut rising: VecDeque<usize> = VecDeque::new();
     let mut least = Vec::with_capacity(values.len());
@@ -267,7 +267,7 @@ mod tests {
         loudness_lufs(sound).unwrap().unwrap()
     }
 
-    /// By the meter, which looks for it in its own way.
+    /// As the meter measures it, which finds peaks in its own way.
     fn true_peak_db(sound: &Sound) -> f64 {
         let mut meter = EbuR128::new(1, sound.rate_hz, Mode::TRUE_PEAK).unwrap();
         meter.add_frames_f32(&sound.samples).unwrap();
@@ -283,7 +283,7 @@ mod tests {
                 let Levelled { gain_db, loudness_lufs } = bring_to(&mut sound, level_lufs).unwrap();
                 let goal_lufs = level_lufs.min(was_lufs + MAX_GAIN_DB);
                 let (now_lufs, peak_db) = (lufs(&sound), true_peak_db(&sound));
-                // Beyond the default, speech would have to be squashed under the ceiling to get there.
+                // Above the default level, speech would have to be squashed under the ceiling to get there.
                 let tolerance_lu = if level_lufs > DEFAULT_LEVEL_LUFS { 1.0 } else { 0.2 };
                 assert!(
                     (now_lufs - goal_lufs).abs() < tolerance_lu,

@@ -1,21 +1,21 @@
 //! Where a sound begins and ends.
 
-/// Loudness is judged over so long.
+/// The length of the blocks in which loudness is judged.
 const BLOCK_S: f64 = 0.01;
-/// What is left before the first sound and after the last, so that a soft consonant is not cut.
+/// The time kept before the first sound and after the last, so that a soft consonant is not cut.
 const MARGIN_S: f64 = 0.15;
-/// Silence lies at least so far below the loudest block, in dB.
+/// Silence is at least this far below the loudest block, in dB, …
 const LEAST_DEPTH_DB: f64 = 20.0;
-/// And where the room is quieter than that, at most so far.
+/// … and, if the room is quieter than that, at most this far.
 const MOST_DEPTH_DB: f64 = 40.0;
-/// How far sound stands out of a room's own noise, in dB.
+/// How far sound rises above a room's own noise, in dB.
 const ABOVE_ROOM_DB: f64 = 8.0;
-/// The share of blocks that are taken for the room's noise alone.
+/// The share of blocks that count as the room's noise alone.
 const ROOM_SHARE: f64 = 0.1;
-/// A sound whose loudest block is below this, in dB below full scale, is silence all over, and left as it is.
+/// A sound whose loudest block is below this, in dB relative to full scale, is silent throughout, and left as it is.
 const SILENCE_DB: f64 = -70.0;
 
-/// The sound without the silence at its ends.
+/// Returns the sound without the silence at its ends.
 pub fn trimmed(samples: &[f32], rate_hz: u32) -> &[f32] {
     let block = ((BLOCK_S * f64::from(rate_hz)) as usize).max(1);
     let levels_db: Vec<f64> = samples.chunks(block).map(level_db).collect();
@@ -37,7 +37,7 @@ pub fn trimmed(samples: &[f32], rate_hz: u32) -> &[f32] {
     &samples[from..until]
 }
 
-/// The root mean square in dB below full scale.
+/// Returns the root mean square, in dB relative to full scale.
 fn level_db(block: &[f32]) -> f64 {
     let power: f64 = block.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>() / block.len() as f64;
     10.0 * power.max(1e-12).log10()
@@ -50,7 +50,7 @@ mod tests {
     const RATE_HZ: u32 = 8_000;
     const MARGIN: usize = 1_200;
 
-    /// Noise of an amplitude, always the same.
+    /// Noise of an amplitude, the same on each call.
     fn noise(frames: usize, amplitude: f32) -> Vec<f32> {
         let mut state = 1_u32;
         std::iter::repeat_with(|| {
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// A voice that sets in softly, 30 dB below its loudest, is not cut where the room is quiet.
+    /// A voice that begins softly, 30 dB below its loudest, is not cut if the room is quiet.
     #[test]
     fn a_soft_beginning_stays() {
         let mut sound = vec![0.0; 8_000];

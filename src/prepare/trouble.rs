@@ -1,5 +1,5 @@
-//! What is wrong with a recording, in the words of somebody who can mend it. Pure, and a matter of numbers: whoever speaks
-//! softly, a chime and a piece of music are all right.
+//! What is wrong with a recording, in words for somebody who can fix it. Pure, and decided by numbers: a soft voice, a chime and
+//! a piece of music are all right.
 
 use std::f64::consts::TAU;
 
@@ -8,40 +8,40 @@ use super::level::{DEFAULT_LEVEL_LUFS, MAX_GAIN_DB, loudness_lufs};
 use crate::clip::{SILENCE_DB, peak_db};
 use crate::sample::Sound;
 
-/// Softer than this, in LUFS, speech stays 10 LU under its level when all is done to raise it: half as loud to the ear.
+/// Speech softer than this, in LUFS, stays 10 LU under its level even with the most gain: half as loud to the ear.
 pub const TOO_SOFT_LUFS: f64 = DEFAULT_LEVEL_LUFS - MAX_GAIN_DB - 10.0;
 
-/// A converter clips near its full scale, after a wrong gain perhaps somewhat below; in lower recordings the steps of
-/// 16 bits would pass for flat tops.
+/// A converter clips near its full scale, or somewhat below if its gain is wrong; in quieter recordings, the steps of 16 bits
+/// would look like flat tops.
 const LOWEST_CLIPPING: f32 = 0.25;
-/// A clipped wave stays within this of its highest value, as a part of it, …
+/// A clipped wave stays within this fraction of its highest value, …
 const FLAT: f32 = 0.001;
-/// … and any wave comes this near to it. A sine is in the upper band 4 times as densely as in the lower, since it turns
-/// there; speech that is cut off by 1 dB, 80 times.
+/// … and any wave comes this near to it. A sine is 4 times as dense in the upper band as in the lower, since it turns there;
+/// speech that is cut off by 1 dB, 80 times.
 const NEAR: f32 = 0.01;
-/// How much more densely a clipped wave is in the upper band.
+/// How much denser a clipped wave is in the upper band.
 const CLIPPED_DENSITY: f64 = 20.0;
-/// The share of flat samples from which distortion is heard: some 10 of each second at 48,000 Hz, and never less than
-/// [`FEWEST_FLAT`]. They count where one is beside another: a tone that repeats with the samples comes to its top often,
-/// but does not stay there.
+/// The share of flat samples from which distortion is heard: some 10 of each second at 48,000 Hz, and never fewer than
+/// [`FEWEST_FLAT`]. Only adjacent ones count: a tone that repeats with the samples reaches its top often, but does not stay
+/// there.
 const CLIPPED_SHARE: f64 = 2e-4;
 const FEWEST_FLAT: usize = 12;
 
-/// The mains of the world.
+/// The mains frequencies of the world.
 const MAINS_HZ: [f64; 2] = [50.0, 60.0];
-/// A whole number of periods of both mains: their harmonics fall on bins of 5 Hz.
+/// A whole number of periods of both mains frequencies: their harmonics fall on bins of 5 Hz.
 const HUM_BLOCK_S: f64 = 0.2;
 const BIN_HZ: f64 = 5.0;
-/// Harmonics of the mains that count as hum; rectifiers and transformers make little above.
+/// The number of mains harmonics that count as hum; rectifiers and transformers make little above.
 const HARMONICS: usize = 10;
-/// And those that hum has most of: a tone of 600 Hz is none.
+/// The number of those that contain most of the hum: a tone of 600 Hz is not hum.
 const LOW_HARMONICS: usize = 6;
-/// The share of a block's power that hum has, where there is nothing but hum; speech over hum leaves no block like that.
+/// The share of a block's power that hum has if there is nothing else; speech over hum leaves no such block.
 const HUM_SHARE: f64 = 0.8;
 const LOW_SHARE: f64 = 0.5;
-/// The share of blocks that are nothing but hum. A steady voice is on the mains' harmonics for a block or two.
+/// The share of blocks that must be nothing but hum. A steady voice is on the mains' harmonics for a block or two.
 const HUM_BLOCKS: f64 = 0.9;
-/// Shorter recordings are not judged: a hummed word is no hum.
+/// Shorter recordings are not judged: a hummed word is not mains hum.
 const SHORTEST_HUM_BLOCKS: usize = 5;
 /// Samples are averaged down to about this rate first, which keeps all harmonics and costs little.
 const HUM_RATE_HZ: u32 = 4_000;
@@ -55,14 +55,14 @@ pub enum Trouble {
     Constant,
     /// The tops of the wave are cut off.
     Clipped,
-    /// The mains, of so many Hz, and nothing else.
+    /// Mains hum of this many Hz, and nothing else.
     Hum(u32),
-    /// Too soft to be brought to level.
+    /// Too soft to be brought to its level.
     TooSoft,
 }
 
 impl Trouble {
-    /// Looks for it in what a microphone gave. Of several, the one to mend first.
+    /// Checks what a microphone recorded. Of several troubles, returns the one to fix first.
     pub fn of(sound: &Sound) -> Option<Self> {
         let offset = dc_offset(&sound.samples);
         let moved: Vec<f32> = sound.samples.iter().map(|sample| sample - offset as f32).collect();
@@ -79,19 +79,19 @@ impl Trouble {
         loudness.is_none_or(|lufs| lufs < TOO_SOFT_LUFS).then_some(Self::TooSoft)
     }
 
-    /// What a file of sound, which somebody made on purpose, can have of it.
+    /// Checks a sound file, which somebody made on purpose: only silence is a trouble.
     pub fn of_file(sound: &Sound) -> Option<Self> {
         (peak_db(&sound.samples) <= SILENCE_DB).then_some(Self::Silent)
     }
 
-    /// The same of a recording that was sent in spite of it.
+    /// Like [`Self::about`], for a recording that was sent all the same.
     pub fn about_sent(self, input: &str) -> String {
         let words = self.about(input);
         let end = if words.ends_with('?') { "" } else { "." };
         format!("{words}{end} It is sent all the same")
     }
 
-    /// A sentence about a recording from `input`, with what to do.
+    /// Returns a sentence about a recording from `input`, with advice.
     pub fn about(self, input: &str) -> String {
         match self {
             Self::Silent => {
@@ -117,7 +117,7 @@ impl Trouble {
     }
 }
 
-/// Whether the wave dwells at its highest or lowest value as no wave does by itself.
+/// Whether the wave stays at its highest or lowest value as no wave does by itself.
 fn is_clipped(samples: &[f32]) -> bool {
     let least = (samples.len() as f64 * CLIPPED_SHARE).max(FEWEST_FLAT as f64);
     [Polarity::Positive, Polarity::Negative].into_iter().any(|polarity| {
@@ -133,7 +133,7 @@ fn is_clipped(samples: &[f32]) -> bool {
     })
 }
 
-/// The mains whose hum is all that is there.
+/// Returns the mains frequency whose hum is all that there is.
 fn hum_hz(samples: &[f32], rate_hz: u32) -> Option<u32> {
     let step = (rate_hz / HUM_RATE_HZ).max(1) as usize;
     let block = (f64::from(rate_hz) * HUM_BLOCK_S).round() as usize;
@@ -154,7 +154,7 @@ fn is_hum(block: &[f32], step: usize, rate_hz: f64, mains_hz: f64) -> bool {
     let mean =
         |chunk: &[f32]| chunk.iter().map(|sample| f64::from(*sample)).sum::<f64>() / chunk.len() as f64;
     let slow: Vec<f64> = block.chunks_exact(step).map(mean).collect();
-    // The mains are not exactly where they should be, so that their power is in the bins around too.
+    // The mains are not exactly at their frequency, so their power is in the neighbouring bins too.
     let around = |harmonic: usize| -> f64 {
         let centre_hz = mains_hz * harmonic as f64;
         [-BIN_HZ, 0.0, BIN_HZ].into_iter().map(|off_hz| power_at(&slow, (centre_hz + off_hz) / rate_hz)).sum()
@@ -164,7 +164,7 @@ fn is_hum(block: &[f32], step: usize, rate_hz: f64, mains_hz: f64) -> bool {
     total > 0.0 && powers.iter().sum::<f64>() >= HUM_SHARE * total && low >= LOW_SHARE * total
 }
 
-/// The power at a frequency, in periods a sample, by Goertzel's algorithm.
+/// Returns the power at a frequency, in periods per sample, by Goertzel's algorithm.
 fn power_at(samples: &[f64], frequency: f64) -> f64 {
     let twice_cosine = 2.0 * (TAU * frequency).cos();
     let (mut last, mut before) = (0.0, 0.0);

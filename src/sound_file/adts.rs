@@ -1,4 +1,4 @@
-//! AAC in frames of ADTS (ISO/IEC 13818-7), as streams and `.aac` files have it.
+//! AAC in ADTS frames (ISO/IEC 13818-7), as in streams and `.aac` files.
 
 use symphonia::core::codecs::audio::well_known::CODEC_ID_AAC;
 
@@ -9,9 +9,9 @@ use super::tags;
 
 const RATES_HZ: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
-/// Frames of sound in a block of AAC.
+/// The number of frames of sound in a block of AAC.
 const BLOCK_FRAMES: u64 = 1_024;
-/// A header without a checksum.
+/// The size of a header without a checksum.
 const MIN_HEADER_BYTES: usize = 7;
 
 struct Header {
@@ -41,14 +41,14 @@ impl Header {
     }
 }
 
-/// Whether frames of ADTS begin here.
+/// Whether ADTS frames begin here.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
     Header::parse(bytes).is_some_and(|header| {
         bytes.get(header.frame_bytes..).is_some_and(|rest| rest.is_empty() || Header::parse(rest).is_some())
     })
 }
 
-/// Reads all frames, and how many bytes they take.
+/// Reads all frames; also returns how many bytes they occupy.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut part = Part::new();
     let mut bytes = file;

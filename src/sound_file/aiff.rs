@@ -20,7 +20,7 @@ struct Common {
     compression: [u8; 4],
 }
 
-/// Reads the first AIFF or AIFF-C, and how many bytes it takes.
+/// Reads the first AIFF or AIFF-C; also returns how many bytes it occupies.
 pub(super) fn read_aiff(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut bytes = file.after(4);
     let form_bytes = bytes.array().map(u32::from_be_bytes).ok_or_else(Fault::truncated)?;
@@ -28,7 +28,7 @@ pub(super) fn read_aiff(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut part = Part::new();
     let (mut common, mut has_sound) = (None, false);
     while !bytes.is_empty() {
-        // What follows the last chunk may be another file.
+        // Another file might follow the last chunk.
         let before = bytes;
         if has_sound && file.left() - bytes.left() >= u64::from(form_bytes) + 8 {
             break;
@@ -94,7 +94,7 @@ fn parse_common(body: &[u8], is_compressed: bool) -> Result<Common, Fault> {
     .ok_or_else(|| Fault::Bad("its header is too short, or its rate impossible: export it again".into()))
 }
 
-/// An 80-bit number of IEEE 754's extended precision, where it is a rate.
+/// Converts an 80-bit number of IEEE 754's extended precision, if it is a rate.
 fn extended(bytes: [u8; 10]) -> Option<u32> {
     let [high, low, mantissa @ ..] = bytes;
     let exponent = i32::from(u16::from_be_bytes([high, low])) - 16_383;
@@ -127,7 +127,7 @@ fn blocks(common: &Common) -> Result<Blocks, Fault> {
     Blocks::pcm(codec, sample_bytes, rate_hz, channels)
 }
 
-/// Reads the first AU, and how many bytes it takes.
+/// Reads the first AU; also returns how many bytes it occupies.
 pub(super) fn read_au(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut bytes = file.after(4);
     let mut field = || bytes.array().map(u32::from_be_bytes).ok_or_else(Fault::truncated);

@@ -1,38 +1,38 @@
-//! What a file holds, read from its front.
+//! The content of a file, read from its front.
 
-/// The bytes of a file that are still to be read. What is not there is `None`.
+/// The bytes of a file that are still to be read. Reading beyond them returns `None`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bytes<'a> {
     rest: &'a [u8],
-    /// How many there are in the file, which may be more than were read into memory.
+    /// How many bytes are left in the file, which may be more than were read into memory.
     left: u64,
-    /// How many it has in all.
+    /// The size of the file.
     all: u64,
 }
 
 impl<'a> Bytes<'a> {
-    /// The front of `left` bytes, or all of them.
+    /// Creates a view of the front of `left` bytes, or of all of them.
     pub(super) fn new(rest: &'a [u8], left: u64) -> Self {
         let left = left.max(rest.len() as u64);
         Self { rest, left, all: left }
     }
 
-    /// A whole.
+    /// Creates a view of bytes that are complete.
     pub(super) fn whole(rest: &'a [u8]) -> Self {
         Self::new(rest, rest.len() as u64)
     }
 
-    /// What is in memory of the rest.
+    /// Returns what is in memory of the rest.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// How many bytes the file still has.
+    /// Returns how many bytes the file still has.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
 
-    /// How many bytes the file has in all.
+    /// Returns the size of the file.
     pub(super) fn all(&self) -> u64 {
         self.all
     }
@@ -55,7 +55,7 @@ impl<'a> Bytes<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    /// The rest from so many bytes on; nothing where there are fewer.
+    /// Returns the rest after `bytes` bytes; nothing if there are fewer.
     pub(super) fn after(&self, bytes: usize) -> Self {
         let bytes = bytes.min(self.rest.len());
         Self { rest: &self.rest[bytes..], left: self.left - bytes as u64, ..*self }

@@ -1,4 +1,4 @@
-//! From the packets of a container to frames.
+//! Decodes the packets of a container to frames.
 
 use symphonia::core::audio::Channels;
 use symphonia::core::audio::sample::Sample;
@@ -17,7 +17,7 @@ use super::part::{Block, Fault};
 /// Decodes packets; nothing is trimmed here.
 pub(super) struct Decoder {
     kind: Kind,
-    /// FLAC's packets carry checksums of their own.
+    /// Whether packets carry checksums of their own, as FLAC's do.
     has_checksums: bool,
     interleaved: Vec<f32>,
 }
@@ -28,9 +28,9 @@ enum Kind {
 }
 
 impl Decoder {
-    /// A decoder of a codec; `name` is what users call it.
+    /// Creates a decoder of a codec; `name` is the codec's name for users.
     pub(super) fn new(parameters: &AudioCodecParameters, name: &str) -> Result<Self, Fault> {
-        // Encoders' delays are known better here than there.
+        // The encoder's delay is known better here than in symphonia.
         let options = AudioDecoderOptions::default().gapless(false);
         let made = symphonia::default::get_codecs().make_audio_decoder(parameters, &options);
         let decoder = made.map_err(|error| match error {
@@ -41,16 +41,16 @@ impl Decoder {
         Ok(Self { kind: Kind::Symphonia(decoder), has_checksums, interleaved: Vec::new() })
     }
 
-    /// A decoder of Opus, after its identification header.
+    /// Creates a decoder of Opus from its identification header.
     pub(super) fn opus(head: &[u8]) -> Result<Self, Fault> {
         let kind = Kind::Opus(Box::new(OpusStream::new(head)?));
         Ok(Self { kind, has_checksums: false, interleaved: Vec::new() })
     }
 
-    /// Decodes one packet. `frames` is how many it holds, where its codec does not tell.
+    /// Decodes one packet. `frames` is how many frames it holds, if its codec does not say so.
     ///
     /// # Errors
-    /// What the decoder says.
+    /// The decoder's error.
     pub(super) fn decode(&mut self, packet: &[u8], frames: u64) -> Result<Block<'_>, String> {
         if self.has_checksums && flac::checksum(packet) != 0 {
             return Err("the checksum of a frame is wrong".into());
@@ -69,7 +69,7 @@ impl Decoder {
     }
 }
 
-/// Parameters of a codec whose container tells channels and rate.
+/// Returns the parameters of a codec whose container states channels and rate.
 pub(super) fn parameters(codec: AudioCodecId, rate_hz: u32, channels: u16) -> AudioCodecParameters {
     let mut parameters = AudioCodecParameters::new();
     parameters.for_codec(codec).with_sample_rate(rate_hz).with_channels(Channels::Discrete(channels));

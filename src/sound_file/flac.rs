@@ -7,19 +7,19 @@ use super::bytes::Bytes;
 use super::decoder::Decoder;
 use super::part::{Fault, Part};
 
-/// What a file begins with.
+/// The first bytes of a file.
 pub(super) const MAGIC: &[u8] = b"fLaC";
 const STREAM_INFO_BYTES: usize = 34;
-/// No frame is longer.
+/// The size of the longest frame.
 const MAX_FRAME_BYTES: usize = 16 * 1_024 * 1_024;
-/// So many places in the longest frame have the right checksum by chance.
+/// The number of places in the longest frame that have the right checksum by chance.
 const MAX_POSSIBLE_ENDS: usize = MAX_FRAME_BYTES >> 16;
 
-/// What the file says about all of it.
+/// What the file states about its whole sound.
 pub(super) struct StreamInfo<'a> {
     block: &'a [u8],
     rate_hz: u32,
-    /// Frames of sound; `None` where the encoder did not know.
+    /// Frames of sound; `None` if the encoder did not know.
     pub frames: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ impl<'a> StreamInfo<'a> {
         Some(Self { block, rate_hz: (packed >> 44) as u32, frames: (frames > 0).then_some(frames) })
     }
 
-    /// After the magic: all blocks of metadata, of which the first is this one.
+    /// Reads all metadata blocks after the magic bytes; the first of them is this one.
     pub(super) fn read(bytes: &mut Bytes<'a>) -> Result<Self, Fault> {
         let damaged = || Fault::Bad("its header of FLAC is damaged: export it again".into());
         let mut info = None;
@@ -54,12 +54,12 @@ impl<'a> StreamInfo<'a> {
         Decoder::new(&parameters, "FLAC")
     }
 
-    /// Refuses what is over the limit before it is decoded.
+    /// Refuses a sound over the length limit before it is decoded.
     pub(super) fn check_length(&self) -> Result<(), Fault> {
         Part::expect(self.frames.unwrap_or_default(), self.rate_hz)
     }
 
-    /// Refuses fewer frames than were announced.
+    /// Refuses fewer frames than the file states.
     pub(super) fn check_frames(&self, part: &Part) -> Result<(), Fault> {
         let Some(frames) = self.frames.filter(|&frames| frames > part.frames()) else { return Ok(()) };
         let (has, says) = (part.seconds(), frames as f64 / f64::from(self.rate_hz.max(1)));
@@ -67,11 +67,11 @@ impl<'a> StreamInfo<'a> {
     }
 }
 
-/// A frame's header, as far as it shows where the next frame begins.
+/// A frame's header, as far as it helps to find the next frame.
 struct Header {
-    /// Which frame it is, or its first sample, where frames vary in length.
+    /// The number of the frame, or of its first sample if frames vary in length.
     number: u64,
-    /// What the next one's is.
+    /// The number of the next frame.
     next_number: u64,
     varies: bool,
 }
@@ -82,7 +82,7 @@ impl Header {
         if kind & 0xfe != 0xf8 || sizes >> 4 == 0 || sizes & 15 == 15 || format >> 4 > 10 || format & 1 != 0 {
             return None;
         }
-        // The number is coded as UTF-8 codes characters, in up to seven bytes.
+        // The number is coded like a character in UTF-8, in up to seven bytes.
         let more = match first.leading_ones() {
             0 => 0,
             ones @ 2..=7 => ones as usize - 1,
@@ -121,7 +121,7 @@ impl Header {
     }
 }
 
-/// Of the polynomial x⁸ + x² + x + 1, over a frame's header.
+/// The table of the polynomial x⁸ + x² + x + 1, for the checksum of a frame's header.
 const CRC_8: [u8; 256] = {
     let mut table = [0; 256];
     let mut index = 0;
@@ -138,7 +138,7 @@ const CRC_8: [u8; 256] = {
     table
 };
 
-/// Of x¹⁶ + x¹⁵ + x² + 1, over a whole frame: 0 behind it.
+/// The table of x¹⁶ + x¹⁵ + x² + 1, for the checksum of a whole frame, which is 0 at the frame's end.
 const CRC_16: [u16; 256] = {
     let mut table = [0; 256];
     let mut index = 0;
@@ -155,7 +155,7 @@ const CRC_16: [u16; 256] = {
     table
 };
 
-/// Of a whole frame, its own checksum included: 0 where it is right.
+/// Returns the checksum of a whole frame, including the frame's own checksum: 0 if it is right.
 pub(super) fn checksum(frame: &[u8]) -> u16 {
     frame.iter().fold(0, |crc, &byte| step(crc, byte))
 }
@@ -164,12 +164,12 @@ fn step(crc: u16, byte: u8) -> u16 {
     crc << 8 ^ CRC_16[usize::from((crc >> 8) as u8 ^ byte)]
 }
 
-/// Where a frame may end.
+/// Where a frame might end.
 #[derive(Default)]
 struct Ends {
-    /// With the next one's header behind it.
+    /// An end with the next frame's header after it.
     next: Option<usize>,
-    /// By its checksum alone, which is right by chance once in 65,536 bytes.
+    /// Ends by the checksum alone, which is right by chance once in 65,536 bytes.
     possible: Vec<usize>,
 }
 
@@ -194,7 +194,7 @@ fn ends(bytes: &[u8], header: &Header) -> Ends {
     ends
 }
 
-/// Reads the first FLAC, and how many bytes it takes.
+/// Reads the first FLAC; also returns how many bytes it occupies.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut bytes = file.after(MAGIC.len());
     let info = StreamInfo::read(&mut bytes)?;
@@ -229,7 +229,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
         }
     }
     info.check_frames(&part)?;
-    // Where nobody says how many there should be, none may be left behind what cannot be read.
+    // If the file does not say how many frames there should be, none may remain after bytes that cannot be read.
     let mut rest = bytes.rest();
     if let Some(other) = rest.windows(MAGIC.len()).position(|window| window == MAGIC) {
         rest = &rest[..other];

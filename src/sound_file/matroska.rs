@@ -1,4 +1,4 @@
-//! Matroska and WebM (RFC 9559) in EBML (RFC 8794): the first track of sound.
+//! Matroska and WebM (RFC 9559) in EBML (RFC 8794): the first audio track.
 
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_PCM_F32LE,
@@ -13,7 +13,7 @@ use super::flac::{self, StreamInfo};
 use super::opus::OpusHead;
 use super::part::{Fault, Part, check};
 
-/// What a file begins with.
+/// The first bytes of a file.
 pub(super) const MAGIC: &[u8] = &[0x1a, 0x45, 0xdf, 0xa3];
 
 const EBML: u32 = 0x1a45_dfa3;
@@ -44,29 +44,30 @@ const BLOCK_GROUP: u32 = 0xa0;
 const BLOCK: u32 = 0xa1;
 const DISCARD_PADDING: u32 = 0x75a2;
 
-/// The type of a track that is sound.
+/// The type of an audio track.
 const SOUND: u64 = 2;
-/// The compression that only leaves out what all frames begin with.
+/// The compression that only omits the bytes that all frames begin with.
 const HEADER_STRIPPING: u64 = 3;
 const NANOSECONDS: i128 = 1_000_000_000;
-/// Ticks of a timestamp are so long unless said otherwise.
+/// The length of a timestamp's tick, unless the file says otherwise.
 const DEFAULT_SCALE_NS: u64 = 1_000_000;
 
 struct Element<'a> {
     id: u32,
-    /// `None` where it goes on until something comes that cannot be in it.
+    /// `None` if it lasts until something comes that cannot be in it.
     bytes: Option<u64>,
     body: Bytes<'a>,
 }
 
-/// The next element's header; `bytes` stands at its body then. `None` at the end, and where none is.
+/// Reads the next element's header; `bytes` is then at its body. `None` at the end, and if there is no header.
 fn header<'a>(bytes: &mut Bytes<'a>) -> Option<Element<'a>> {
     let (id, _) = number(bytes, 4, true)?;
     let (size, is_unknown) = number(bytes, 8, false)?;
     Some(Element { id: id as u32, bytes: (!is_unknown).then_some(size), body: *bytes })
 }
 
-/// A number of as many bytes as its first one tells, with or without the bit that does; and whether all others are set.
+/// Reads a number whose first byte shows how many bytes it has, with or without the bit that marks this; also returns whether all
+/// other bits are set.
 fn number(bytes: &mut Bytes<'_>, max_bytes: u32, keeps_marker: bool) -> Option<(u64, bool)> {
     let first = *bytes.rest().first()?;
     let length = first.leading_zeros() + 1;
@@ -79,7 +80,7 @@ fn number(bytes: &mut Bytes<'_>, max_bytes: u32, keeps_marker: bool) -> Option<(
     Some((if keeps_marker { raw } else { value }, value == marker - 1))
 }
 
-/// The children of an element that is whole and in memory.
+/// Returns the children of an element that is complete and in memory.
 fn children(body: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     let mut bytes = Bytes::whole(body);
     std::iter::from_fn(move || {
@@ -106,15 +107,15 @@ fn float(body: &[u8]) -> Option<f64> {
     }
 }
 
-/// The track that is heard.
+/// The track that is read.
 struct Track {
     number: u64,
     decoder: Decoder,
-    /// Of Vorbis the first block only prepares the next.
+    /// False until the first block of Vorbis, which only prepares the next.
     is_prepared: bool,
-    /// What all frames begin with, left out of them.
+    /// The bytes that all frames begin with, omitted from them.
     prefix: Vec<u8>,
-    /// Before the sound; for the codecs that say so themselves, in frames.
+    /// The delay before the sound; in frames for codecs that state it themselves.
     delay: Delay,
     frames: Option<u64>,
 }
@@ -126,7 +127,7 @@ enum Delay {
 }
 
 impl Track {
-    /// `None` for one that is no sound.
+    /// Parses a track; `None` if it is not sound.
     fn parse(body: &[u8]) -> Result<Option<Self>, Fault> {
         let (mut number, mut kind, mut codec, mut private) = (0, 0, "", &[][..]);
         let (mut rate_hz, mut channels, mut bits, mut delay_ns) = (8_000.0, 1, 0, 0);
@@ -210,7 +211,7 @@ impl Track {
         Ok(Some(Self { number, decoder, is_prepared: codec != "A_VORBIS", prefix, delay, frames }))
     }
 
-    /// Decodes a block, if it is of this track.
+    /// Decodes a block, if it belongs to this track.
     fn take(&mut self, block: &[u8], part: &mut Part) -> Result<(), Fault> {
         let damaged = |part: &Part| part.damaged("a block of it is too short");
         let mut bytes = Bytes::whole(block);
@@ -235,7 +236,7 @@ impl Track {
     }
 }
 
-/// What header stripping left out of each frame.
+/// Returns the bytes that header stripping omitted from each frame.
 fn stripped(encodings: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut prefix = Vec::new();
     for (_, encoding) in children(encodings).filter(|(id, _)| *id == CONTENT_ENCODING) {
@@ -256,7 +257,7 @@ fn stripped(encodings: &[u8]) -> Result<Vec<u8>, Fault> {
     Ok(prefix)
 }
 
-/// The first and third of Vorbis's three headers, which are packed into one.
+/// Returns the first and third of Vorbis's three headers, which are packed into one.
 fn vorbis_headers(private: &[u8]) -> Result<Vec<u8>, Fault> {
     (|| {
         let mut bytes = Bytes::whole(private);
@@ -280,7 +281,7 @@ fn xiph_length(bytes: &mut Bytes<'_>) -> Option<usize> {
     }
 }
 
-/// The frames of a block, which may share it ("lacing").
+/// Returns the frames of a block; several may share it ("lacing").
 fn unlaced(mut bytes: Bytes<'_>, lacing: u8) -> Option<Vec<&[u8]>> {
     if lacing == 0 {
         return Some(vec![bytes.rest()]);
@@ -301,7 +302,7 @@ fn unlaced(mut bytes: Bytes<'_>, lacing: u8) -> Option<Vec<&[u8]>> {
                 let before = bytes.rest().len();
                 let value = i64::try_from(number(&mut bytes, 8, false)?.0).ok()?;
                 let width = before - bytes.rest().len();
-                // All but the first are differences, around half of what so many bytes can say.
+                // All but the first are differences, centred on half of what their bytes can express.
                 let step = if index == 0 { value } else { value - ((1 << (7 * width - 1)) - 1) };
                 length = length.saturating_add(step);
                 lengths.push(usize::try_from(length).ok()?);
@@ -313,14 +314,14 @@ fn unlaced(mut bytes: Bytes<'_>, lacing: u8) -> Option<Vec<&[u8]>> {
     Some(frames)
 }
 
-/// What is read of a file.
+/// What has been read of a file.
 struct Reader {
     track: Option<Track>,
     part: Part,
     scale_ns: u64,
-    /// Of the longest track, in ticks.
+    /// The duration of the longest track, in ticks.
     duration: Option<f64>,
-    /// Frames of the longest block.
+    /// The number of frames in the longest block.
     longest_block: u64,
     discard_ns: i64,
 }
@@ -364,8 +365,8 @@ impl Reader {
             u64::try_from(ns.saturating_mul(rate_hz).saturating_add(NANOSECONDS / 2) / NANOSECONDS)
                 .unwrap_or(u64::MAX)
         };
-        // The file's length counts to the end of its last block, which may be cut short; of more than one track it
-        // is that of the longer.
+        // The file's length includes its whole last block, which may be cut short; with more than one track, it is the length of
+        // the longest.
         let says = self.duration.map(|ticks| (ticks * self.scale_ns as f64) as i128).map(to_frames);
         let is_short = says.is_some_and(|says| frames + 2 * self.longest_block < says);
         if is_short || track.frames.is_some_and(|says| frames < says) {
@@ -383,7 +384,7 @@ impl Reader {
     }
 }
 
-/// Reads the first file, and how many bytes it takes.
+/// Reads the first file; also returns how many bytes it occupies.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut reader = Reader {
         track: None,
@@ -401,7 +402,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
             if before.is_empty() {
                 break;
             }
-            // Half a header, or no element.
+            // Half a header, or not an element.
             return Err(reader.part.damaged("it ends, or is broken, in the middle"));
         };
         if element.id == EBML && has_segment {

@@ -1,4 +1,4 @@
-//! MP4, M4A, MOV and 3GP (ISO/IEC 14496-12): the packets by symphonia, what is heard of them by the edit list.
+//! MP4, M4A, MOV and 3GP (ISO/IEC 14496-12): symphonia reads the packets, and the edit list decides what is heard of them.
 
 use std::io::{self, Cursor};
 
@@ -16,17 +16,17 @@ use super::bytes::Bytes;
 use super::decoder::Decoder;
 use super::part::{Fault, Part};
 
-/// What the box `ftyp` tells after its length.
+/// The name of the box `ftyp`, after its length.
 pub(super) const MAGIC: &[u8] = b"ftyp";
-/// iTunes writes the encoder's delay here, in hexadecimal, where there is no edit list.
+/// iTunes writes the encoder's delay here, in hexadecimal, if there is no edit list.
 const ITUNES_DELAY: &[u8] = b"iTunSMPB";
-/// No encoder has a longer delay, in frames.
+/// The longest delay of any encoder, in frames.
 const MAX_ITUNES_DELAY: u64 = 16_384;
 
-/// Where a track says how its packets are coded.
+/// The path to the description of how a track's packets are coded.
 const SAMPLE_DESCRIPTIONS: &[&[u8; 4]] = &[b"mdia", b"minf", b"stbl", b"stsd"];
 
-/// Packets of all tracks: PCM may have one a frame. A table of a few bytes can claim a thousand times as many.
+/// The most packets of all tracks: PCM may have one per frame. A table of a few bytes can claim a thousand times as many.
 const MAX_PACKETS: u32 = 1 << 25;
 
 /// A box: its name and its body.
@@ -52,15 +52,15 @@ fn find<'a>(body: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
 
 /// One entry of an edit list.
 struct Edit {
-    /// In ticks of the movie; 0 for all of the rest.
+    /// In ticks of the movie; 0 for the whole rest.
     duration: u64,
     /// In ticks of the track; −1 for silence.
     start: i64,
-    /// Of 65,536ths of the usual speed.
+    /// In 65,536ths of the usual speed.
     rate: u32,
 }
 
-/// A full box with 32-bit fields in version 0 and 64-bit ones in version 1.
+/// Reads a field of a full box: 32 bits in version 0, 64 bits in version 1.
 fn field(bytes: &mut Bytes<'_>, version: u8) -> Option<u64> {
     if version == 1 {
         bytes.array().map(u64::from_be_bytes)
@@ -69,7 +69,7 @@ fn field(bytes: &mut Bytes<'_>, version: u8) -> Option<u64> {
     }
 }
 
-/// Ticks a second, of a movie (`mvhd`) or a track (`mdhd`).
+/// Returns the ticks per second of a movie (`mvhd`) or a track (`mdhd`).
 fn timescale(header: &[u8]) -> Option<u64> {
     let mut bytes = Bytes::whole(header);
     let [version, ..] = bytes.array::<4>()?;
@@ -93,14 +93,14 @@ fn edits(list: &[u8]) -> Option<Vec<Edit>> {
     Some(edits)
 }
 
-/// What a file says about one track's time.
+/// What a file states about the timing of one track.
 struct Timing {
     movie_scale: u64,
     track_scale: u64,
     edits: Vec<Edit>,
-    /// Frames that iTunes says come before the sound.
+    /// Frames before the sound, according to iTunes.
     itunes_delay: Option<u64>,
-    /// What symphonia takes for the same in little-endian order.
+    /// The true codec, if it is a big-endian one that symphonia takes for little-endian.
     big_endian: Option<AudioCodecId>,
 }
 
@@ -130,7 +130,7 @@ impl Timing {
     }
 }
 
-/// The codec of a track of QuickTime's larger samples, which are big-endian unless the box `enda` says otherwise.
+/// Returns the codec of a QuickTime track with larger samples, which are big-endian unless the box `enda` says otherwise.
 fn big_endian(track: &[u8]) -> Option<AudioCodecId> {
     let descriptions = find(track, SAMPLE_DESCRIPTIONS)?;
     let is_little = descriptions.windows(6).any(|window| window == b"enda\0\x01");
@@ -144,7 +144,7 @@ fn big_endian(track: &[u8]) -> Option<AudioCodecId> {
     }
 }
 
-/// What the first track of sound is, for users.
+/// Describes the first audio track for users.
 fn codec_name(movie: &[u8]) -> String {
     let tracks = atoms(movie).filter(|(name, _)| name == b"trak").map(|(_, body)| body);
     let mut sounds = tracks.filter(|track| {
@@ -164,13 +164,13 @@ fn itunes_delay(movie: &[u8]) -> Option<u64> {
     let at = movie.windows(ITUNES_DELAY.len()).position(|window| window == ITUNES_DELAY)?;
     let text = movie.get(at + ITUNES_DELAY.len()..)?;
     let text = text.get(..64.min(text.len()))?;
-    // The box `data` with kind and country, then " 00000000 00000840 …".
+    // The header of the box `data` with type and country, then " 00000000 00000840 …".
     let text = std::str::from_utf8(text.get(16..)?).ok()?;
     let delay = u64::from_str_radix(text.split_whitespace().nth(1)?, 16).ok()?;
     (delay < MAX_ITUNES_DELAY).then_some(delay)
 }
 
-/// Reads the file; it takes all bytes.
+/// Reads the file; it occupies all bytes.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     check_whole(file)?;
     let bytes = file.rest();
@@ -205,7 +205,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
         _ => Decoder::new(&parameters, &format!("MP4 {}", codec_name(movie)))?,
     };
     let mut part = Part::new();
-    // At which frame each packet ends.
+    // The frame at which each packet ends.
     let mut ends = Vec::new();
     let mut packets = 0;
     loop {
@@ -234,7 +234,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     Ok((heard(part, &ends, &timing)?, bytes.len()))
 }
 
-/// Refuses a file that ends within a box.
+/// Refuses a file that ends inside a box.
 fn check_whole(file: Bytes<'_>) -> Result<(), Fault> {
     let mut bytes = file;
     while let Some(size) = bytes.array().map(u32::from_be_bytes) {
@@ -254,14 +254,14 @@ fn check_whole(file: Bytes<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the edit list, or iTunes's note, leaves of a track.
+/// Returns what the edit list, or iTunes's note, keeps of a track.
 fn heard(mut part: Part, ends: &[u64], timing: &Timing) -> Result<Part, Fault> {
     let rate_hz = part.sound.rate_hz;
     let frames = |ticks: u64, scale: u64| {
         let rounded = (u128::from(ticks) * u128::from(rate_hz) + u128::from(scale) / 2) / u128::from(scale);
         u64::try_from(rounded).unwrap_or(u64::MAX)
     };
-    // Where the track begins later than the movie, there is nothing to wait for.
+    // If the track begins later than the movie, there is nothing to wait for.
     let edits: Vec<&Edit> = timing.edits.iter().skip_while(|edit| edit.start < 0).collect();
     if edits.is_empty() {
         part.keep(timing.itunes_delay.unwrap_or_default(), u64::MAX);
@@ -282,8 +282,8 @@ fn heard(mut part: Part, ends: &[u64], timing: &Timing) -> Result<Part, Fault> {
         let start = frames(start, timing.track_scale);
         let mut end = if edit.duration == 0 { u64::MAX } else { start.saturating_add(length) };
         if index + 1 == edits.len() {
-            // Movies often count in milliseconds, so the packet in which the last edit ends is heard to its end:
-            // rather a little of the encoder's padding than a word cut short.
+            // Movies often count in milliseconds, so the packet in which the last edit ends is kept whole: a little of the
+            // encoder's padding is better than a word cut short.
             end = ends.iter().copied().find(|&packet| packet >= end).unwrap_or(u64::MAX);
         }
         let within = |frame: u64| usize::try_from(frame).unwrap_or(all.len()).min(all.len());

@@ -1,5 +1,5 @@
-//! MP3, and the layers before it: frames of ISO/IEC 11172-3 and 13818-3, one after the other, in a file that says
-//! nothing about its length but for a tag that many encoders put into its first frame.
+//! MP3, and the layers before it: frames of ISO/IEC 11172-3 and 13818-3, one after the other, in a file that does not state its
+//! length except in a tag that many encoders put into its first frame.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3};
@@ -10,14 +10,14 @@ use super::part::{Block, Fault, Part};
 use super::tags;
 
 const HEADER_BYTES: usize = 4;
-/// How far into a file its first frame may be, behind whatever is there.
+/// How far into a file its first frame may be, after anything else that is there.
 const MAX_LEAD_BYTES: usize = 64 * 1_024;
-/// So many frames in a row are no accident.
+/// The number of frames in a row that cannot be an accident.
 const FRAMES_IN_A_ROW: usize = 3;
-/// Every decoder's own delay, which an encoder's does not count in.
+/// The delay of every decoder, which an encoder's delay does not include.
 const DECODER_DELAY_FRAMES: u64 = 528 + 1;
 
-/// kbit/s of layers I to III, by a header's index less one.
+/// The kbit/s of layers I to III, by a header's index minus one.
 const MPEG1_KBITS: [[u32; 14]; 3] = [
     [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
     [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
@@ -43,7 +43,7 @@ struct Header {
 }
 
 impl Header {
-    /// The header at the front; `None` for anything else, and for the free format, which hardly anybody writes.
+    /// Parses the header at the front; `None` for anything else, and for the free format, which hardly anybody writes.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, kind, rates, mode, ..] = bytes else { return None };
         if sync != 0xff || kind & 0xe0 != 0xe0 {
@@ -72,12 +72,12 @@ impl Header {
         Some(Self { is_mpeg1, layer, rate_hz, channels, has_checksum, frame_bytes, frames })
     }
 
-    /// Whether another may follow in the same stream.
+    /// Whether `other` may follow in the same stream.
     fn goes_on_as(&self, other: &Self) -> bool {
         (self.is_mpeg1, self.layer, self.rate_hz) == (other.is_mpeg1, other.layer, other.rate_hz)
     }
 
-    /// Bytes of layer III's side information.
+    /// Returns the size of layer III's side information.
     fn side_bytes(&self) -> usize {
         match (self.is_mpeg1, self.channels) {
             (true, 1) | (false, 2) => 17,
@@ -87,7 +87,7 @@ impl Header {
     }
 }
 
-/// The first header at the front of `bytes` that others follow, up to the file's end.
+/// Returns the header at the front of `bytes`, if further headers follow it or the file ends.
 fn confirmed(bytes: &[u8]) -> Option<Header> {
     let first = Header::parse(bytes)?;
     let mut rest = bytes.get(first.frame_bytes..)?;
@@ -101,14 +101,14 @@ fn confirmed(bytes: &[u8]) -> Option<Header> {
     Some(first)
 }
 
-/// What an encoder says about its file in a frame without sound: Xing's tag, with LAME's in it, or Fraunhofer's.
+/// What an encoder states about its file in a frame without sound: Xing's tag, with LAME's in it, or Fraunhofer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tag {
-    /// Frames of MPEG that follow.
+    /// The number of MPEG frames that follow.
     frames: Option<u64>,
-    /// Bytes of them, with the tag's own.
+    /// The size of those frames, including the tag's own.
     bytes: Option<u64>,
-    /// Frames of sound that the encoder put before and behind, where it says so.
+    /// Frames of sound that the encoder added before and after, if it states them.
     delay: Option<(u64, u64)>,
 }
 
@@ -119,7 +119,7 @@ impl Tag {
         }
         if frame.get(36..40) == Some(b"VBRI") {
             let frames = frame.get(50..54)?.try_into().ok().map(u32::from_be_bytes)?;
-            // Whether the tag's own frame is counted differs.
+            // Encoders differ in whether they count the tag's own frame.
             return Some(Self {
                 frames: Some(u64::from(frames).saturating_sub(1)),
                 bytes: None,
@@ -155,14 +155,14 @@ impl Tag {
     }
 }
 
-/// The frames that a tag announced, and those that came, its own not counted in, and the bytes of both.
+/// The frames that a tag announced, the frames that came, without the tag's own, and the bytes of both.
 struct Stretch {
     tag: Tag,
     came: u64,
     bytes: u64,
 }
 
-/// Where the first frame is.
+/// Returns where the first frame is.
 fn first_frame(bytes: &[u8]) -> Option<usize> {
     (0..bytes.len().min(MAX_LEAD_BYTES)).find(|&at| confirmed(&bytes[at..]).is_some())
 }
@@ -172,7 +172,7 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
     first_frame(bytes).is_some()
 }
 
-/// Reads all frames, also those of files that were joined behind the first, and how many bytes they take.
+/// Reads all frames, including those of files that were joined to the first; also returns how many bytes they occupy.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let bytes = file.rest();
     let mut part = Part::new();
@@ -209,7 +209,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
         at += header.frame_bytes;
         if let Some(tag) = Tag::find(frame, &header) {
             finish(stretch.take(), &part, &header)?;
-            // Only what is at the two ends of a file is cut off: where files were joined, all is kept.
+            // Only the two ends of a file are trimmed: where files were joined, everything is kept.
             if let Some((delay, _)) = tag.delay
                 && start.is_none()
                 && part.frames() == 0
@@ -230,7 +230,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
                 has_sound = true;
                 part.push(block)?;
             }
-            // The first frames of a file that was cut out of another lean on those before it.
+            // The first frames of a file that was cut out of another depend on the frames before it.
             Err(_) if !has_sound => {
                 let interleaved = &vec![0.0; header.frames as usize];
                 part.push(Block { interleaved, channels: 1, rate_hz: header.rate_hz })?;
@@ -245,7 +245,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let Some((header, _)) = stream.filter(|_| has_sound) else {
         return Err(Fault::Bad("it holds no sound: no frame of it can be decoded".into()));
     };
-    // Frames behind what cannot be skipped would be lost.
+    // Frames after bytes that cannot be skipped would be lost.
     let is_broken = (at + 1..bytes.len()).any(|later| {
         confirmed(&bytes[later..]).is_some_and(|found| {
             found.goes_on_as(&header) && found.frame_bytes * FRAMES_IN_A_ROW <= bytes.len() - later
@@ -267,12 +267,12 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     Ok((part, at))
 }
 
-/// Refuses a stretch in which fewer frames came than its tag says.
+/// Refuses a stretch in which fewer frames came than its tag states.
 fn finish(stretch: Option<Stretch>, part: &Part, header: &Header) -> Result<(), Fault> {
     let Some(Stretch { tag: Tag { frames: Some(frames), bytes: all, .. }, came, bytes }) = stretch else {
         return Ok(());
     };
-    // Some count the tag's own frame.
+    // Some encoders count the tag's own frame.
     if came >= frames || (came + 1 == frames && all.is_some_and(|all| bytes >= all)) {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Ogg (RFC 3533) with Vorbis, Opus (RFC 7845) or FLAC in it. A page says how many frames there are to its end: that
-//! tells what an encoder put before and behind the sound, and whether any of it is missing.
+//! Ogg (RFC 3533) with Vorbis, Opus (RFC 7845) or FLAC in it. A page states how many frames there are up to its end: this shows
+//! what an encoder added before and after the sound, and whether any sound is missing.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_VORBIS;
@@ -10,11 +10,11 @@ use super::flac::{self, StreamInfo};
 use super::opus::{HEAD_MAGIC, OpusHead};
 use super::part::{Fault, Part};
 
-/// What a page begins with.
+/// The first bytes of a page.
 pub(super) const MAGIC: &[u8] = b"OggS";
 const VORBIS_HEAD: &[u8] = b"\x01vorbis";
 const FLAC_HEAD: &[u8] = b"\x7fFLAC";
-/// Bytes of a page's header before its table of segments.
+/// The size of a page's header before its table of segments.
 const HEADER_BYTES: usize = 27;
 /// The largest packet: a FLAC frame.
 const MAX_PACKET_BYTES: usize = 16 * 1_024 * 1_024;
@@ -23,7 +23,7 @@ struct Page<'a> {
     is_continued: bool,
     is_first: bool,
     is_last: bool,
-    /// Frames to the end of the last packet that ends here; `None` where none does.
+    /// Frames up to the end of the last packet that ends here; `None` if no packet does.
     granule: Option<i64>,
     serial: u32,
     sequence: u32,
@@ -32,7 +32,7 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// The next page, with its checksum right.
+    /// Takes the next page, and verifies its checksum.
     fn take(bytes: &mut Bytes<'a>) -> Result<Self, Fault> {
         let whole = *bytes;
         let header = bytes.array::<HEADER_BYTES>().ok_or_else(Fault::truncated)?;
@@ -58,7 +58,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Over a page whose own checksum counts as zeros.
+/// Returns the checksum of a page, with the page's own checksum counted as zeros.
 fn checksum(page: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0x04c1_1db7;
     const TABLE: [u32; 256] = {
@@ -82,31 +82,31 @@ fn checksum(page: &[u8]) -> u32 {
     })
 }
 
-/// What a stream of packets is.
+/// The codec of a stream of packets.
 enum Codec {
     Vorbis { headers: Vec<Vec<u8>> },
     Opus { pre_skip: u64, has_tags: bool },
     Flac { frames: Option<u64> },
 }
 
-/// The one stream that is heard.
+/// The one stream that is read.
 struct Stream {
     serial: u32,
     codec: Codec,
     decoder: Option<Decoder>,
-    /// The first block of Vorbis only prepares the next.
+    /// Whether a block has been decoded: the first block of Vorbis only prepares the next.
     is_prepared: bool,
     packet: Vec<u8>,
     next_sequence: u32,
     part: Part,
-    /// The frames that had come, and those that should, at the first page that tells.
+    /// At the first page that states it: the frames that had come, and those that should have.
     first: Option<(u64, i64)>,
     last: Option<i64>,
     has_ended: bool,
 }
 
 impl Stream {
-    /// A stream whose first page is `page`; `None` for one that is no sound, as far as is known here.
+    /// Begins a stream whose first page is `page`; `None` if it is not sound, as far as is known here.
     fn begin(page: &Page<'_>) -> Result<Option<Self>, Fault> {
         let head = page.body;
         let (codec, decoder) = if head.starts_with(VORBIS_HEAD) {
@@ -115,7 +115,7 @@ impl Stream {
             let pre_skip = OpusHead::parse(head)?.pre_skip.into();
             (Codec::Opus { pre_skip, has_tags: false }, Some(Decoder::opus(head)?))
         } else if head.starts_with(FLAC_HEAD) {
-            // Version and number of headers come before the native magic; the block behind it may not be the last.
+            // Version and number of headers come before the native magic; the metadata block after it may not be the last.
             let native = Bytes::whole(head.get(9..).unwrap_or_default());
             if !native.starts_with(flac::MAGIC) {
                 return Err(Fault::Bad("its header of FLAC is damaged: export it again".into()));
@@ -202,7 +202,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Cuts off what is not to be heard.
+    /// Cuts off what should not be heard.
     fn finish(mut self) -> Result<Part, Fault> {
         let frames = self.part.frames();
         if !self.has_ended || !self.packet.is_empty() {
@@ -214,8 +214,8 @@ impl Stream {
         let (Some((came, first)), Some(last)) = (self.first, self.last) else {
             return Err(Fault::Bad("it holds no sound".into()));
         };
-        // Negative where the stream begins later than at 0, positive where its first frames are not to be heard. A
-        // stream of one page says only where it ends.
+        // Negative if the stream begins later than at 0, positive if its first frames should not be heard. A stream of one page
+        // states only where it ends.
         let ahead =
             if first == i64::MAX { 0 } else { i64::try_from(came).unwrap_or(i64::MAX).saturating_sub(first) };
         let end = u64::try_from(last.saturating_add(ahead)).unwrap_or(0);
@@ -224,7 +224,7 @@ impl Stream {
         }
         let mut start = u64::try_from(ahead).unwrap_or(0);
         match self.codec {
-            // RFC 7845 knows no other beginning.
+            // RFC 7845 allows no other beginning.
             Codec::Opus { pre_skip, .. } => start = pre_skip,
             Codec::Flac { frames: Some(all) } if all > frames => {
                 return Err(self.part.damaged("some of its sound is missing"));
@@ -236,7 +236,7 @@ impl Stream {
     }
 }
 
-/// Reads the first link of a chain, and how many bytes it takes.
+/// Reads the first link of a chain; also returns how many bytes it occupies.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut bytes = file;
     let mut stream: Option<Stream> = None;

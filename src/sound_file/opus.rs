@@ -5,22 +5,22 @@ use opus_pure::{MAX_PACKET_SAMPLES, OpusMSDecoder};
 use super::bytes::Bytes;
 use super::part::{Block, Fault};
 
-/// What the identification header begins with.
+/// The first bytes of the identification header.
 pub(super) const HEAD_MAGIC: &[u8] = b"OpusHead";
 /// Opus is always decoded at this rate.
 pub(super) const RATE_HZ: u32 = 48_000;
-/// A gain of so many steps is one bel of amplitude, a factor of 10: the header counts in 1/256 dB.
+/// A gain of this many steps multiplies the amplitude by 10: the header counts in 1/256 dB.
 const GAIN_STEPS: f32 = 20.0 * 256.0;
 
 /// The identification header, RFC 7845 section 5.1.
 #[derive(Debug)]
 pub(super) struct OpusHead {
     channels: u8,
-    /// Frames at 48 kHz that come out of the decoder before the sound does.
+    /// Frames at 48 kHz that the decoder returns before the sound begins.
     pub pre_skip: u16,
     gain: f32,
     family: u8,
-    /// Streams, coupled ones among them, and which of their channels goes where.
+    /// The number of streams, the number of coupled ones among them, and which of their channels goes where.
     mapping: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ impl OpusHead {
     }
 }
 
-/// A decoder, and room for a packet of the longest.
+/// A decoder, and room for the longest packet.
 pub(super) struct OpusStream {
     decoder: OpusMSDecoder,
     channels: usize,
@@ -77,7 +77,7 @@ impl OpusStream {
     }
 
     pub(super) fn decode(&mut self, packet: &[u8]) -> Result<Block<'_>, String> {
-        // An empty packet asks the decoder to conceal a lost one, and none may be lost.
+        // An empty packet would make the decoder conceal a lost one, but none may be lost.
         if packet.is_empty() {
             return Err("an empty packet of Opus".into());
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::clip::MAX_LENGTH;
 use crate::sample::{self, Sound};
 
-/// Decoded ahead of the first frame to be heard, at most: encoders' delays, and what an edit list cuts away.
+/// The most sound that may be decoded but not heard: encoders' delays, and what an edit list cuts away.
 const MAX_UNHEARD: Duration = Duration::from_secs(10);
-/// No sound has a higher rate; it bounds what a small file can make of memory.
+/// The highest rate of any sound; it limits how much memory a small file can fill.
 const MAX_RATE_HZ: u32 = 384_000;
 
 /// Why a sound is not read.
@@ -15,20 +15,20 @@ const MAX_RATE_HZ: u32 = 384_000;
 pub(super) enum Fault {
     /// It is damaged, truncated, or claims something impossible: what is wrong, and what to do.
     Bad(String),
-    /// Nothing here decodes this: what it is.
+    /// Nothing here decodes this format: its name.
     Unsupported(String),
-    /// Longer than [`MAX_LENGTH`]; at least so long.
+    /// It is longer than [`MAX_LENGTH`]: the least length that it has.
     TooLong(Duration),
 }
 
 impl Fault {
-    /// It ends before its sound does.
+    /// The file ends before its sound does.
     pub(super) fn truncated() -> Self {
         Self::Bad("it ends before its sound does: it is truncated, copy it again".into())
     }
 }
 
-/// Interleaved frames as a decoder gives them.
+/// Interleaved frames from a decoder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block<'a> {
     /// Full scale is ±1.0.
@@ -37,12 +37,12 @@ pub(super) struct Block<'a> {
     pub rate_hz: u32,
 }
 
-/// What is decoded so far, in mono.
+/// The sound decoded so far, in mono.
 #[derive(Debug)]
 pub(super) struct Part {
     /// Its rate is 0 until a block has come.
     pub sound: Sound,
-    /// What whoever plays it should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ impl Part {
         if frames > MAX_LENGTH.as_secs() * u64::from(rate_hz) { Err(Fault::TooLong(length)) } else { Ok(()) }
     }
 
-    /// Puts another behind it.
+    /// Appends another sound.
     pub(super) fn append(&mut self, other: Self) -> Result<(), Fault> {
         if other.sound.rate_hz != 0 {
             self.take_rate(other.sound.rate_hz)?;
@@ -105,7 +105,7 @@ impl Part {
         self.sound.samples.drain(..within(start).min(self.sound.samples.len()));
     }
 
-    /// What follows cannot be decoded.
+    /// Returns the fault for data that cannot be decoded after this sound.
     pub(super) fn damaged(&self, what: &str) -> Fault {
         if self.sound.samples.is_empty() {
             return Fault::Bad(format!(
@@ -117,7 +117,7 @@ impl Part {
     }
 }
 
-/// Refuses what no sound can be.
+/// Refuses channels or a rate that no sound can have.
 pub(super) fn check(channels: usize, rate_hz: u32) -> Result<(), Fault> {
     if channels > 0 && (1..=MAX_RATE_HZ).contains(&rate_hz) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Sound in blocks of one size: PCM, the telephone's logarithmic PCM, and ADPCM, as WAV, AIFF and AU hold it.
+//! Sound in blocks of one size: PCM, the telephone's logarithmic PCM, and ADPCM, as WAV, AIFF and AU store it.
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_ADPCM_IMA_WAV, CODEC_ID_ADPCM_MS};
@@ -7,10 +7,10 @@ use super::bytes::Bytes;
 use super::decoder::{Decoder, parameters};
 use super::part::{Fault, Part, check};
 
-/// PCM is decoded so many frames at a time.
+/// The number of frames of PCM decoded at a time.
 const PACKET_FRAMES: usize = 4_096;
-/// Lengths in which programs that write to a pipe say that they do not know it: ffmpeg and others all ones; sox,
-/// espeak-ng and arecord somewhat below or at 2³¹.
+/// Lengths that programs write into a pipe when they do not know the length: all ones by ffmpeg and others; somewhat below or at
+/// 2³¹ by sox, espeak-ng and arecord.
 const UNKNOWN_LENGTHS: [std::ops::RangeInclusive<u64>; 2] =
     [0x7f00_0000..=0x8000_0000, 0xffff_0000..=0xffff_ffff];
 
@@ -26,7 +26,7 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// PCM, of `sample_bytes` a sample and channel.
+    /// Describes PCM with `sample_bytes` bytes per sample and channel.
     pub(super) fn pcm(
         codec: AudioCodecId,
         sample_bytes: usize,
@@ -38,7 +38,7 @@ impl Blocks {
         Ok(Self { codec, name: "PCM", rate_hz, channels, block_bytes, block_frames: 1 })
     }
 
-    /// ADPCM as WAV has it, in blocks of so many bytes.
+    /// Describes ADPCM as in WAV, in blocks of `block_bytes` bytes.
     pub(super) fn adpcm(
         codec: AudioCodecId,
         block_bytes: u16,
@@ -61,11 +61,11 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// Frames in the first bytes of a block.
+    /// Returns the number of frames in the first `bytes` bytes of a block.
     fn frames_in(&self, bytes: usize) -> u32 {
         let channels = usize::from(self.channels);
-        // Each channel's block begins with its state: of MS ADPCM that is two samples, of IMA ADPCM one. Then two
-        // samples are a byte; those of IMA ADPCM come eight at a time for each channel.
+        // Each channel's block begins with its state: two samples in MS ADPCM, one in IMA ADPCM. After that, a byte holds two
+        // samples; those of IMA ADPCM come eight at a time for each channel.
         let frames = match self.codec {
             CODEC_ID_ADPCM_MS if bytes >= 7 * channels => 2 + (bytes - 7 * channels) * 2 / channels,
             CODEC_ID_ADPCM_IMA_WAV if bytes >= 4 * channels => {
@@ -81,7 +81,7 @@ impl Blocks {
         bytes / self.block_bytes as u64 * u64::from(self.block_frames)
     }
 
-    /// Takes the sound, of `claimed` bytes, from what follows its header, and decodes it behind `part`.
+    /// Takes `claimed` bytes of sound from `bytes`, decodes them, and appends them to `part`.
     pub(super) fn read(&self, bytes: &mut Bytes<'_>, claimed: Length, part: &mut Part) -> Result<(), Fault> {
         let length = match claimed {
             Length::Known(length) if length <= bytes.left() => length,
@@ -118,7 +118,7 @@ impl Blocks {
         let mut decoder = Decoder::new(&parameters, self.name)?;
         let mut padded = Vec::new();
         for packet in data.chunks(packet_bytes) {
-            // The last block of ADPCM may be a shorter one.
+            // The last block of ADPCM may be shorter.
             let frames = self.frames_in(packet.len());
             let whole = if is_pcm || packet.len() == packet_bytes {
                 packet
@@ -138,17 +138,17 @@ impl Blocks {
     }
 }
 
-/// What a header says about the length of its sound, in bytes.
+/// What a header states about the length of its sound, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Length {
     Known(u64),
-    /// To the end of the file.
+    /// The sound lasts to the end of the file.
     Unknown,
 }
 
 impl Length {
-    /// The length in the header of a file whose size is told there too. It is unknown where neither is there, and
-    /// a program writes such a length when it does not know better.
+    /// Judges the length in the header of a file whose header also states the file's size. The length is unknown if the file has
+    /// too few bytes for either, and programs write such a length when they do not know it.
     pub(super) fn claimed(bytes: u64, file_bytes: u64, all: u64) -> Self {
         let is_open = file_bytes == 0 || file_bytes.saturating_add(8) > all;
         let is_unknown = is_open && bytes > all && UNKNOWN_LENGTHS.iter().any(|range| range.contains(&bytes));

@@ -20,7 +20,7 @@ fn read(bytes: &[u8]) -> Result<Sound, SoundFileError> {
     super::read(&path)
 }
 
-/// A file of `tests/sounds`, made there by a script.
+/// A file of `tests/sounds`, where a script made it.
 fn shipped(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sounds").join(name)).unwrap()
 }
@@ -42,7 +42,7 @@ fn spec(channels: u16, sample_rate: u32, bits_per_sample: u16, sample_format: Sa
     WavSpec { channels, sample_rate, bits_per_sample, sample_format }
 }
 
-/// A header with whatever fields, and whatever bytes behind it.
+/// A header with the given fields, and any bytes after it.
 fn wav_claiming(channels: u16, rate_hz: u32, bits: u16, data_bytes: u32, data: &[u8]) -> Vec<u8> {
     let frame_bytes = channels * bits / 8;
     let mut wav = b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0\x01\0".to_vec();
@@ -81,7 +81,7 @@ fn every_wav_is_read() {
     assert_eq!(read(&written(many, &[16_384_i16; 12])).unwrap().samples, [0.5, 0.5]);
 }
 
-/// A WAV with all of a format given: `fmt ` may be extended, and another chunk may come before the data.
+/// A WAV with all fields of its format: `fmt ` may be extended, and another chunk may come before the data.
 struct Wav<'a> {
     tag: u16,
     block_bytes: u16,
@@ -89,7 +89,7 @@ struct Wav<'a> {
     extension: &'a [u8],
     before: &'a [u8],
     data: &'a [u8],
-    /// What the header says of its data and of the whole, where that is not the truth.
+    /// The sizes of the data and of the whole that the header claims, if they are not true.
     claims: Option<(u32, u32)>,
 }
 
@@ -119,7 +119,7 @@ impl Wav<'_> {
     }
 }
 
-/// Sixteen-bit speech that ships with the project, and its samples.
+/// The 16-bit speech that ships with the project, and its samples.
 fn spoken() -> (Vec<u8>, Vec<f32>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/speech.wav");
     let mut reader = hound::WavReader::open(path).unwrap();
@@ -133,7 +133,7 @@ fn hear(bytes: &[u8]) -> Result<Heard, SoundFileError> {
     super::hear(&path)
 }
 
-/// Why a file is refused.
+/// Returns why a file is refused.
 fn refusal(bytes: &[u8]) -> String {
     match hear(bytes) {
         Ok(Heard { sound, warnings }) => panic!("plays {:?}: {warnings:?}", sound.length()),
@@ -141,7 +141,7 @@ fn refusal(bytes: &[u8]) -> String {
     }
 }
 
-/// Valid bits are the upper ones of their container, which the block tells.
+/// Valid bits are the upper ones of their container, whose size the block gives.
 #[test]
 fn a_container_may_be_larger_than_its_samples() {
     let (_, wanted) = spoken();
@@ -170,7 +170,7 @@ fn a_container_may_be_larger_than_its_samples() {
     assert!(refusal(&narrow.bytes()).contains("24 bits a sample in blocks of 2 bytes"));
 }
 
-/// As programs write it that cannot go back to their header: ffmpeg, sox and espeak-ng, arecord, and one that died.
+/// As written by programs that cannot go back to their header: ffmpeg, sox and espeak-ng, arecord, and one that died.
 #[test]
 fn a_wav_of_unknown_length_is_read_to_its_end_with_a_warning() {
     let (data, wanted) = spoken();
@@ -182,7 +182,7 @@ fn a_wav_of_unknown_length_is_read_to_its_end_with_a_warning() {
         let [warning] = &heard.warnings[..] else { panic!("{claims:x?}: {:?}", heard.warnings) };
         assert!(warning.contains("a.wav: its header does not say how long it is: all 5.5 s"), "{warning}");
     }
-    // One that says how long the whole is, and lies about its data, is truncated.
+    // A file that states the size of the whole, but lies about its data, is truncated.
     let lie = Wav { data: &data, claims: Some((u32::MAX, data.len() as u32 + 36)), ..PCM_16 };
     assert!(refusal(&lie.bytes()).contains("truncated"));
 }
@@ -207,7 +207,7 @@ fn files_that_were_joined_are_read_whole_or_refused() {
         let heard = hear(&[&one[..], &one, &one].concat()).unwrap();
         assert_eq!((heard.sound.samples.len(), heard.warnings.len()), (3 * frames, 0), "{name}");
     }
-    // Between two the encoder's silence stays.
+    // Between the two, the encoder's silence stays.
     let one = shipped("tones.mp3");
     let frames = hear(&[&one[..], &one].concat()).unwrap().sound.samples.len();
     assert!((88_200..=88_200 + 3 * 1_152).contains(&frames), "{frames}");
@@ -217,7 +217,7 @@ fn files_that_were_joined_are_read_whole_or_refused() {
     assert!(said.contains("its rate changes from 16000 to 44100 Hz"), "{said}");
 }
 
-/// Whatever stands behind a sound, all of the sound is heard, and nothing of it passes without a word.
+/// Whatever follows a sound, all of the sound is heard, and anything unknown after it causes a warning.
 #[test]
 fn what_is_behind_the_end_takes_nothing_away() {
     let (data, _) = spoken();
@@ -237,7 +237,7 @@ fn what_is_behind_the_end_takes_nothing_away() {
     }
 }
 
-/// A tolerance would be heard: not even the last frame of a file may be missing.
+/// A tolerance would be audible: not even the last frame of a file may be missing.
 #[test]
 fn a_file_without_its_last_bytes_is_refused() {
     for name in SHIPPED {
@@ -263,7 +263,7 @@ fn what_cannot_be_played_is_named_with_the_command_that_converts_it() {
     assert!(refusal(&gsm).contains("a.wav is WAV of GSM 6.10, which"));
 }
 
-/// What `tests/sounds/make` puts into every file, mixed to mono.
+/// The tones that `tests/sounds/make` puts into every file, mixed to mono.
 fn tones() -> impl Iterator<Item = f64> {
     let tone = |hz: f64, frame: u32| (hz * std::f64::consts::TAU * f64::from(frame) / 44_100.0).sin();
     (0..44_100).map(move |frame| (0.5 * tone(440.0, frame) + 0.25 * tone(660.0, frame)) / 2.0)
@@ -290,7 +290,7 @@ fn mp3_vorbis_and_aac_sound_as_what_was_encoded() {
             "{name}: {}",
             sound.samples.len()
         );
-        // Where an encoder's delay is not told, the sound begins so much later; LAME turns down to 0.95.
+        // If the encoder's delay is not stated, the sound begins later by that delay; LAME turns it down to 0.95.
         let middle: Vec<f64> = tones().skip(11_025).take(22_050).collect();
         let energy: f64 = middle.iter().map(|want| want * want).sum();
         let likeness = |delay: usize| {

@@ -1,5 +1,5 @@
 //! WAV: RIFF ("Multimedia Programming Interface and Data Specifications 1.0", IBM and Microsoft, 1991), with
-//! WAVEFORMATEXTENSIBLE, and RF64 (EBU Tech 3306) for what is over 4 GiB.
+//! WAVEFORMATEXTENSIBLE, and RF64 (EBU Tech 3306) for files over 4 GiB.
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::{
@@ -12,7 +12,7 @@ use super::mpeg;
 use super::part::{Fault, Part, check};
 use super::pcm::{Blocks, Length};
 
-/// What the identifiers of WAVEFORMATEXTENSIBLE have in common, behind their first two bytes.
+/// The bytes that the identifiers of WAVEFORMATEXTENSIBLE have in common, after their first two bytes.
 const SUBFORMAT_TAIL: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
 /// The `fmt ` chunk.
@@ -21,11 +21,11 @@ struct Format {
     channels: u16,
     rate_hz: u32,
     block_bytes: u16,
-    /// Of a sample's container; fewer may be valid, and those are the upper ones.
+    /// Bits of a sample's container; if fewer are valid, they are the upper ones.
     bits: u16,
 }
 
-/// Reads the first WAV, and how many bytes it takes.
+/// Reads the first WAV; also returns how many bytes it occupies.
 pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut bytes = file;
     let mut part = Part::new();
@@ -35,7 +35,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     let mut riff_bytes = u64::from(u32::from_le_bytes(riff_bytes));
     let (mut format, mut long_data_bytes, mut has_data) = (None, None, false);
     loop {
-        // What follows the last chunk may be another file.
+        // Another file might follow the last chunk.
         let before = bytes;
         if has_data && file.left() - bytes.left() >= riff_bytes.saturating_add(8) {
             break;
@@ -59,7 +59,7 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
                 })?;
                 let claimed = match (chunk_bytes, long_data_bytes) {
                     (u32::MAX, Some(long)) if kind != *b"RIFF" => Length::Known(long),
-                    // The sizes were to be filled in at the end, and nobody came to that.
+                    // The sizes were meant to be filled in at the end, which never happened.
                     (0, _) if covers_only(riff_bytes, file.left() - bytes.left()) && !bytes.is_empty() => {
                         Length::Unknown
                     }
@@ -87,12 +87,12 @@ pub(super) fn read(file: Bytes<'_>) -> Result<(Part, usize), Fault> {
     Ok((part, file.rest().len() - bytes.rest().len()))
 }
 
-/// Whether RIFF's own size ends with the header, of so many bytes, or says nothing.
+/// Whether RIFF's own size ends with a header of `header_bytes` bytes, or says nothing.
 fn covers_only(riff_bytes: u64, header_bytes: u64) -> bool {
     riff_bytes == u64::from(u32::MAX) || riff_bytes.saturating_add(8) <= header_bytes
 }
 
-/// The next chunk's name and size; `None` where no name is.
+/// Returns the next chunk's name and size; `None` if there is no name.
 fn next_chunk(bytes: &mut Bytes<'_>) -> Option<([u8; 4], u32)> {
     let before = *bytes;
     let chunk = (|| Some((bytes.array()?, u32::from_le_bytes(bytes.array()?))))();
@@ -113,7 +113,7 @@ fn begins_chunk(bytes: &[u8]) -> bool {
     bytes.first_chunk().is_some_and(is_name)
 }
 
-/// Skips a chunk's body, and the byte that makes it even: most write one, some do not.
+/// Skips a chunk's body, and the byte that pads it to an even size: most programs write one, some do not.
 fn skip(bytes: &mut Bytes<'_>, chunk_bytes: u32) -> Result<(), Fault> {
     bytes.take(chunk_bytes as usize).ok_or_else(Fault::truncated)?;
     let padded = bytes.after(1);
@@ -138,7 +138,7 @@ fn parse_format(body: &[u8]) -> Result<Format, Fault> {
     })();
     let mut format = parsed.ok_or_else(|| Fault::Bad("its header is too short: export it again".into()))?;
     if format.tag == 0xfffe {
-        // Its size, the valid bits and the loudspeakers' places come first.
+        // The extension's size, the valid bits and the loudspeakers' positions come first.
         let subformat: Option<([u8; 2], [u8; 14])> =
             bytes.take(8).and_then(|_| Some((bytes.array()?, bytes.array()?)));
         match subformat {
@@ -155,7 +155,7 @@ fn decode(format: &Format, bytes: &mut Bytes<'_>, claimed: Length, part: &mut Pa
     let pcm = |codec: AudioCodecId, sample_bytes| Blocks::pcm(codec, sample_bytes, rate_hz, channels);
     let blocks = match tag {
         1 | 3 => {
-            // The block tells the container, in which a sample's valid bits are the upper ones.
+            // The block size gives the container, in which a sample's valid bits are the upper ones.
             let container = block_bytes / channels;
             if block_bytes % channels != 0 || container < bits.div_ceil(8) || bits == 0 {
                 return Err(Fault::Bad(format!(
@@ -185,7 +185,7 @@ fn decode(format: &Format, bytes: &mut Bytes<'_>, claimed: Length, part: &mut Pa
     blocks.read(bytes, claimed, part)
 }
 
-/// MP3 or MP2 in a WAV's clothes.
+/// Reads MP3 or MP2 inside a WAV.
 fn mpeg_within(bytes: &mut Bytes<'_>, claimed: Length, part: &mut Part) -> Result<(), Fault> {
     let data = match claimed {
         Length::Known(length) => usize::try_from(length).ok().and_then(|length| bytes.take(length)),

@@ -1,4 +1,4 @@
-//! One loudspeaker for the pages of all announcers: who has it, who waits for it, and who gives it up.
+//! One loudspeaker for the pages of all announcers: which page has it, which pages wait for it, and which one gives it up.
 
 use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
@@ -9,17 +9,17 @@ use tokio::sync::watch;
 use crate::loudspeaker::Loudspeaker;
 use crate::priority::Priority;
 
-/// Owns the loudspeaker. Only whoever has the turn can play on it, so that no two pages ever mix.
+/// Owns the loudspeaker. Only the page whose turn it is can play on it, so that no two pages ever mix.
 #[derive(Debug)]
 pub struct Arbiter {
     loudspeaker: tokio::sync::Mutex<Loudspeaker>,
     line: watch::Sender<Line>,
-    /// As it was last, for while somebody plays.
+    /// The last known lead, used while a page plays.
     lead: Mutex<Duration>,
 }
 
 impl Arbiter {
-    /// Nobody plays.
+    /// Creates an arbiter with no page in line.
     pub fn new(loudspeaker: Loudspeaker) -> Self {
         let lead = Mutex::new(loudspeaker.lead());
         Self { loudspeaker: tokio::sync::Mutex::new(loudspeaker), line: watch::Sender::default(), lead }
@@ -56,7 +56,7 @@ impl<'a> Place<'a> {
         self.line.borrow().first() == Some(self.ticket)
     }
 
-    /// Waits for the turn. The loudspeaker must be given up when the page is [`Self::overtaken`].
+    /// Waits for the turn. The caller must give the loudspeaker up when the page is [`Self::overtaken`].
     pub async fn turn(&self) -> tokio::sync::MutexGuard<'a, Loudspeaker> {
         let arbiter = self.arbiter;
         loop {
@@ -73,7 +73,7 @@ impl<'a> Place<'a> {
         self.until(false).await;
     }
 
-    /// The page sounds from now on: nothing but an emergency cuts it off. Or it does so no more.
+    /// Sets whether the page sounds: while it does, only an emergency cuts it off.
     pub fn sounds(&self, sounds: bool) {
         let ticket = self.ticket;
         self.arbiter.line.send_modify(|line| line.sounds(ticket, sounds));
@@ -81,7 +81,7 @@ impl<'a> Place<'a> {
 
     async fn until(&self, is_first: bool) {
         let mut line = self.line.clone();
-        // The arbiter, which tells it, outlives every place.
+        // The arbiter holds the sender, and outlives every place.
         let _ = line.wait_for(|line| (line.first() == Some(self.ticket)) == is_first).await;
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The pages that want to be heard. No two have the same ticket, and a later one has a greater.
+/// The pages that want to be heard. No two have the same ticket, and a later page has a greater one.
 #[derive(Debug, Default)]
 struct Line {
     pages: Vec<Page>,
@@ -124,7 +124,8 @@ impl Line {
         }
     }
 
-    /// Whose turn it is: what sounds goes on, save for an emergency; then the most urgent, the earliest of those.
+    /// Returns the page whose turn it is: the one that sounds, unless an emergency interrupts it; otherwise the most urgent, and
+    /// of equally urgent ones the earliest.
     fn first(&self) -> Option<u64> {
         let next = self.pages.iter().max_by_key(|page| (page.priority, page.sounds, Reverse(page.ticket)))?;
         let sounding = self.pages.iter().find(|page| page.sounds);

@@ -12,7 +12,7 @@ use crate::keys::NoisePublicKey;
 use crate::link::{self, Connection, Introduction, LinkError, StationLink};
 use crate::membership::MembershipError;
 
-/// Why no link came about.
+/// Why no link was made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("cannot find the announcer's machine: check its name and this computer's network")]
@@ -25,7 +25,7 @@ pub(super) enum DialError {
     Membership(#[from] MembershipError),
 }
 
-/// What to look at when a machine cannot be connected to.
+/// What to check when a machine cannot be connected to.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::ConnectionRefused => {
@@ -42,7 +42,7 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 impl DialError {
-    /// Whether an announcer answered, and does not want this station.
+    /// Whether an announcer answered and refused this station.
     pub fn is_refusal(&self) -> bool {
         use LinkError::{Busy, OtherMode, OtherVersion, Wire};
         matches!(self, Self::Link(Busy | OtherMode | OtherVersion { .. } | Wire(_)))
@@ -59,8 +59,8 @@ pub(super) async fn find<N: Network>(network: &Mutex<N>, host: &str, port: u16) 
     found.map_err(DialError::Lookup)
 }
 
-/// Dials the announcer's machine and opens a link there. Also gives the key that the announcer has proven to hold;
-/// none on an open link.
+/// Dials the announcer's machine and opens a link there. Also returns the key that the announcer has proven to hold; `None` on an
+/// open link.
 ///
 /// # Errors
 /// [`DialError`].
@@ -73,7 +73,7 @@ pub(super) async fn dial<N: Network>(
     let stream = stream.map_err(DialError::Connect)?;
     stream.prepare().map_err(DialError::Connect)?;
     let dialled = link::dial(stream, introduction).await;
-    // Only an announcer is too busy.
+    // Only an announcer says that it is busy.
     let is_announcer = matches!(dialled, Ok(_) | Err(LinkError::Busy));
     network.lock().await.learn(is_announcer);
     Ok(dialled?)

@@ -1,4 +1,4 @@
-//! Where a station's announcer is: the addresses of its name, and a connection to the first that answers.
+//! Finds a station's announcer: the addresses of its name, and a connection to the first that answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,40 +8,40 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long a name server is waited for where an address is known already.
+/// How long to wait for a name server if an address is known already.
 const LOOKUP_PATIENCE: Duration = Duration::from_millis(500);
-/// How long an address is tried alone before the next one is tried beside it (RFC 8305, "Connection Attempt Delay").
+/// How long an address is tried alone before the next one is tried as well (RFC 8305, "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// The most addresses that one dial tries. The last begins after 1.75 s, which with [`LOOKUP_PATIENCE`] leaves it more
-/// than a second of [`super::redial::DIAL_DEADLINE`]; the next dial goes on with the others.
+/// The most addresses that one dial tries. The last attempt begins after 1.75 s, which with [`LOOKUP_PATIENCE`] leaves it more
+/// than a second of [`super::redial::DIAL_DEADLINE`]; the next dial continues with the other addresses.
 const MAX_ATTEMPTS: usize = 8;
 
-/// The announcer's addresses. They are remembered, so that a name server that is cut off or slow keeps no station from
-/// an announcer that is there.
+/// The announcer's addresses. They are remembered, so that an unreachable or slow name server does not keep a station from an
+/// announcer that is there.
 #[derive(Debug)]
 pub struct Directory {
     host: String,
     port: u16,
-    /// In the order in which they are to be tried.
+    /// In the order in which to try them.
     known: Vec<SocketAddr>,
-    /// The one that the last connection was made to.
+    /// The address of the last connection.
     connected: Option<SocketAddr>,
 }
 
 impl Directory {
-    /// Looks the announcer up.
+    /// Looks up the announcer's addresses.
     ///
     /// # Errors
-    /// What the system says of a name that it does not know.
+    /// The system's error for a name that it cannot look up.
     pub async fn find(host: &str, port: u16) -> io::Result<Self> {
         let found = lookup_host((host, port)).await?.collect();
         Ok(Self { host: host.to_owned(), port, known: interleaved(found), connected: None })
     }
 
-    /// A connection to the first address that answers; the others are given up. Dropping the future gives up all.
+    /// Connects to the first address that answers, and gives the others up. Dropping the future gives all of them up.
     ///
     /// # Errors
-    /// What the system says of the first address that failed.
+    /// The error of the first address that failed.
     pub async fn connect(&mut self) -> io::Result<TcpStream> {
         let lookup = async {
             let found = lookup_host((self.host.as_str(), self.port)).await?;
@@ -52,7 +52,7 @@ impl Directory {
         }
         let attempts = self.known.len().min(MAX_ATTEMPTS);
         let addresses = self.known[..attempts].to_vec();
-        // Unless one of them answers, the next dial begins with the others.
+        // Unless one of them answers, the next dial begins with the other addresses.
         self.known.rotate_left(attempts);
         let stream = first_to_answer(&addresses).await?;
         self.connected = stream.peer_addr().ok();
@@ -60,8 +60,8 @@ impl Directory {
         Ok(stream)
     }
 
-    /// Learns whether the announcer was found at the address of the last connection. It is tried first from now on, or
-    /// else last.
+    /// Records whether the announcer was at the address of the last connection. If so, that address is tried first from now on,
+    /// otherwise last.
     pub fn learn(&mut self, is_announcer: bool) {
         self.move_connected(is_announcer);
     }
@@ -72,7 +72,7 @@ impl Directory {
         self.known.insert(if to_front { 0 } else { self.known.len() }, address);
     }
 
-    /// Takes in what a name server says now. Addresses that were known keep their order and go first.
+    /// Takes in a name server's answer. Addresses that were known already keep their order and go first.
     fn update(&mut self, found: Vec<SocketAddr>) {
         if found.is_empty() {
             return;
@@ -83,7 +83,8 @@ impl Directory {
     }
 }
 
-/// Addresses in the system's order, but of IPv6 and IPv4 by turns, as long as there are both (RFC 8305, section 4).
+/// Returns the addresses in the system's order, but with IPv6 and IPv4 alternating as long as there are both (RFC 8305, section
+/// 4).
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -97,7 +98,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-/// Dials one address after another, the next as soon as one fails or [`ATTEMPT_DELAY`] has passed.
+/// Dials one address after another, starting the next as soon as one fails or [`ATTEMPT_DELAY`] has passed.
 async fn first_to_answer(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     let mut waiting = addresses.iter().copied();
@@ -128,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// A listener whose queue is full, so that the system drops every further SYN, and what fills it.
+    /// A listener whose queue is full, so that the system drops every further SYN, and the connection that fills it.
     struct Swallower {
         _listener: Socket,
         _waiting: std::net::TcpStream,
@@ -167,7 +168,7 @@ mod tests {
         assert!(Directory::find("no-such-host.invalid", 1).await.is_err());
     }
 
-    /// The first two are silent, the third refuses, the fourth answers; and is the first from then on.
+    /// The first two are silent, the third refuses, the fourth answers, and is tried first from then on.
     #[tokio::test]
     async fn addresses_that_are_silent_or_refuse_keep_nobody_from_one_that_answers() {
         let silent = [Swallower::open(), Swallower::open()];
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(stream.peer_addr().unwrap(), answers);
         assert_eq!(directory.known[0], answers);
         directory.learn(true);
-        // A connection that is tried alone at first, and answered, is the only one.
+        // An address that answers while it is tried alone gets the only connection.
         drop(listener.accept().await.unwrap());
         assert_eq!(directory.connect().await.unwrap().peer_addr().unwrap(), answers);
         assert_eq!(directory.known.len(), 4);

@@ -1,4 +1,4 @@
-//! How a station comes to its announcer: over TCP, or over whatever else leads there.
+//! How a station reaches its announcer: over TCP, or over any other network.
 
 use std::io;
 
@@ -7,27 +7,27 @@ use tokio::net::TcpStream;
 use super::directory::Directory;
 use crate::link::Connection;
 
-/// What a station needs of the network.
+/// The network as a station uses it.
 pub trait Network: Send {
-    /// What a dial gives.
+    /// The connection that a dial makes.
     type Connection: Connection;
 
     /// Finds the announcer's machine, before the first dial.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn find(&mut self, host: &str, port: u16) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Connects to it.
+    /// Connects to the announcer's machine.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn connect(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 
-    /// Learns whether the announcer was at the other end of the last connection, for the next dial.
+    /// Records whether the announcer was at the other end of the last connection, for the next dial.
     fn learn(&mut self, _is_announcer: bool) {}
 
-    /// Any number, by which stations that all dial at once part.
+    /// Returns a random number, which spreads out stations that would all dial at once.
     fn random(&mut self) -> u32;
 }
 

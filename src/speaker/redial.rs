@@ -1,4 +1,4 @@
-//! How a station comes back to its announcer: how long it dials, and how long it pauses.
+//! How a station reconnects to its announcer: how long it dials, and how long it pauses.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 /// The first pause after a connection that failed.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause in the first [`BRISK`] of an outage: whoever waits for the announcer to be back is to be
-/// heard soon, and a thousand stations spread over half of this do no harm.
+/// The longest pause in the first [`BRISK`] of an outage: a user who waits for the announcer to return should be heard soon, and
+/// a thousand stations spread over half of this do no harm.
 const BRISK_PAUSE: Duration = Duration::from_millis(1_500);
-/// The longest pause of all: after that, and to an announcer that answers and refuses.
+/// The longest pause of all: later in an outage, and with an announcer that answers and refuses.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// How long an outage is taken for a restart or a fault that somebody mends.
+/// How long an outage counts as a restart, or as a fault that somebody is fixing.
 const BRISK: Duration = Duration::from_secs(600);
-/// How long a connection may take to be made. The system sends the first packet again after 1 s and after 3 s; one
-/// deadline just after the last makes the longest silence between two of them 2 s, pause included.
+/// How long a connection attempt may take. The system resends the first packet after 1 s and after 3 s; with a deadline just
+/// after the last of these, the longest silence between two packets is 2 s, including the pause.
 pub const DIAL_DEADLINE: Duration = Duration::from_millis(3_500);
 
-/// The pauses between dials: each twice the one before, up to a limit, and shortened by up to half at random.
+/// The pauses between dials: each twice as long as the one before, up to a limit, and shortened by up to half at random.
 #[derive(Debug, Clone)]
 pub struct Redial {
     pause: Duration,
@@ -31,7 +31,8 @@ impl Default for Redial {
 }
 
 impl Redial {
-    /// The pause after a connection that failed; `random` is any number. `refused` is one that the announcer answered and did not want.
+    /// Returns the pause after a connection that failed; `random` is any number. `refused` means that the announcer answered and
+    /// refused the station.
     pub fn pause(&mut self, refused: bool, random: u32, now: Instant) -> Duration {
         let since = *self.failing_since.get_or_insert(now);
         let is_brisk = !refused && now.saturating_duration_since(since) < BRISK;
@@ -42,7 +43,7 @@ impl Redial {
     }
 }
 
-/// Between half of a pause and the whole of it, so that a thousand stations do not dial at once.
+/// Returns between half and all of a pause, so that a thousand stations do not dial at once.
 fn jittered(pause: Duration, random: u32) -> Duration {
     pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
@@ -52,7 +53,7 @@ fn jittered(pause: Duration, random: u32) -> Duration {
 mod tests {
     use super::*;
 
-    /// Pauses of an outage in which every dial fails at once, each with when it began.
+    /// The pauses of an outage in which every dial fails at once, each with its start.
     fn outage(refused: bool, length: Duration) -> Vec<(Duration, Duration)> {
         let (mut redial, begun, mut at) = (Redial::default(), Instant::now(), Duration::ZERO);
         let mut pauses = Vec::new();

@@ -1,4 +1,4 @@
-//! One connection of a station: hello, at most one clip or live speech, its receipt.
+//! One connection of a station: its Hello, at most one clip or live speech, and the receipt.
 
 mod intake;
 mod live;
@@ -29,23 +29,23 @@ use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt,
 use intake::{Refusal, Sent};
 use zeroize::Zeroizing;
 
-/// Pings in quick succession when the announcer's clock is new, to know it at once, …
+/// Pings in quick succession when the announcer's clock is new, to learn it at once, …
 const FIRST_PINGS: u32 = 8;
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
-/// … and some more after them, to know it well over a network that jitters.
+/// … and some more after them, to measure it well over a network with jitter.
 const NEXT_PINGS: u32 = 16;
 const NEXT_PING_INTERVAL: Duration = Duration::from_millis(100);
-/// How often it is told that the announcer wants another volume.
+/// The shortest time between two reports that the announcer wants another volume.
 const VOLUME_INTERVAL: Duration = Duration::from_secs(1);
-/// The time every transfer has, however short the clip.
+/// The time that every transfer may take, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
-/// The least bytes a second beyond that.
+/// The lowest rate after that, in bytes per second.
 const TRANSFER_MIN_RATE: u64 = 8 * 1024;
-/// How long to wait for the announcer to write an outcome down, after the last block of a refused clip.
+/// How long to wait for the announcer to write an outcome down, counted from the last block of a refused clip.
 const NOTE_DEADLINE: Duration = Duration::from_secs(3);
-/// Clips remembered, so that none is played twice.
+/// The number of clips remembered, so that none is played twice.
 const REMEMBERED_CLIPS: usize = 64;
-/// Clips that were cut off remembered, so that what is heard of them again is marked.
+/// The number of cut-off clips remembered, so that playing one of them again is marked.
 const REMEMBERED_CUT_OFF: usize = 4;
 
 /// What a station keeps from one connection to the next.
@@ -53,25 +53,25 @@ pub(super) struct Memory {
     base: Instant,
     instance: u64,
     clock: Clock,
-    /// Which announcer clock that is.
+    /// The announcer clock that `clock` has measured.
     clock_of: Option<u64>,
     played: VecDeque<Receipt>,
-    /// The clips that began to sound last and have not come to their end: an emergency may cut off another.
+    /// The clips that began to sound last and have not ended: there may be several, as an emergency can cut another off.
     begun: Vec<ClipId>,
     /// Whether the loudspeaker works.
     health: HealthWatch,
-    /// What the announcer was told of it last.
+    /// The fault last reported to the announcer.
     told_fault: Option<String>,
-    /// How loud the announcer wants it to play, if it says.
+    /// The volume that the announcer wants, if it sets one.
     volume: Option<Volume>,
-    /// What was heard of live speech that the link broke off.
+    /// What was heard of live speech before the link broke.
     live: Option<live::Heard>,
-    /// How loud it was told to play last, for the operator.
+    /// The volume last reported to the operator.
     told_volume: Option<Volume>,
     volume_told_at: Option<Instant>,
-    /// Tells how the announcer has welcomed the station, for what is said to it.
+    /// Publishes how the announcer welcomed the station, for talkback.
     pub welcome: watch::Sender<Option<Welcome>>,
-    /// None for an open link.
+    /// `None` for an open link.
     pub membership: Option<Membership>,
 }
 
@@ -89,7 +89,7 @@ impl Memory {
             told_volume: None,
             volume_told_at: None,
             welcome: watch::Sender::new(None),
-            // A receipt that this station's last run wrote down, and perhaps could not deliver.
+            // A receipt that this station's last run wrote down and perhaps could not deliver.
             played: membership.as_ref().and_then(Membership::last_receipt).into_iter().collect(),
             begun: membership.as_ref().and_then(Membership::last_cut_off).into_iter().collect(),
             membership,
@@ -124,7 +124,7 @@ impl Memory {
 /// A nonce, and when it was sent.
 type Question = (TimeNonce, Instant);
 
-/// What the connection brings next.
+/// What happens next on the connection.
 enum Turn {
     PingDue,
     HealthChanged,
@@ -170,7 +170,7 @@ fn transfer_deadline(wav_bytes: u32) -> Duration {
 
 pub(super) struct Session<'a, C: Connection> {
     link: StationLink<C>,
-    /// What the announcer has proven to hold; none on an open link.
+    /// The key that the announcer has proven to hold; `None` on an open link.
     announcer: Option<NoisePublicKey>,
     config: &'a Config,
     arbiter: &'a Arbiter,
@@ -179,7 +179,7 @@ pub(super) struct Session<'a, C: Connection> {
     shutdown: &'a CancellationToken,
     next_ping: Instant,
     quick_pings: u32,
-    /// When the announcer's time was asked last.
+    /// When the station last asked for the announcer's time.
     time_asked: Instant,
     question: Option<Question>,
 }
@@ -207,12 +207,12 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// From hello to the end of the connection; `joined` is called when the announcer has said welcome.
+    /// Runs from Hello to the end of the connection; `joined` is called when the announcer has sent Welcome.
     pub async fn run(mut self, joined: impl FnOnce()) -> End {
         match self.serve(joined).await {
             Ok(()) | Err(SessionError::Yielded) => End::Served,
             Err(SessionError::Shutdown) => {
-                // The announcer is told if it can be; if not, it will notice.
+                // The announcer gets a goodbye if possible; if not, it will notice.
                 let _ = self.link.1.send(&FromStation::Goodbye).await;
                 let _ = self.link.1.close().await;
                 End::Shutdown
@@ -262,8 +262,8 @@ impl<'a, C: Connection> Session<'a, C> {
         self.noted(id).await
     }
 
-    /// Waits until the outcome is written down. The rest of a refused clip may still be on its way: it is
-    /// skipped for as long as a whole one may take.
+    /// Waits until the announcer has written the outcome down. The rest of a refused clip might still be on its way: it is
+    /// skipped, for as long as a whole clip may take.
     async fn noted(&mut self, id: ClipId) -> Result<(), SessionError> {
         self.link.0.expect_blocks(true);
         let last = Instant::now() + transfer_deadline(MAX_WAV_BYTES as u32);
@@ -292,8 +292,8 @@ impl<'a, C: Connection> Session<'a, C> {
         .await?;
         self.next_ping = Instant::now() + PING_INTERVAL;
         let welcome = match self.next_message(None).await {
-            // The announcer has no more to say to a key that it does not know. It may have closed before it
-            // read the Hello, which resets the connection.
+            // The announcer sends nothing to a key that it does not know. It may have closed before it read the Hello, which
+            // resets the connection.
             Err(SessionError::Closed | SessionError::Link(LinkError::Io(_))) if self.announcer.is_some() => {
                 return Err(SessionError::TurnedAway);
             }
@@ -314,7 +314,7 @@ impl<'a, C: Connection> Session<'a, C> {
                     self.quick_pings = FIRST_PINGS + NEXT_PINGS;
                 }
                 self.next_ping = Instant::now();
-                // Where it has a wish, it says so on each connection.
+                // An announcer that sets a volume does so on each connection.
                 self.memory.volume = None;
                 self.memory.tell_welcome();
                 Ok(())
@@ -324,14 +324,14 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// A question for the announcer's time, and when it is put; none on an open link.
+    /// Creates a question for the announcer's time, with the moment of asking; `None` on an open link.
     fn ask_time(&self) -> Result<Option<Question>, SessionError> {
         let asks = self.memory.membership.is_some();
         Ok(if asks { Some((TimeNonce::generate()?, Instant::now())) } else { None })
     }
 
-    /// Tells the announcer whether the loudspeaker works, if it would take it to be otherwise. A fault that was told
-    /// on an earlier connection is told again on each, or else it counts as mended.
+    /// Reports to the announcer whether the loudspeaker works, if the announcer would assume otherwise. A fault is reported on
+    /// every connection, because an unreported one counts as mended.
     async fn tell_health(&mut self) -> Result<(), SessionError> {
         let fault = self.memory.health.fault().map(wire::reason);
         if fault.is_some() || self.memory.told_fault.is_some() {
@@ -381,10 +381,10 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// Waits for whatever comes first. Cancelling loses nothing.
+    /// Waits for the next turn. Cancelling loses nothing.
     async fn turn(&mut self) -> Result<Turn, LinkError> {
         tokio::select! {
-            // What is rare comes first, so that no flood of frames holds it up.
+            // Rare turns come first, so that no flood of frames holds them up.
             biased;
             () = self.shutdown.cancelled() => Ok(Turn::Shutdown),
             () = self.memory.health.changed() => Ok(Turn::HealthChanged),
@@ -397,7 +397,7 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// Sees to pings, pongs and the end of the connection; gives back everything else.
+    /// Handles pings, pongs and the end of the connection; returns everything else.
     async fn act(&mut self, turn: Result<Turn, LinkError>) -> Result<Option<Turn>, SessionError> {
         match turn? {
             Turn::PingDue => {
@@ -443,7 +443,7 @@ impl<'a, C: Connection> Session<'a, C> {
                     return Err(LinkError::Wire(WireError::Field("t1")).into());
                 }
                 self.memory.clock.learn(Exchange { t1_us, t2_us, t3_us, t4_us });
-                // On a new connection its wish comes before this, if it has one still.
+                // On a new connection, the announcer's volume arrives before this, if it still sets one.
                 self.tell_volume();
                 Ok(None)
             }
@@ -453,7 +453,7 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// Once a second at most: the next answer to a Ping brings the latest.
+    /// Reports a new volume, at most once a second: the next answer to a Ping brings the latest.
     fn tell_volume(&mut self) {
         let volume = self.memory.volume;
         let is_too_soon = self.memory.volume_told_at.is_some_and(|at| at.elapsed() < VOLUME_INTERVAL);

@@ -1,5 +1,5 @@
-//! Talking back: Enter at the station records a clip, and each of its announcers is sent it over a connection of its
-//! own, so that no page waits for it and it waits for no page.
+//! Talking back: Enter at the station records a clip, which goes to each of its announcers over a connection of its own, so that
+//! no page waits for it and it waits for no page.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -23,31 +23,31 @@ use crate::prepare::Trouble;
 use crate::seal;
 use crate::wire::{self, Answer, BLOCK_BYTES, ClipId, FromAnnouncer, FromStation, Offer, TalkbackHeader};
 
-/// How long is recorded where neither the user nor a file says.
+/// How long to record if neither the user nor a file determines the length.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
 /// How long a talkback waits for an announcer that is away or busy.
 const LIFE: Duration = Duration::from_secs(60);
-/// How long an announcer has to say whether it takes talkback, before it is recorded all the same.
+/// How long an announcer has to say whether it accepts talkback; after that the station records all the same.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
-/// How long after that its receipt is waited for, once the announcer has it.
+/// How much longer to wait for the receipt once the announcer has the talkback.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a station needs to talk back.
 #[derive(Debug)]
 pub struct Talkback {
-    /// What it records.
+    /// The microphone.
     pub microphone: Microphone,
-    /// For how long; without it a file's own length, or [`DEFAULT_LENGTH`].
+    /// How long to record; without it, a file's own length, or [`DEFAULT_LENGTH`].
     pub length: Option<Duration>,
-    /// Each [`Command::Announce`] records once. When there are no more, nothing is recorded any more.
+    /// Each [`Command::Announce`] records once. When the commands end, nothing more is recorded.
     pub commands: mpsc::Receiver<Command>,
-    /// Commands wait for the one before. Otherwise one that comes too soon does nothing.
+    /// Whether each command waits for the one before. Otherwise a command that comes too soon does nothing.
     pub lines: bool,
     /// This run's number; a later run has a greater one.
     pub epoch: u64,
 }
 
-/// How an announcer has welcomed the station last.
+/// How an announcer last welcomed the station.
 #[derive(Debug, Clone)]
 pub(super) enum Welcome {
     /// In open mode.
@@ -56,9 +56,9 @@ pub(super) enum Welcome {
     Member(Credentials),
 }
 
-/// The way to one announcer.
+/// How to reach one announcer.
 pub(super) struct Uplink<'a, N> {
-    /// As dialled.
+    /// The address as dialled.
     pub address: String,
     pub network: &'a Mutex<N>,
     pub welcome: watch::Receiver<Option<Welcome>>,
@@ -92,7 +92,7 @@ enum UplinkError {
 struct Said {
     clip: Clip,
     at: Instant,
-    /// Blocks in frames, in the clear and under seal.
+    /// The blocks as frames, in the clear and encrypted.
     open: Vec<Vec<u8>>,
     sealed: Vec<Vec<u8>>,
     key: Vec<u8>,
@@ -149,7 +149,7 @@ pub(super) async fn serve<N: Network>(
     std::future::pending().await
 }
 
-/// Records once, and sends it to everybody who takes it. Where nobody does, nothing is recorded.
+/// Records once, and sends the recording to every announcer that accepts it. If none does, nothing is recorded.
 async fn talk<N: Network>(
     microphone: &mut Microphone,
     length: Duration,
@@ -214,7 +214,8 @@ async fn record(
 }
 
 impl<N: Network> Uplink<'_, N> {
-    /// Asks whether a talkback would be taken, by an offer of nothing. Why not, if it says so at once.
+    /// Asks whether the announcer would accept a talkback, with an empty offer. Sets `refusal` to the reason if it refuses at
+    /// once.
     async fn ask(&self, refusal: &OnceLock<String>) {
         let Some(welcome) = self.welcome.borrow().clone() else { return };
         let nothing = Offer { header: Vec::new(), signature: Vec::new(), key: Vec::new() };
@@ -224,7 +225,7 @@ impl<N: Network> Uplink<'_, N> {
         }
     }
 
-    /// Sends it until it is answered, or too old; and tells what became of it.
+    /// Sends the recording until the announcer answers or it is too old, and reports what became of it.
     async fn send(&self, said: &Said, id: ClipId, name: &str, events: &Events) {
         let (talkback, station) = (id.to_string(), name.to_owned());
         events.tell(Event::TalkbackSending {
@@ -275,7 +276,7 @@ impl<N: Network> Uplink<'_, N> {
         }
     }
 
-    /// Offers it once, over a connection of its own.
+    /// Offers the recording once, over a connection of its own.
     async fn attempt(
         &self,
         welcome: &Welcome,
@@ -317,7 +318,7 @@ impl<N: Network> Uplink<'_, N> {
 }
 
 impl Welcome {
-    /// The offer of a talkback to this announcer, dated by its own clock.
+    /// Creates the offer of a talkback to this announcer, dated by the announcer's clock, or in open mode by this machine's.
     fn offer(&self, said: &Said, id: ClipId, name: &str) -> Offer {
         let (station, announcer, created_unix_ms) = match self {
             Self::Open => {
@@ -360,7 +361,7 @@ mod tests {
     use crate::microphone::Input;
     use crate::sample::Sound;
 
-    /// An announcer that is not there.
+    /// A network without an announcer.
     struct Nowhere;
 
     impl Network for Nowhere {
@@ -395,7 +396,7 @@ mod tests {
             let uplinks = vec![Uplink { address: "office:7766".into(), network: &network, welcome }];
             let (events, mut told) = Events::channel();
             let begun = Instant::now();
-            // The second is too soon.
+            // The second command comes too soon.
             commands.send(Command::Announce).await.unwrap();
             commands.send(Command::Announce).await.unwrap();
             let listening = async {

@@ -5,7 +5,7 @@ use super::*;
 
 const RATE_HZ: u32 = 8_000;
 const BLOCK: usize = 160;
-/// 5 ms, after which what comes again is heard as it is.
+/// 5 ms, after which returning sound is heard unchanged.
 const RETURN: usize = (RATE_HZ / RETURN_HZ) as usize;
 
 /// A tone, so that no two samples next to each other are far apart.
@@ -93,8 +93,8 @@ fn a_late_block_is_heard_from_where_it_should_be_by_now() {
 }
 
 proptest! {
-    /// Whatever is lost or late, and by how much: what is there is where it belongs, nothing clicks, and every block
-    /// counts once.
+    /// Whatever is lost or late, and by how much: the blocks that are there are in their places, nothing clicks, and no block
+    /// counts twice.
     #[test]
     fn nothing_is_ever_moved(fates in prop::collection::vec(prop_oneof![4 => Just(None), 1 => Just(Some(0_usize)), 1 => (1_usize..3).prop_map(Some)], 1..40)) {
         let said = said(fates.len());
@@ -102,7 +102,7 @@ proptest! {
         let (mut tap, mut feed) = Feed::open(RATE_HZ, false);
         let mut all = Vec::new();
         for at in 0..fates.len() + 3 {
-            // In order, as a link brings them: those that are in time by now, and those that come so many blocks late.
+            // In order, as a link delivers them: the blocks that are in time by now, and those that come `fate` blocks late.
             for (number, fate) in fates.iter().enumerate() {
                 if *fate != Some(0) && number + fate.unwrap_or(0) == at && at < fates.len() + 3 {
                     let later = fates[number + 1..].iter().enumerate().any(|(after, fate)| {
@@ -121,7 +121,7 @@ proptest! {
             let was_here = number == 0 || fates[number - 1].is_none();
             let from = number * BLOCK + if was_here { 0 } else { RETURN };
             if is_here && all[from..(number + 1) * BLOCK] != expected[from..(number + 1) * BLOCK] {
-                // Only where an earlier one came late into it, or fades in, may it differ.
+                // It may differ only where an earlier block came late into it or fades in.
                 let before = fates[..number].iter().rev().take(3).any(Option::is_some);
                 prop_assert!(before, "block {number} is not what was said");
             }
@@ -138,7 +138,7 @@ struct Rig {
     progress: Arc<Progress>,
 }
 
-/// A device that is to play sample 0 at a frame.
+/// A device that plays sample 0 at `frame`.
 fn rig(feed: Feed, frame: f64, ratio: f64) -> Rig {
     let (mut commands, taken) = rtrb::RingBuffer::new(8);
     let (given, finished) = rtrb::RingBuffer::new(2);
@@ -179,7 +179,7 @@ fn a_device_plays_it_from_the_agreed_frame_to_the_bit() {
     assert_eq!(tap.counts(), (20, 0));
 }
 
-/// A clip that begins late begins with its first sample; speech with the one whose turn it is.
+/// A clip that begins late begins with its first sample; speech begins with the sample that is due.
 #[test]
 fn a_device_that_is_late_joins_in_step_and_one_that_starves_does_not_stretch() {
     let said = said(30);
@@ -190,14 +190,14 @@ fn a_device_that_is_late_joins_in_step_and_one_that_starves_does_not_stretch() {
     let heard = rig.hear(2_000);
     let near = 1_000 + RETURN + BLOCK;
     assert!(heard[RETURN + BLOCK..] == expected[near..3_000]);
-    // Nothing comes for a while; then it is where it would have been.
+    // Nothing comes for a while; then the sound is where it would have been.
     rig.hear(600);
     (20..30).for_each(|number| push(&mut tap, &said, number));
     let heard = rig.hear(800);
     assert!(heard[BLOCK..] == expected[3_600 + BLOCK..4_400]);
 }
 
-/// A card of another rate, whose clock strays, and blocks that come, stay away and come again.
+/// A card of another rate, whose clock drifts, and blocks that come, stay away and come again.
 #[test]
 fn a_callback_neither_allocates_nor_frees() {
     let said = said(40);

@@ -111,8 +111,8 @@ fn a_further_sound_follows_when_nobody_frees_the_first() {
 }
 
 proptest! {
-    /// On a card that is off by up to 0.1 %, with a course known to ±20 samples at first and ±1 later,
-    /// the sound is where it should be, and stays there.
+    /// On a card whose clock is off by up to 0.1 %, with a course known to ±20 samples at first and ±1 later, the sound is where
+    /// it should be, and stays there.
     #[test]
     fn steering_takes_errors_back(clock in -0.001..0.001, first in -20.0..20.0, later in -1.0..1.0) {
         let mut rig = rig();
@@ -138,7 +138,7 @@ struct Card {
 impl Card {
     const BLOCK: u64 = 960;
 
-    /// The card's frame at a true time, and the time of a frame, in seconds.
+    /// The true time of a frame, in seconds.
     fn time_s(&self, frame: f64) -> f64 {
         1.0 + frame / (48_000.0 * (1.0 + self.clock))
     }
@@ -155,9 +155,9 @@ impl Card {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// Three seconds after the stream was opened, a clip of five seconds, as the loudspeaker plays it: the line
-    /// fitted anew every 100 ms. It is never 0.15 ms from where it should be, and its pitch never bends by more
-    /// than a third of a per mille, half a cent, which nobody hears.
+    /// Three seconds after the stream was opened, plays a clip of five seconds as the loudspeaker does, fitting the line again
+    /// every 100 ms. The clip is never 0.15 ms from where it should be, and its pitch never bends by more than a third of a per
+    /// mille, half a cent, which nobody hears.
     #[test]
     fn a_clip_on_a_drifting_card_stays_in_step_inaudibly(clock in -0.001..0.001, seed in any::<[u8; 32]>()) {
         const CALLBACKS_BEFORE: u64 = 150;

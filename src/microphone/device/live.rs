@@ -1,4 +1,5 @@
-//! What a real microphone hears, block by block, on the system's clock: its own clock strays, and is steered to it.
+//! Live speech from a real microphone, block by block, on the system's clock: the microphone's own clock drifts, and steering
+//! corrects it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -13,27 +14,26 @@ use crate::devices::line::{Line, Stamp};
 use crate::microphone::holes::MIN_HOLE;
 use crate::sample::ResampleError;
 
-/// How often new samples are looked for.
+/// How often to look for new samples.
 const POLL: Duration = Duration::from_millis(2);
-/// The longest that a stream may take to its first timestamps, and to its first sample.
+/// The longest that a stream may take to report its first timestamps, and to deliver its first sample.
 const WARM_UP: Duration = Duration::from_secs(4);
-/// Samples on either side that the resampler weighs are half of this.
+/// Twice the number of samples on either side that the resampler weighs.
 const SINC_FRAMES: usize = 64;
-/// A microphone's clock is off by a per mille or so; steering adds twice that.
+/// The most that the resampling ratio may change. A clock is off by a per mille or so; steering adds [`MAX_STEERING`] at most.
 const MOST_RATIO: f64 = 1.05;
-/// Blocks over which an error is taken back, as a time constant: two seconds. All stations hear the same, so that there
-/// is no hurry.
+/// Blocks over which an error is corrected, as a time constant: two seconds. All stations hear the same, so there is no hurry.
 const STEERING_BLOCKS: f64 = 100.0;
-/// The most that steering bends the pitch: 1.7 cents, below what an ear tells from speech.
+/// The most that steering bends the pitch: 1.7 cents, less than an ear notices in speech.
 const MAX_STEERING: f64 = 0.001;
-/// Timestamps that lie further from their line are told by the block.
+/// Timestamps that spread more than this around their line are only as fine as the server's blocks.
 const COARSE_NS: f64 = 300e3;
-/// A microphone that is further off was interrupted: what it lost is left out, what it has too much is dropped.
+/// A microphone that is off by more than this was interrupted: lost sound becomes silence, surplus sound is dropped.
 const INTERRUPTED: Duration = MIN_HOLE;
-/// Blocks after which its clock is looked at anew.
+/// The number of blocks after which its line is fitted again.
 const LINE_BLOCKS: u64 = 10;
 
-/// A microphone that is listened to.
+/// A microphone while somebody speaks live.
 pub(in crate::microphone) struct DeviceSpeech<'a> {
     keeper: &'a mut Keeper<Link>,
     link: Arc<Link>,
@@ -41,21 +41,21 @@ pub(in crate::microphone) struct DeviceSpeech<'a> {
     basis: Basis,
     line: Line,
     resampler: Async<f32>,
-    /// Captured, and not yet resampled.
+    /// Captured, but not yet resampled.
     input: Vec<f32>,
     pace: Pace,
     watch: HoleWatch,
-    /// What was made good so far.
+    /// What has been made good so far.
     made_good: Lost,
 }
 
-/// Which of the microphone's samples belong into which block. Pure arithmetic.
+/// Which of the microphone's samples belong in which block. Pure arithmetic.
 #[derive(Debug)]
 struct Pace {
-    /// The frame of the stream that was captured first, and when, in ns since the stream's epoch.
+    /// The first captured frame of the stream, and when it was captured, in ns since the stream's epoch.
     first: u64,
     start_ns: f64,
-    /// The sample, since the first, at which the next block begins.
+    /// The sample, counted from the first, at which the next block begins.
     position: f64,
     blocks: u64,
     rate_hz: u32,
@@ -63,19 +63,19 @@ struct Pace {
 }
 
 impl Pace {
-    /// How many samples further on the next block should begin than it would.
+    /// Returns how many samples further on the next block should begin.
     fn error(&self, line: &Line) -> f64 {
         let said_ns = (self.blocks * self.block_frames as u64) as f64 * 1e9 / f64::from(self.rate_hz);
         line.frame(self.start_ns + said_ns) - self.first as f64 - self.position
     }
 
-    /// Samples of the microphone for each one of the next block, so that an error is taken back.
+    /// Returns the number of microphone samples for each sample of the next block, chosen to correct the error.
     fn frames_per_sample(&self, line: &Line, error: f64) -> f64 {
         let steering = error / (STEERING_BLOCKS * self.block_frames as f64);
         line.rate_hz() / f64::from(self.rate_hz) + steering.clamp(-MAX_STEERING, MAX_STEERING)
     }
 
-    /// A block was made.
+    /// Counts a block that was made.
     fn go_on(&mut self, frames_per_sample: f64) {
         self.position += self.block_frames as f64 * frames_per_sample;
         self.blocks += 1;
@@ -88,17 +88,17 @@ impl std::fmt::Debug for DeviceSpeech<'_> {
     }
 }
 
-/// What tells when a frame was captured, for one speech.
+/// The source of capture times for one speech.
 #[derive(Debug, Clone, Copy)]
 enum Basis {
-    /// The sound server or the driver.
+    /// The reports of the sound server or the driver.
     Told,
-    /// Its arrival, less what it takes: a server may tell no better than to a block of some milliseconds.
+    /// The arrival times, less the usual delay: a server's reports may be no finer than a block of some milliseconds.
     Arrival { later_ns: f64 },
 }
 
 impl Basis {
-    /// What is steadier, and the line by it.
+    /// Chooses the steadier source, and returns its line with it.
     fn choose(captured: &[Stamp], arrived: &[Stamp], rate_hz: u32) -> Option<(Self, Line)> {
         let told = Line::fit(captured, rate_hz)?;
         let arrival = Line::fit(arrived, rate_hz).and_then(|arrival| {
@@ -109,7 +109,7 @@ impl Basis {
         Some(arrival.unwrap_or((Self::Told, told)))
     }
 
-    /// The line now.
+    /// Returns the line now.
     fn line(self, link: &Link) -> Option<Line> {
         match self {
             Self::Told => Line::fit(&link.stamps.read(), link.rate_hz),
@@ -120,7 +120,7 @@ impl Basis {
     }
 }
 
-/// What becomes true, looked at again and again for [`WARM_UP`].
+/// Calls `look` again and again until it returns something, for [`WARM_UP`] at most.
 async fn soon<T>(look: impl Fn() -> Option<T>) -> Result<T, MicrophoneError> {
     let found = async {
         loop {
@@ -134,7 +134,7 @@ async fn soon<T>(look: impl Fn() -> Option<T>) -> Result<T, MicrophoneError> {
 }
 
 impl DeviceMicrophone {
-    /// Begins to listen; also when the first sample was captured, and the rate that blocks come at.
+    /// Begins to listen. Also returns when the first sample was captured, and the rate of the blocks.
     pub(in crate::microphone) async fn speak(
         &mut self,
         legal_hz: impl Fn(u32) -> u32,
@@ -185,7 +185,7 @@ impl DeviceMicrophone {
 }
 
 impl DeviceSpeech<'_> {
-    /// The next block, when all of it was captured.
+    /// Returns the next block once all of it has been captured.
     pub(in crate::microphone) async fn next(&mut self) -> Result<Vec<f32>, MicrophoneError> {
         if self.pace.blocks.is_multiple_of(LINE_BLOCKS)
             && let Some(line) = self.basis.line(&self.link)
@@ -214,7 +214,7 @@ impl DeviceSpeech<'_> {
         Ok(block)
     }
 
-    /// Waits until so many samples are there.
+    /// Waits until `frames` samples are there.
     async fn capture(&mut self, frames: usize) -> Result<(), MicrophoneError> {
         loop {
             let waiting = self.captured.slots();
@@ -234,14 +234,14 @@ impl DeviceSpeech<'_> {
         }
     }
 
-    /// Goes on where the microphone is, after it was interrupted: so many of its samples ahead, or behind.
+    /// Continues where the microphone is after an interruption: skips `frames` of its samples, or inserts silence if negative.
     async fn make_good(&mut self, frames: f64) -> Result<(), MicrophoneError> {
         let whole = frames.abs().round() as usize;
         if frames > 0.0 {
             self.capture(whole).await?;
             self.input.drain(..whole);
         } else {
-            // What was not captured is silent; it was said all the same.
+            // Sound that was not captured was said all the same: silence takes its time.
             let silence = std::iter::repeat_n(0.0, whole);
             self.input.splice(..0, silence);
         }
@@ -256,7 +256,8 @@ impl DeviceSpeech<'_> {
         self.watch.settle().await;
     }
 
-    /// What was lost of it so far: what was made good, and what the stream itself shows, which may be more towards the end.
+    /// Returns what has been lost so far: what was made good, or what the stream itself shows if that is more, as it may be
+    /// towards the end.
     pub(in crate::microphone) fn lost(&self) -> Lost {
         let seen = self.watch.lost(self.pace.first);
         Lost { holes: seen.holes.max(self.made_good.holes), ms: seen.ms.max(self.made_good.ms) }
@@ -270,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    /// A microphone of 48 kHz whose clock strays by `clock`, stamped every 480 frames with an error in ns.
+    /// A 48 kHz microphone whose clock drifts by `clock`, stamped every 480 frames with an error in ns.
     fn stamps(clock: f64, errors: &[f64]) -> Vec<Stamp> {
         let stamp = |(index, error): (usize, &f64)| {
             let frame = index as u64 * 480;
@@ -280,8 +281,8 @@ mod tests {
         errors.iter().enumerate().map(stamp).collect()
     }
 
-    /// A server tells the time by blocks of 5 ms, at questions that are nearly as even: the error creeps from one end of the
-    /// block to the other in three seconds. Blocks come evenly.
+    /// A server reports the time in blocks of 5 ms, and is asked at intervals that are nearly as even: the error creeps from one
+    /// end of the block to the other in three seconds. Blocks arrive evenly.
     #[test]
     fn a_time_told_by_the_block_does_not_bend_the_pitch() {
         let creeping: Vec<f64> = (0..1_000).map(|index| f64::from(index * 10 % 3_000) * 5e6 / 3e3).collect();
@@ -307,9 +308,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-        /// After a second of silence somebody speaks for nine, at the microphone's rate or another. Each block begins
-        /// within 0.25 ms of where it should on the system's clock, however the microphone's strays, and no pitch is bent
-        /// by more than a per mille beyond that.
+        /// After a second of silence somebody speaks for nine, at the microphone's rate or another. Each block begins within 0.25
+        /// ms of its time on the system's clock, however the microphone's clock drifts, and no pitch is bent by more than a per
+        /// mille beyond that drift.
         #[test]
         fn a_straying_microphone_is_kept_on_the_system_s_clock(
             clock in -0.001..0.001,

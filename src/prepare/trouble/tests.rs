@@ -12,14 +12,14 @@ fn speech() -> Vec<f32> {
 
 fn wave(rate_hz: u32, seconds: f64, at: impl Fn(f64) -> f64) -> Vec<f32> {
     let frames = (seconds * f64::from(rate_hz)) as usize;
-    // As a converter of 16 bits gives it.
+    // As a 16-bit converter delivers it.
     (0..frames)
         .map(|frame| at(frame as f64 / f64::from(rate_hz)))
         .map(|value| ((value * 32_768.0).round().clamp(-32_768.0, 32_767.0) / 32_768.0) as f32)
         .collect()
 }
 
-/// Hum as it is: the first harmonics of mains that are a little off, and a little noise.
+/// Realistic hum: the first harmonics of mains that are a little off, and a little noise.
 fn hum(rate_hz: u32, mains_hz: f64, amplitude: f64) -> Vec<f32> {
     let mut state = 1_u32;
     let mut hum = wave(rate_hz, 3.0, |s| {
@@ -72,7 +72,7 @@ fn clipped_speech_is_clipped_wherever_its_top_is() {
         let gain = 10_f32.powf(over_db / 20.0) / peak;
         let clipped = scaled(&speech, gain);
         assert_eq!(trouble(&clipped, RATE_HZ), Some(Trouble::Clipped), "{over_db} dB");
-        // Behind an amplifier that clips, and turned down after it; or with the one side cut by an offset.
+        // After an amplifier that clips and is then turned down; or with only one side cut, by an offset.
         assert_eq!(trouble(&scaled(&clipped, 0.5), RATE_HZ), Some(Trouble::Clipped), "{over_db} dB");
         let one_side: Vec<f32> = speech.iter().map(|sample| (sample * gain).min(0.8)).collect();
         assert_eq!(trouble(&one_side, RATE_HZ), Some(Trouble::Clipped), "{over_db} dB");

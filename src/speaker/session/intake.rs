@@ -1,4 +1,4 @@
-//! Taking a clip in: everything that is checked before a sample of it is played.
+//! Receiving a clip: everything that is checked before a sample of it is played.
 
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -11,14 +11,14 @@ use crate::priority::Priority;
 use crate::seal::{self, Claim};
 use crate::wire::{ClipHeader, ClipId, WireError};
 
-/// A clip's announcement as it came.
+/// A clip's header, signature and key as received.
 pub(super) struct Sent<'a> {
     pub header: &'a [u8],
     pub signature: &'a [u8],
     pub key: Zeroizing<Vec<u8>>,
 }
 
-/// What an announcement is judged by, of a clip or of live speech, which has no format.
+/// What a page is judged by: a clip, or live speech, which has no format.
 pub(super) struct Paper<'a> {
     pub id: ClipId,
     pub created_unix_ms: u64,
@@ -26,7 +26,7 @@ pub(super) struct Paper<'a> {
     pub priority: Priority,
     pub zones: &'a [String],
     pub format: Option<Format>,
-    /// As it was signed.
+    /// The header as it was signed.
     pub encoded: &'a [u8],
     pub signature: &'a [u8],
 }
@@ -49,7 +49,7 @@ pub(super) enum Refusal {
 }
 
 impl<C: Connection> Session<'_, C> {
-    /// Takes the clip in and checks it against its header. The inner error is for the announcer.
+    /// Receives the clip and checks it against its header. The inner error is for the announcer.
     pub(super) async fn receive(
         &mut self,
         header: &ClipHeader,
@@ -86,7 +86,7 @@ impl<C: Connection> Session<'_, C> {
         Ok(incoming.finish().map_err(Refusal::from))
     }
 
-    /// Whether a clip may be received at all. Gives what opens its blocks; nothing on an open link.
+    /// Decides whether a clip may be received at all. Returns the opener of its blocks; `None` on an open link.
     fn admit(&self, header: &ClipHeader, sent: &Sent<'_>) -> Result<Option<ClipOpener>, Refusal> {
         self.judge(&Paper {
             id: header.id,
@@ -105,7 +105,7 @@ impl<C: Connection> Session<'_, C> {
         Ok(Some(ClipOpener::new(&ClipKey::from_bytes(key))?))
     }
 
-    /// Whether what is announced may be heard here, and now.
+    /// Decides whether a page may be heard here and now.
     pub(super) fn judge(&self, paper: &Paper<'_>) -> Result<(), Refusal> {
         match &self.memory.membership {
             None => {

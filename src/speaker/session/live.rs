@@ -1,7 +1,7 @@
-//! Live speech: taken block by block, and heard in step with every other station for as long as this one's turn lasts.
+//! Live speech: received block by block, and heard in step with every other station for as long as its turn lasts.
 //!
-//! It waits for nothing. What is said before the announcer's clock is known, while another page sounds here, or while
-//! the link is down is not heard, and counts as concealed; the station joins in step as soon as it can.
+//! It waits for nothing. Speech that comes before the announcer's clock is known, while another page sounds here, or while the
+//! link is down is not heard, and counts as concealed; the station joins in step as soon as it can.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -28,46 +28,46 @@ use crate::wire::{
     self, ClipId, FromAnnouncer, FromStation, LiveHeader, LiveReceipt, MAX_LIVE_BLOCKS, Receipt, WireError,
 };
 
-/// Blocks that are kept until the loudspeaker can be had: as long as speech may be on its way.
+/// The number of blocks kept until the loudspeaker is free: as much speech as may be on its way.
 const BACKLOG: usize = 64;
-/// What is begun with at once, as to the announcer's clock, in µs.
+/// The uncertainty of the announcer's clock at which playing starts at once, in µs.
 const CLOCK_DOUBT_US: f64 = 1_000.0;
-/// How long the disk has, before the first block, to take that the speech is begun.
+/// How long the disk has, before the first block, to record that the speech has begun.
 const BEGUN_PATIENCE: Duration = Duration::from_millis(50);
 
-/// What was heard of live speech so far, from one connection to the next.
+/// What has been heard of live speech so far, kept across connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heard {
     clip: ClipId,
     played: u32,
     late: u32,
-    /// Of the first time that it sounded.
+    /// From the first time that it sounded.
     start_error_us: Option<i64>,
     max_error_us: u64,
     underruns: u32,
 }
 
-/// Live speech while it comes.
+/// Live speech while it arrives.
 struct Speech {
     header: LiveHeader,
-    /// The block that comes next, if none is lost.
+    /// The number of the next block, if none is lost.
     next: u32,
-    /// The hash over every block so far; none once one was lost.
+    /// The hash over all blocks so far; `None` unless they all came on this connection.
     hash: Option<Sha256>,
-    /// What is kept of it; none where nothing is, or once a block was lost.
+    /// The samples kept for the archive; `None` without an archive, or unless all blocks came on this connection.
     samples: Option<Vec<u8>>,
     backlog: VecDeque<(u32, Vec<u8>)>,
     playing: Option<Voice>,
-    /// The loudspeaker has begun, in the turn that it has or had last.
+    /// Whether the loudspeaker has begun, in the current or last turn.
     sounds: bool,
-    /// The header with length and hash, and its signature, once it is over.
+    /// The header with length and hash, decoded and as sent, and its signature, once the speech is over.
     end: Option<(LiveHeader, Vec<u8>, Vec<u8>)>,
 }
 
 /// Live speech that has the loudspeaker.
 struct Voice {
     tap: Tap,
-    /// The first block that is heard.
+    /// The number of the first block that is heard.
     from: u32,
     gain: f32,
     anchor: watch::Sender<Anchor>,
@@ -92,7 +92,7 @@ impl Speech {
         u64::from(to.saturating_sub(from)) * u64::from(self.header.block_frames)
     }
 
-    /// Takes a block: the next, or a later one where some were lost.
+    /// Accepts a block: the next, or a later one if some were lost.
     fn take(&mut self, clip: ClipId, number: u32, samples: Vec<u8>) -> Result<(), SessionError> {
         let is_due = clip == self.header.id && number >= self.next && self.end.is_none();
         if !is_due || number >= MAX_LIVE_BLOCKS || samples.len() > usize::from(self.header.block_frames) * 2 {
@@ -125,7 +125,7 @@ impl Speech {
         Ok(())
     }
 
-    /// Takes the end, which says the same as the start, and how long it was.
+    /// Accepts the end: the same header as at the start, with the length and the hash added.
     fn finish(&mut self, encoded: Vec<u8>, signature: Vec<u8>) -> Result<(), SessionError> {
         let end = LiveHeader::decode(&encoded).map_err(LinkError::from)?;
         let start = LiveHeader { frames: 0, sha256: Hash::default(), ..end.clone() };
@@ -142,7 +142,7 @@ impl Speech {
         Ok(())
     }
 
-    /// Whether every block came, and they are not what the announcer says it sent.
+    /// Whether every block came, yet they are not what the announcer says it sent.
     fn is_falsified(&self) -> bool {
         let (Some(hash), Some((end, ..))) = (&self.hash, &self.end) else { return false };
         Hash::from(hash.clone().finalize()) != end.sha256
@@ -151,13 +151,13 @@ impl Speech {
 
 /// How a turn at the loudspeaker ended.
 enum Ending {
-    /// To the last sample.
+    /// It was played to the last sample.
     Played(PlayReport),
-    /// It was over before the loudspeaker could be had.
+    /// It was over before the loudspeaker was free.
     Over,
     /// The loudspeaker failed.
     Failed(LoudspeakerError),
-    /// Another process of this station has gone past it.
+    /// Another process of this station has already heard a later page.
     HeardLater,
 }
 
@@ -168,7 +168,7 @@ enum Next {
 }
 
 impl<C: Connection> Session<'_, C> {
-    /// Takes live speech to its end, and reports what was heard of it.
+    /// Receives live speech to its end, and reports what was heard of it.
     pub(super) async fn live(
         &mut self,
         encoded: &[u8],
@@ -222,7 +222,7 @@ impl<C: Connection> Session<'_, C> {
         })
     }
 
-    /// Hears it, turn by turn, until it is over; false if it cannot be heard here, which was told.
+    /// Plays it, turn by turn, until it is over; returns false if it cannot be heard here, which has then been reported.
     async fn hear(&mut self, speech: &mut Speech, heard: &mut Heard) -> Result<bool, SessionError> {
         let id = speech.header.id;
         self.link.0.expect_blocks(true);
@@ -271,12 +271,12 @@ impl<C: Connection> Session<'_, C> {
         }
     }
 
-    /// Whether the announcer's clock is known well enough to begin; it becomes known better while the speech is heard.
+    /// Whether the announcer's clock is known well enough to begin; the estimate improves while the speech is heard.
     fn knows_clock_for(&self, header: &LiveHeader) -> bool {
         self.memory.clock.uncertainty_us(header.instant_us).is_some_and(|us| us <= CLOCK_DOUBT_US)
     }
 
-    /// One turn at the loudspeaker; nothing where another page has gone first.
+    /// Takes one turn at the loudspeaker; returns `None` when another page goes first.
     async fn speak(
         &mut self,
         speech: &mut Speech,
@@ -314,7 +314,7 @@ impl<C: Connection> Session<'_, C> {
         let label = format!("{}-{}", self.config.name, speech.header.id);
         let (started, mut has_started) = oneshot::channel();
         let on_start = || {
-            // Nobody may wait for it any more.
+            // Perhaps nobody waits for it any more.
             let _ = started.send(());
         };
         let priority = speech.header.priority;
@@ -330,7 +330,7 @@ impl<C: Connection> Session<'_, C> {
         loop {
             let next = async {
                 tokio::select! {
-                    // That it began is told before that it ended.
+                    // The start is reported before the end.
                     biased;
                     Ok(()) = &mut has_started, if !begun => Next::Begun,
                     result = &mut play => Next::Ended(result),
@@ -355,7 +355,7 @@ impl<C: Connection> Session<'_, C> {
         }
     }
 
-    /// Drops what can no longer be heard at its time.
+    /// Drops blocks that can no longer be heard at their time.
     fn drop_what_is_past(&self, speech: &mut Speech) {
         let now = Instant::now();
         let is_past = |number: u32| {
@@ -367,7 +367,7 @@ impl<C: Connection> Session<'_, C> {
         }
     }
 
-    /// Takes blocks while something is waited for.
+    /// Receives blocks while waiting for something else.
     async fn attend_live<T>(
         &mut self,
         speech: &mut Speech,
@@ -383,7 +383,7 @@ impl<C: Connection> Session<'_, C> {
         }
     }
 
-    /// Takes the next thing that the link brings. Cancelling loses nothing.
+    /// Handles the next thing that the link brings. Cancelling loses nothing.
     async fn go_on(&mut self, speech: &mut Speech) -> Result<(), SessionError> {
         let turn = self.turn().await;
         match self.act(turn).await? {
@@ -455,7 +455,7 @@ impl<C: Connection> Session<'_, C> {
         self.send(FromStation::LivePlayed(receipt)).await
     }
 
-    /// It cannot be heard here any more, and the announcer is told why.
+    /// Reports to the announcer why the speech cannot be heard here any more.
     async fn fail_live(&mut self, id: ClipId, ending: Ending, heard: &Heard) -> Result<(), SessionError> {
         let outcome = if heard.played > 0 { Outcome::Interrupted } else { Outcome::Missed };
         match ending {
@@ -472,7 +472,7 @@ impl<C: Connection> Session<'_, C> {
 }
 
 impl Heard {
-    /// Adds what the turn that ends has heard.
+    /// Adds what was heard in the turn that has ended.
     fn count(&mut self, speech: &mut Speech) {
         if let Some(Voice { tap, .. }) = speech.playing.take() {
             let (played, late) = tap.counts();

@@ -15,17 +15,18 @@ use crate::loudspeaker::LoudspeakerError;
 use crate::priority::Priority;
 use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt};
 
-/// How long to wait for the instant, once verified. The others may take as long as a slow transfer.
+/// How long to wait for the instant once the clip is verified. The other stations may take as long as a slow transfer.
 const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
-/// How long the disk has at least, before the first sample, to take that a clip is begun. It has until the instant.
+/// The least time that the disk has, before the first sample, to record that a clip has begun. It has until the instant if that
+/// is later.
 const BEGUN_PATIENCE: Duration = Duration::from_millis(50);
 /// The longest that a clip may live; see `announce --keep`.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
-/// The furthest instant: an earlier page of the greatest length, and a transfer.
+/// How far ahead an instant can be: a previous page of the greatest length, and a transfer.
 pub(super) const MAX_AHEAD: Duration = Duration::from_secs(300);
 
 impl<C: Connection> Session<'_, C> {
-    /// Says that the clip is here, waits for the instant, plays, and reports.
+    /// Reports that the clip is verified, waits for the instant, plays, and sends the receipt.
     pub(super) async fn play(&mut self, header: &ClipHeader, clip: &Clip) -> Result<(), SessionError> {
         let id = header.id;
         let way = Duration::from_micros(self.memory.clock.round_trip_us().unwrap_or_default() as u64);
@@ -34,7 +35,7 @@ impl<C: Connection> Session<'_, C> {
         let lead_us = u32::try_from(lead.as_micros()).unwrap_or(u32::MAX);
         self.send(FromStation::Verified { clip: id, lead_us }).await?;
         self.tell(|clip, station| Event::Verified { clip, station }, id);
-        // On the disk before the first sample, and while the others are still verifying.
+        // Recorded on disk before the first sample, while the other stations are still verifying.
         let (noting, asked) = (self.note(header.priority, Note::Begun(id)), Instant::now());
         let mut behind = None;
         let instant_us = loop {
@@ -97,8 +98,8 @@ impl<C: Connection> Session<'_, C> {
                 self.memory.remember(receipt);
                 let mut finished = self.note(header.priority, Note::Finished(receipt));
                 let until = Instant::now() + DISK_PATIENCE;
-                // It has nothing left to break off, but comes back at once for what is more urgent; on shutdown the
-                // receipt goes first.
+                // Nothing is left to break off, but the station comes back at once for a more urgent page; on shutdown it sends
+                // the receipt first.
                 while let Err(Ending::Yielded) = self.attend(finished.by(until), &mut turns).await {
                     turns.link_error = Some(SessionError::Yielded);
                 }
@@ -129,20 +130,22 @@ impl<C: Connection> Session<'_, C> {
         }
     }
 
-    /// When an instant of the announcer's clock is here, moved by `--delay`; `None` before the first exchange of times.
+    /// Converts an instant of the announcer's clock to a local one, moved by `--delay`; `None` before the first exchange of
+    /// times.
     pub(super) fn station_instant(&self, instant_us: u64) -> Option<Instant> {
         let local_us = self.memory.clock.to_station_us(instant_us)? + self.config.delay_us as f64;
-        // Far beyond what is ever waited for, an instant is as good as any later one.
+        // Far beyond any possible wait, one instant is as good as a later one.
         let local_us = local_us.clamp(0.0, 1e15);
         Some(self.memory.base + Duration::from_nanos((local_us * 1_000.0) as u64))
     }
 
-    /// The loudspeaker is lost: no outcome yet, as the announcer sends the clip again when it works, if it is fresh.
+    /// The loudspeaker is lost: there is no outcome yet, because the announcer sends the clip again when the loudspeaker works,
+    /// if the clip is still fresh.
     pub(super) async fn fault(&mut self, id: ClipId, error: &LoudspeakerError) -> Result<(), SessionError> {
         let reason = crate::error_chain(error);
         let message = format!("{id} was not played to its end, and is when there is time left: {reason}");
         self.events.tell(Event::Warning { message });
-        // Told also if it is well again by now, which is told on the next connection.
+        // Reported even if it works again by now; the recovery is reported on the next connection.
         let fault = Some(wire::reason(self.memory.health.fault().unwrap_or_else(|| reason.clone())));
         if self.memory.told_fault != fault {
             self.memory.told_fault.clone_from(&fault);
@@ -161,7 +164,7 @@ impl<C: Connection> Session<'_, C> {
         self.send(FromStation::Failed { clip: id, reason: wire::reason(reason) }).await
     }
 
-    /// When a clip is too old. On an open link that is not known, only that it is no later than this.
+    /// When a clip becomes too old. On an open link the exact time is not known, only that it is no later than this.
     fn expiry(&self, header: &ClipHeader) -> Instant {
         let now = Instant::now();
         let admission = self.memory.membership.as_ref().and_then(|member| member.admission(header.priority));
@@ -170,7 +173,7 @@ impl<C: Connection> Session<'_, C> {
         now + left.min(LONGEST_LIFE)
     }
 
-    /// Whether a clip is too old by the time it would begin, by the announcer's clock.
+    /// Whether a clip is too old by the time it would begin, according to the announcer's clock.
     pub(super) fn is_expired(&self, header: &ClipHeader, at: Instant) -> bool {
         let admission = self.memory.membership.as_ref().and_then(|member| member.admission(header.priority));
         let late = Instant::now().max(at);

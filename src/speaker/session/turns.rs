@@ -14,55 +14,55 @@ use crate::loudspeaker::{LoudspeakerError, PlayReport};
 use crate::speaker::arbiter::Place;
 use crate::wire::{ClipHeader, ClipId, FromStation};
 
-/// How long before its instant a page gets in line: long enough to be made ready, and not so long that it keeps
-/// others from being heard before.
+/// How long before its instant a page gets in line: long enough to get it ready, but short enough not to keep other pages from
+/// being heard first.
 const AHEAD: Duration = Duration::from_secs(2);
 
-/// How long the disk has to take that a page sounds, before that is told.
+/// How long the disk has to record that a page sounds, before the station reports it.
 const SOUNDS_PATIENCE: Duration = Duration::from_millis(50);
 
-/// What is known of a page's turns.
+/// The state of a page's turns.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// It sounds, or did when it ended.
+    /// It sounds, or sounded when its turn ended.
     pub begun: bool,
-    /// It was cut off before, after it had begun.
+    /// It had begun before and was cut off.
     pub again: bool,
-    /// The announcer was told that another goes first.
+    /// The announcer has been notified that another page goes first.
     pub queued: bool,
-    /// What became of the link meanwhile.
+    /// The error that ended the link meanwhile, if any.
     pub link_error: Option<SessionError>,
 }
 
-/// How they ended.
+/// How a page's turns ended.
 pub(super) enum Ending<'a> {
     /// The loudspeaker played it to its last sample. The next page waits for its place until that is written down.
     Played(PlayReport, Place<'a>),
     /// The loudspeaker failed.
     Failed(LoudspeakerError),
-    /// Another process of this station has gone past it.
+    /// Another process of this station has already heard a later page.
     HeardLater,
-    /// Others went first until it was too old.
+    /// Other pages went first until it was too old.
     Expired,
-    /// The announcer wants it broken off, and will send it again.
+    /// The announcer wants it broken off and will send it again.
     Yielded,
-    /// The station is told to leave.
+    /// The station is shutting down.
     Shutdown,
 }
 
 /// What happens next to a page that has the loudspeaker.
 enum Next {
     Begun,
-    /// The disk has taken that it has begun, or had its time.
+    /// The disk has recorded that it has begun, or has used up its time.
     Noted,
-    /// Without a report if another process of this station has gone past it.
+    /// Without a report if another process of this station has already heard a later page.
     Ended(Result<Option<PlayReport>, LoudspeakerError>),
     Overtaken,
 }
 
 impl<'a, C: Connection> Session<'a, C> {
-    /// Plays a clip to its end when its turn comes, from its start again where an emergency cut it off. It must not
-    /// begin from `expires` on, and the disk has until an instant to take that it is begun.
+    /// Plays a clip to its end when its turn comes, and from its start again after an emergency cut it off. It must begin before
+    /// `expires`, and the disk has until the instant in `begun` to record that it has begun.
     pub(super) async fn take_turns(
         &mut self,
         header: &ClipHeader,
@@ -90,7 +90,7 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// Waits for one turn and plays; nothing where another page has gone first.
+    /// Waits for one turn and plays; returns `None` when another page goes first.
     async fn take_turn(
         &mut self,
         header: &ClipHeader,
@@ -120,7 +120,7 @@ impl<'a, C: Connection> Session<'a, C> {
         let label = format!("{}-{id}", self.config.name);
         let (started, mut has_started) = tokio::sync::oneshot::channel();
         let on_start = || {
-            // Nobody may wait for it any more.
+            // Perhaps nobody waits for it any more.
             let _ = started.send(());
         };
         let mut play = pin!(async {
@@ -139,7 +139,7 @@ impl<'a, C: Connection> Session<'a, C> {
             let has_begun = turns.begun;
             let next = async {
                 tokio::select! {
-                    // That it began is told before that it ended.
+                    // The start is reported before the end.
                     biased;
                     Ok(()) = &mut has_started, if !has_begun => Next::Begun,
                     () = noted(&mut sounds) => Next::Noted,
@@ -179,7 +179,7 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// Says that another page goes first; once, until this one has begun.
+    /// Reports that another page goes first, once until this one begins.
     async fn tell_queued(&mut self, id: ClipId, turns: &mut Turns) {
         let interrupted = std::mem::take(&mut turns.begun);
         turns.again |= interrupted;
@@ -192,7 +192,8 @@ impl<'a, C: Connection> Session<'a, C> {
         }
     }
 
-    /// Sees to the link while something is waited for. A page that was told to be played is, whatever becomes of it.
+    /// Handles the link while waiting for something else. A page that was ordered to play is played, whatever becomes of the
+    /// link.
     pub(super) async fn attend<T>(
         &mut self,
         awaited: impl Future<Output = T>,
@@ -217,7 +218,7 @@ impl<'a, C: Connection> Session<'a, C> {
     }
 }
 
-/// Waits for the disk to take that a clip sounds; for ever where none does.
+/// Waits for the disk to record that a clip sounds; forever if no clip does.
 async fn noted(sounds: &mut Option<(Noting, Instant)>) {
     match sounds {
         Some((noting, until)) => {
