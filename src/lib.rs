@@ -16,8 +16,8 @@
 //! announcer verifies, keeps and plays. Live speech takes the same path as a clip, block by block, during the speech:
 //! the announcer's microphone, one broadcast to all links, and a feed at each loudspeaker that conceals missing blocks.
 //!
-//! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound; those use wire, clip
-//! and sample; and those use no other module of this crate. The two roles do not use each other.
+//! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound, and those use wire,
+//! clip and sample. The two roles do not use each other.
 #![forbid(unsafe_code)]
 
 mod advice;
