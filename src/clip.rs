@@ -27,7 +27,7 @@ pub const SILENCE_DB: f32 = -100.0;
 /// Sound with a peak below this counts as silent: one step of 16-bit sound.
 const SILENCE: f32 = 1.0 / 32_768.0;
 
-/// What can be wrong with a clip.
+/// An error in a clip.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipError {
     /// There is nothing to play.

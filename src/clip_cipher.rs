@@ -20,7 +20,7 @@ use crate::keys::{KeysError, random};
 /// The bytes that sealing adds to a block.
 pub const TAG_BYTES: usize = 16;
 
-/// What can go wrong with a sealed clip.
+/// An error in sealing or opening a clip.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipCipherError {
     /// A block was altered, is out of place, or belongs to another clip.

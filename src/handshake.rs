@@ -64,7 +64,7 @@ pub enum HandshakeError {
     /// The pinned announcer did not answer.
     #[error(transparent)]
     AnnouncerChanged(#[from] Box<AnnouncerChanged>),
-    /// Another announcer than the one that made the invite answered.
+    /// An announcer other than the one that made the invite answered.
     #[error(
         "{address} is not the announcer that made the invite: check the address, or ask for a new invite"
     )]

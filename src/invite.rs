@@ -42,7 +42,7 @@ const LETTERS: usize = (BYTES * 8).div_ceil(5);
 /// The latest expiry that 5 bytes hold.
 const MAX_EXPIRY: u64 = (1 << 40) - 1;
 
-/// What can be wrong with an invite. No message quotes it.
+/// An error in an invite. No message quotes the invite.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
     /// It does not begin like an invite.
@@ -74,7 +74,7 @@ pub enum InviteError {
     /// A newer announcer made it.
     #[error("the invite is from a newer bullhorn (version {0}): update this station")]
     FromTheFuture(u8),
-    /// Not a time such as `30m`, `12h` or `7d`.
+    /// The validity is not a time such as `30m`, `12h` or `7d`.
     #[error("{0:?} is no validity: write a number and m, h or d, such as 30m, 12h or 7d, from 1m to 365d")]
     Validity(String),
     /// The record of invites could not be read or written.

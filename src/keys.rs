@@ -80,41 +80,41 @@ pub enum KeysError {
     /// The system denies access.
     #[error("cannot {doing} {}: permission denied; its owner must be the user who runs bullhorn", path.display())]
     Denied {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file system is full.
     #[error("cannot {doing} {}: the disk is full; nothing was changed, make room and try again", path.display())]
     Full {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file system is mounted read-only.
     #[error("cannot {doing} {}: the file system is read-only; choose a writable folder with --state", path.display())]
     ReadOnly {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Any other fault of the file system.
     #[error("cannot {doing} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file ends before its checksum.
@@ -122,7 +122,7 @@ pub enum KeysError {
     CutShort {
         /// The file.
         path: PathBuf,
-        /// What to do.
+        /// Advice for the user.
         remedy: &'static str,
     },
     /// The file is whole but is not what was written.
@@ -130,9 +130,9 @@ pub enum KeysError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it; never quotes the file.
+        /// The problem with it; never quotes the file.
         problem: String,
-        /// What to do.
+        /// Advice for the user.
         remedy: &'static str,
     },
     /// A newer bullhorn wrote the file.
@@ -162,7 +162,7 @@ pub enum KeysError {
         /// The existing name.
         known: String,
     },
-    /// A name that no station may have.
+    /// It is not a legal name for a station.
     #[error("a station's name has 1 to {} bytes and no control characters", crate::wire::MAX_NAME_BYTES)]
     BadName,
     /// No station of that name has joined.
@@ -181,7 +181,7 @@ pub enum KeysError {
         /// The key that signed it.
         found: Fingerprint,
     },
-    /// The site has as many stations as are allowed.
+    /// The site already has the maximum number of stations.
     #[error("{} stations have joined, which is the limit: remove one first", known::MAX_STATIONS)]
     TooManyStations,
     /// A station changes its entry more often than is allowed.
@@ -207,7 +207,7 @@ pub enum KeysError {
     Encode {
         /// The file's name.
         file: &'static str,
-        /// What the encoder said.
+        /// The encoder's error.
         source: toml::ser::Error,
     },
     /// The system provides no random numbers.

@@ -173,8 +173,8 @@ pub async fn dial<C: Connection>(
 }
 
 /// Opens a link as the announcer, on a connection that it accepted; without a gate, an open link. Also returns the peer
-/// at the other end. A peer with another protocol, version or mode receives that in the answering preface; one that
-/// fails the handshake receives nothing. `spoke` is called when the peer's preface is good.
+/// at the other end. A peer with another protocol, version or mode receives the reason in the preface; one that fails
+/// the handshake receives none. `spoke` is called when the peer's preface is good.
 ///
 /// # Errors
 /// Any [`LinkError`], after which the connection is unusable.

@@ -156,7 +156,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     if speaking.talkback && options.open && options.archive.is_none() {
         return Err(NeedsArchive.into());
     }
-    // Trimming can make a file shorter than it looks now, so that file is checked when it is announced.
+    // A file may become shorter when it is trimmed, so it is checked when it is announced.
     options.length().map_or(Ok(()), |length| preparation.check(length))?;
     let sounds = speaking.sounds.as_deref().map(Sounds::open).transpose()?;
     let folder = match options.open {

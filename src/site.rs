@@ -150,8 +150,8 @@ impl Site {
     }
 
     /// Runs work that writes the site's lists: one job at a time, in the order of the calls. Whatever stations do, it
-    /// occupies at most one thread of the pool, and all others are left to pages. Work that has begun is finished and
-    /// keeps its turn, even if its caller no longer waits.
+    /// occupies at most one thread of the pool, and all other threads are left to pages. Work that has begun is
+    /// finished and keeps its turn, even if its caller no longer waits.
     pub async fn write_in_turn<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,

@@ -23,9 +23,9 @@ pub use talkback::{Answer, Offer, TALKBACK_LIFE, TalkbackHeader};
 pub const MAGIC: [u8; 8] = *b"BULLHORN";
 /// The protocol version of this program.
 pub const VERSION: u16 = 1;
-/// Magic, version, mode, status.
+/// The size of a preface: magic, version, mode, status.
 pub const PREFACE_BYTES: usize = 12;
-/// Kind and length before every frame.
+/// The size of the kind and length before every frame.
 pub const FRAME_HEADER_BYTES: usize = 3;
 /// The largest message in either direction: a Hello with all its zones stays under 1,300 bytes.
 pub const MAX_MESSAGE_BYTES: usize = 2_048;
@@ -41,10 +41,10 @@ pub const MAX_ZONES: usize = 16;
 /// The longest reason in words, in bytes of UTF-8.
 pub const MAX_REASON_BYTES: usize = 256;
 
-/// What can be wrong with bytes from a peer.
+/// An error in bytes from a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The peer's first bytes are not ours.
+    /// The peer's first bytes are not bullhorn's.
     #[error("the peer does not speak bullhorn's protocol: is this the right port?")]
     NotBullhorn,
     /// A frame of a kind that does not exist, or is not allowed here.
@@ -154,7 +154,7 @@ impl Preface {
     }
 }
 
-/// What a frame carries.
+/// The content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -165,7 +165,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    /// The most bytes a frame of this kind holds.
+    /// The most bytes that a frame of this kind can hold.
     pub fn limit(self) -> usize {
         match self {
             Self::Message => MAX_MESSAGE_BYTES + TAG_BYTES,
@@ -177,7 +177,7 @@ impl FrameKind {
 /// The three bytes before a frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What follows.
+    /// The kind of the payload.
     pub kind: FrameKind,
     /// The number of payload bytes; 1 to the kind's limit.
     pub length: u16,

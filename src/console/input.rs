@@ -217,7 +217,7 @@ pub struct Shared {
     leaves_at_once: AtomicBool,
     /// Another program has the terminal: the thread reads nothing.
     is_paused: AtomicBool,
-    /// Held while a key is waited for or read.
+    /// Locked while the thread waits for a key or reads it.
     reading: Mutex<()>,
     /// The zones that the digits select, from 1.
     zones: Mutex<Vec<String>>,

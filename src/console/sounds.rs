@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::advice::about_folder;
 use crate::sound_file::is_named_like_one;
 
-/// The most sounds that are listed: more than anybody looks through.
+/// The most sounds that are listed: more than anybody would look through.
 const MAX_LISTED: usize = 1_000;
 
 /// The folder cannot be read.

@@ -65,7 +65,7 @@ pub enum Stage {
     Playing,
     /// It played the clip to the end.
     Played,
-    /// It played the clip too far out of step for all to sound as one, and how far.
+    /// It played the clip too far out of step to sound as one with the others, and how far.
     OutOfStep(String),
     /// It refused the clip or did not play it to the end, and why.
     Failed(String),

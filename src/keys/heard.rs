@@ -1,4 +1,4 @@
-//! How far a station has heard each announcer: `heard` in the station's state folder. A clip before the mark is never
+//! How far a station has heard each announcer: `heard` in the station's state folder. A clip below the mark is never
 //! played again, not even after a power failure. Each priority has a mark of its own, because a page that an emergency
 //! has interrupted is played after it although it comes before it in order.
 

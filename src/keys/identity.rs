@@ -244,7 +244,7 @@ impl fmt::Debug for AnnouncerKeys {
     }
 }
 
-/// The domain from which the key that signs a station's talkback is derived.
+/// The domain string for deriving the key that signs a station's talkback.
 const TALKBACK_KEY_DOMAIN: &[u8] = b"bullhorn talkback key v1\0";
 
 /// A station's identity: the keys that it shows in the handshake, and the key that signs its talkback and nothing else.

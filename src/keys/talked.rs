@@ -33,7 +33,7 @@ pub enum End {
 pub struct TalkedMark {
     /// Which one: a later run of the station has a higher epoch, and a later talkback in one run a higher sequence.
     pub id: ClipId,
-    /// What became of it; `None` until that is known.
+    /// How it ended; `None` until that is known.
     pub end: Option<End>,
 }
 
@@ -98,7 +98,7 @@ impl Talked {
         true
     }
 
-    /// Makes room for the mark of a station that has none yet. Returns whether the station has room.
+    /// Makes room for the mark of a station that has none yet. Returns whether there is room for it.
     pub fn make_room(&mut self, station: &str, now_unix_s: u64) -> bool {
         self.now_unix_s = now_unix_s;
         if self.marks.len() >= self.most && !self.marks.contains_key(station) && self.folder.is_some() {

@@ -15,7 +15,7 @@ const ZONES: Kind = Kind {
     remedy: "restore it from a backup; or delete it, and say the order anew with `bullhorn zones order`",
 };
 
-/// The number of digits for zones: 1 to this one.
+/// How many zones can have a digit; the digits count from 1.
 pub const ZONE_DIGITS: usize = 9;
 
 /// The order of the zones, in memory, with its file, which other processes can change at any time.

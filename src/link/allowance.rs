@@ -1,4 +1,5 @@
-//! The rate at which messages are read: TCP slows down a peer that sends faster, and it costs nothing while it waits.
+//! The rate at which messages are read: TCP slows down a peer that sends faster, and that peer costs nothing while it
+//! waits.
 
 use std::time::Duration;
 

@@ -37,7 +37,8 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
 /// The outgoing half of a connection.
 pub trait Outgoing: AsyncWrite + Unpin + Send {
-    /// Writes at most `bytes` bytes of a clip's frames, starting at `from`, and returns how many it accepted.
+    /// Writes at most `bytes` bytes of a clip's frames, starting at `from`, and returns how many the connection
+    /// accepted.
     ///
     /// # Errors
     /// The system's error.

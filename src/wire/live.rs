@@ -128,7 +128,7 @@ pub struct LiveReceipt {
     pub clip: ClipId,
     /// Blocks that sounded whole and on time.
     pub played: u32,
-    /// Blocks that did not: those before it joined, those that were lost, and those that were late.
+    /// Blocks that did not: those before the station joined, those that were lost, and those that were late.
     pub concealed: u32,
     /// How many of the concealed blocks arrived after their time.
     pub late: u32,

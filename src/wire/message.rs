@@ -12,7 +12,7 @@ use super::name::is_name;
 use super::talkback::{Answer, Offer};
 use super::{MAX_MESSAGE_BYTES, MAX_REASON_BYTES, MAX_ZONES, WireError};
 
-/// Identifies one clip of one announcer. Ids are in the order in which the clips were recorded.
+/// Identifies one clip of one announcer. Ids are in the order in which the announcer made the clips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClipId {
     /// The run of the announcer; a later run has a greater number.

@@ -187,7 +187,7 @@ fn a_sound_is_chosen_with_arrows_and_sent_with_enter() {
         [None, None, None]
     );
     assert_eq!(press(KeyCode::Enter), told(Command::AnnounceFile(folder.path().join("b.wav"))));
-    // The panel is closed: the next Enter speaks, and Esc cancels again.
+    // The list is closed: the next Enter speaks, and Esc cancels again.
     assert_eq!(press(KeyCode::Esc), told(Command::Cancel));
     assert_eq!(press(KeyCode::Enter), ANNOUNCE);
     assert_eq!([press(KeyCode::Char('f')), press(KeyCode::Esc)], [None, None]);

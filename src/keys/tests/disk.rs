@@ -194,7 +194,7 @@ fn what_the_system_forbids_is_named() {
     println!("an unreadable file was refused");
 }
 
-/// Root may use anybody's folder; nobody else may.
+/// Root may use any user's folder; no other user may.
 #[test]
 fn a_folder_of_another_user_is_refused() {
     let Some(path) = std::env::var_os("BULLHORN_TEST_FOLDER") else {
