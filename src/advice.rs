@@ -1,8 +1,8 @@
-//! What to do where the system refuses something, in words for whoever runs bullhorn.
+//! Advice for the user when the system refuses something.
 
 use std::io::{Error, ErrorKind};
 
-/// What to do about a folder that cannot be made, read or written.
+/// What to do about a folder that cannot be created, read or written.
 pub fn about_folder(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "it is, or lies in, a file: name a folder",

@@ -1,10 +1,10 @@
-//! Work that takes a while, on the pool of threads for it: by itself, or in batches, where what waits is done together
-//! and in order.
+//! Slow work on the thread pool for it: single jobs, or batches, in which all waiting jobs are done together and in
+//! order.
 
 use tokio::sync::mpsc;
 
-/// Has `work` done by `worker` on what comes through `inbox`, `most` jobs at once, until nobody can send any more. A
-/// panic of the work is passed on.
+/// Runs `work` with `worker` on the jobs from `inbox`, at most `most` at once, until all senders are gone. A panic in
+/// the work is passed on.
 pub(crate) async fn work_through<W: Send + 'static, J: Send + 'static>(
     mut worker: W,
     mut inbox: mpsc::Receiver<J>,
@@ -26,7 +26,7 @@ pub(crate) async fn work_through<W: Send + 'static, J: Send + 'static>(
     }
 }
 
-/// Work that takes a while, off the threads that serve connections. A panic of the work is passed on.
+/// Runs slow work off the threads that serve connections. A panic in the work is passed on.
 pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let error = match tokio::task::spawn_blocking(work).await {
         Ok(done) => return done,
@@ -34,7 +34,7 @@ pub(crate) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Se
     };
     match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
-        // The runtime ends, and whoever waits here with it.
+        // The runtime is shutting down, and this task with it.
         Err(_) => std::future::pending().await,
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, in words, and its conversion to the roles' types.
+//! The command line: commands and options, and their conversion to the types of the roles.
 
 mod site;
 mod speaking;
@@ -53,8 +53,8 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What the program was started with. Ends it with words of what is wrong, or of the help that was asked for; what
-    /// cannot be printed is written out in them.
+    /// Parses the arguments of this program. Exits with a message if they are wrong, or with the help that was asked
+    /// for; unprintable characters of the arguments are escaped in the message.
     pub fn from_arguments() -> Self {
         let error = match Self::try_parse() {
             Ok(cli) => return cli,
@@ -66,7 +66,7 @@ impl Cli {
         }
         let words = error.render().to_string();
         let words: String = words.lines().map(|line| format!("{}\n", crate::report::escaped(line))).collect();
-        // Nobody is left to be told when standard error is closed.
+        // If standard error is closed, there is nowhere left to report this.
         let _ = std::io::stderr().write_all(words.as_bytes());
         std::process::exit(error.exit_code())
     }
@@ -183,7 +183,7 @@ pub struct Announce {
     #[command(flatten)]
     pub state: State,
 
-    // Last, since their headings go for all that follows.
+    // Last, because their headings apply to everything that follows.
     /// Where the sound comes from.
     #[command(flatten)]
     pub speaking: Speaking,
@@ -194,7 +194,7 @@ pub struct Announce {
 }
 
 impl Announce {
-    /// How long a clip is to be; `None` means as long as the file is.
+    /// How long a clip must be; `None` means as long as the file.
     pub fn length(&self) -> Option<Duration> {
         let default = if self.speaking.hold { HOLD_LENGTH } else { DEFAULT_LENGTH };
         match (self.seconds, self.input()) {
@@ -203,7 +203,7 @@ impl Announce {
         }
     }
 
-    /// Where clips come from.
+    /// The source of the clips.
     pub fn input(&self) -> Input {
         match &self.speaking.file {
             Some(path) => Input::File(path.clone()),
@@ -293,7 +293,7 @@ pub struct Speaker {
     #[command(flatten)]
     pub state: State,
 
-    // Last, since its heading goes for all that follows.
+    // Last, because its heading applies to everything that follows.
     /// What is said back.
     #[command(flatten)]
     pub talkback: TalkbackOptions,
@@ -312,7 +312,7 @@ pub struct RetentionOptions {
 }
 
 impl RetentionOptions {
-    /// What they say.
+    /// The retention that the options ask for.
     pub fn retention(&self) -> Retention {
         Retention {
             age: Duration::from_secs(u64::from(self.archive_days) * 86_400),
@@ -356,11 +356,11 @@ pub struct State {
     pub folder: Option<PathBuf>,
 }
 
-/// The most announcers of one station.
+/// The most announcers that one station can have.
 pub const MAX_ANNOUNCERS: usize = 16;
 
 impl Speaker {
-    /// That no announcer is named twice.
+    /// Checks that no announcer is named twice.
     ///
     /// # Errors
     /// [`ArgumentError::Twice`].
@@ -370,7 +370,7 @@ impl Speaker {
         named.map_or(Ok(()), |(_, target)| Err(ArgumentError::Twice(target.to_string())))
     }
 
-    /// The name given, or else this computer's, made legal where it is not.
+    /// The given name, or else this computer's name, made legal if it is not.
     pub fn station_name(&self) -> String {
         match &self.name {
             Some(name) => name.clone(),

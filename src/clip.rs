@@ -1,9 +1,9 @@
-//! A clip: mono 16-bit PCM in a WAV of fixed form, its SHA-256, and its limits.
+//! A clip: mono 16-bit PCM in a WAV of a fixed format, its SHA-256, and its limits.
 //!
-//! On the wire a clip is a RIFF/WAVE file ("Multimedia Programming Interface and Data
-//! Specifications 1.0", IBM and Microsoft, 1991) with exactly one 44-byte header: `fmt ` of 16 bytes,
-//! PCM, one channel, 16 bits, then `data`. Because only that form is legal, a station compares the
-//! header with the one it expects and parses nothing. Files of the user's own are read by [`crate::sound_file`].
+//! On the wire a clip is a RIFF/WAVE file ("Multimedia Programming Interface and Data Specifications 1.0", IBM and
+//! Microsoft, 1991) with exactly one 44-byte header: `fmt ` of 16 bytes, PCM, one channel, 16 bits, then `data`.
+//! Because only that format is allowed, a station compares the header with the one it expects and parses nothing. The
+//! user's own files are read by [`crate::sound_file`].
 
 use std::time::Duration;
 
@@ -12,48 +12,48 @@ use sha2::{Digest, Sha256};
 
 use crate::sample::{self, Sound};
 
-/// The longest clip.
+/// The maximum length of a clip.
 pub const MAX_LENGTH: Duration = Duration::from_secs(120);
-/// The lowest rate of a clip; slower sound is resampled up to it.
+/// The lowest rate of a clip; sound at a lower rate is resampled up to it.
 pub const MIN_RATE_HZ: u32 = 8_000;
-/// The highest rate of a clip; faster sound is resampled down to it.
+/// The highest rate of a clip; sound at a higher rate is resampled down to it.
 pub const MAX_RATE_HZ: u32 = 48_000;
-/// The header of a clip's WAV.
+/// The size of the header of a clip's WAV.
 pub const WAV_HEADER_BYTES: usize = 44;
 /// The largest clip: header, and [`MAX_LENGTH`] of 16-bit samples at [`MAX_RATE_HZ`].
 pub const MAX_WAV_BYTES: usize = WAV_HEADER_BYTES + MAX_LENGTH.as_secs() as usize * MAX_RATE_HZ as usize * 2;
 /// The peak of pure silence, in dB below full scale.
 pub const SILENCE_DB: f32 = -100.0;
-/// Below this peak sound counts as silent: one step of 16-bit sound.
+/// Sound with a peak below this counts as silent: one step of 16-bit sound.
 const SILENCE: f32 = 1.0 / 32_768.0;
 
-/// What can be wrong with a clip.
+/// An error in a clip.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipError {
-    /// Nothing to play.
+    /// There is nothing to play.
     #[error("the clip is empty: record or choose at least one sample")]
     Empty,
-    /// Over [`MAX_LENGTH`].
+    /// It is longer than [`MAX_LENGTH`].
     #[error("the clip is {} s long, over the limit of {} s: choose a shorter one", .0.as_secs(), MAX_LENGTH.as_secs())]
     TooLong(Duration),
-    /// The announced size is not one a clip can have.
+    /// No clip can have the announced size.
     #[error("a clip of {bytes} bytes cannot be: the limit is {MAX_WAV_BYTES}, and samples are whole")]
     Size {
         /// The size that was announced.
         bytes: u64,
     },
-    /// More came than was announced.
+    /// More bytes arrived than were announced.
     #[error("{received} bytes came of a clip that was announced as {announced}")]
     Surplus {
         /// The size that was announced.
         announced: u32,
-        /// What came so far.
+        /// The number of bytes received so far.
         received: u64,
     },
     /// The announced rate is outside the limits.
     #[error("a clip at {0} Hz cannot be: {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are played")]
     Rate(u32),
-    /// The WAV's header is not the one that its announced size and rate ask for.
+    /// The WAV's header is not the one that the announced size and rate require.
     #[error("the WAV's own header disagrees with what was announced of it")]
     HeaderDisagrees,
     /// The bytes are not those that were hashed.
@@ -61,7 +61,7 @@ pub enum ClipError {
     Hash {
         /// The start of the hash in the header.
         announced: String,
-        /// The start of the hash of what came.
+        /// The start of the hash of the received bytes.
         received: String,
     },
     /// A resampler could not be made or run.
@@ -72,22 +72,22 @@ pub enum ClipError {
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
-/// A hash in hex.
+/// Formats a hash in hex.
 pub fn hex(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the header says of a clip before its bytes come.
+/// The size and rate in a clip's header, known before its bytes arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
     /// The WAV's size in bytes, header included.
     pub wav_bytes: u32,
-    /// Samples a second.
+    /// Samples per second.
     pub rate_hz: u32,
 }
 
 impl Format {
-    /// Refuses what no clip can be, so that nothing is allocated for it.
+    /// Refuses a format that no clip can have, so that nothing is allocated for it.
     pub fn check(&self) -> Result<(), ClipError> {
         let bytes = self.wav_bytes as usize;
         let wrong = bytes <= WAV_HEADER_BYTES
@@ -105,17 +105,17 @@ impl Format {
         Ok(())
     }
 
-    /// Frames in the clip.
+    /// The number of frames in the clip.
     pub fn frames(&self) -> u32 {
         self.wav_bytes.saturating_sub(WAV_HEADER_BYTES as u32) / 2
     }
 
-    /// How long it sounds.
+    /// How long the clip sounds.
     pub fn length(&self) -> Duration {
         Duration::from_nanos(u64::from(self.frames()) * 1_000_000_000 / u64::from(self.rate_hz.max(1)))
     }
 
-    /// The only header that a clip of this format may have.
+    /// The only header that a clip of this format can have.
     fn header(&self) -> [u8; WAV_HEADER_BYTES] {
         let data_bytes = self.frames() * 2;
         let mut header = [0; WAV_HEADER_BYTES];
@@ -135,7 +135,7 @@ impl Format {
     }
 }
 
-/// A WAV of the one form, around 16-bit samples as they are stored; also of speech that is longer than a clip may be.
+/// Makes a WAV of the fixed format from 16-bit samples as they are stored, also for speech longer than a clip may be.
 pub fn wav(rate_hz: u32, samples: &[u8]) -> Vec<u8> {
     let wav_bytes = u32::try_from(WAV_HEADER_BYTES + samples.len()).unwrap_or(u32::MAX);
     [&Format { wav_bytes, rate_hz }.header()[..], samples].concat()
@@ -153,7 +153,7 @@ impl Clip {
     /// Encodes sound at its own rate; see [`Clip::encode_at`].
     ///
     /// # Errors
-    /// Those of [`Clip::encode_at`].
+    /// The same errors as [`Clip::encode_at`].
     pub fn encode(sound: &Sound) -> Result<Self, ClipError> {
         Self::encode_at(sound, sound.rate_hz)
     }
@@ -202,7 +202,7 @@ impl Clip {
         &self.sha256
     }
 
-    /// Its samples, ±1.0.
+    /// Its samples, in the range ±1.0.
     pub fn sound(&self) -> Sound {
         let (pairs, _) = self.wav[WAV_HEADER_BYTES..].as_chunks::<2>();
         Sound {
@@ -212,7 +212,7 @@ impl Clip {
     }
 }
 
-/// A clip that is still coming in: hashed as it grows, checked when it is whole.
+/// A clip that is still arriving: hashed as it grows, checked when it is complete.
 #[derive(Debug)]
 pub struct Incoming {
     format: Format,
@@ -225,7 +225,7 @@ impl Incoming {
     /// Makes room for a clip of a format that [`Format::check`] passes.
     ///
     /// # Errors
-    /// Those of [`Format::check`].
+    /// The same errors as [`Format::check`].
     pub fn new(format: Format, announced: Hash) -> Result<Self, ClipError> {
         format.check()?;
         Ok(Self {
@@ -236,12 +236,12 @@ impl Incoming {
         })
     }
 
-    /// Bytes still to come.
+    /// The number of bytes still to come.
     pub fn missing_bytes(&self) -> usize {
         self.format.wav_bytes as usize - self.wav.len()
     }
 
-    /// Takes the next bytes.
+    /// Accepts the next bytes.
     ///
     /// # Errors
     /// [`ClipError::Surplus`] when there are more than were announced.
@@ -255,7 +255,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// The clip, if it is whole, is what was hashed, and its own header agrees.
+    /// Returns the clip if it is complete, matches the announced hash, and has the right header.
     ///
     /// # Errors
     /// [`ClipError::Size`], [`ClipError::Hash`], [`ClipError::HeaderDisagrees`].

@@ -1,14 +1,13 @@
 //! A clip, sealed once for all its stations.
 //!
-//! Sealing a clip anew for each of 1,000 stations would cost 1,000 times the work. Instead it is
-//! sealed once under a key of its own, and each station is given that key inside its own secured
-//! link. AES-256-GCM (NIST SP 800-38D); block `n` has the nonce `n`, so that blocks can be neither
-//! swapped nor repeated. A key seals one clip: it is made here and nowhere else. Four times as fast as
-//! ChaCha20-Poly1305 where the processor has AES instructions, and slower where it has none.
+//! Sealing a clip again for each of 1,000 stations would cost 1,000 times the work. Instead it is sealed once under a
+//! key of its own, and each station receives that key inside its own secured link. The cipher is AES-256-GCM (NIST SP
+//! 800-38D). Block `n` has the nonce `n`, so that blocks can be neither swapped nor repeated. A key seals one clip: it
+//! is made here and nowhere else. The cipher is four times as fast as ChaCha20-Poly1305 where the processor has AES
+//! instructions, and slower where it has none.
 //!
-//! The blocks prove only that somebody with the key made them, and every station that was sent the
-//! clip has it. Who spoke, how long the clip is and that it is whole is proven by the signed header
-//! with its length and SHA-256.
+//! The blocks prove only that somebody with the key made them, and every station that received the clip has the key.
+//! The signed header, with its length and SHA-256, proves who spoke, how long the clip is, and that it is complete.
 
 use std::fmt;
 
@@ -18,19 +17,19 @@ use zeroize::Zeroizing;
 
 use crate::keys::{KeysError, random};
 
-/// What sealing adds to a block.
+/// The bytes that sealing adds to a block.
 pub const TAG_BYTES: usize = 16;
 
-/// What can go wrong with a sealed clip.
+/// An error in sealing or opening a clip.
 #[derive(Debug, thiserror::Error)]
 pub enum ClipCipherError {
-    /// A block was altered, is not in its place, or belongs to another clip.
+    /// A block was altered, is out of place, or belongs to another clip.
     #[error("block {0} of the clip is not genuine")]
     NotGenuine(u32),
-    /// The cipher would not seal.
+    /// The cipher refused to seal.
     #[error("the clip could not be sealed")]
     Seal,
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error(transparent)]
     Random(#[from] KeysError),
 }
@@ -40,12 +39,12 @@ pub enum ClipCipherError {
 pub struct ClipKey(Zeroizing<[u8; 32]>);
 
 impl ClipKey {
-    /// A key that came through a secured link.
+    /// Makes a key from bytes received through a secured link.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Its bytes, to be sent through a secured link and nowhere else.
+    /// Its bytes, which must be sent only through a secured link.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -61,7 +60,7 @@ impl fmt::Debug for ClipKey {
     }
 }
 
-/// A clip under seal. Cloning shares the bytes.
+/// A sealed clip. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct SealedClip {
     key: ClipKey,
@@ -92,17 +91,17 @@ impl SealedClip {
         Ok(Self { key, sealed: sealed.into(), block_bytes })
     }
 
-    /// The key to give to each station.
+    /// The key to send to each station.
     pub fn key(&self) -> &ClipKey {
         &self.key
     }
 
-    /// All sealed blocks, one behind the other, as they are sent.
+    /// All sealed blocks, one after the other, as they are sent.
     pub fn sealed(&self) -> &Bytes {
         &self.sealed
     }
 
-    /// The sealed blocks, each up to [`TAG_BYTES`] more than the block size. No bytes are copied.
+    /// The sealed blocks, each up to [`TAG_BYTES`] larger than the block size. No bytes are copied.
     pub fn blocks(&self) -> impl Iterator<Item = Bytes> + '_ {
         let step = self.block_bytes + TAG_BYTES;
         let end = self.sealed.len();
@@ -122,7 +121,7 @@ pub struct ClipOpener {
 }
 
 impl ClipOpener {
-    /// With the key that came through the secured link.
+    /// Makes an opener with the key received through the secured link.
     ///
     /// # Errors
     /// [`ClipCipherError::Seal`], only if the library fails.
@@ -130,7 +129,7 @@ impl ClipOpener {
         Ok(Self { cipher: key.cipher().ok_or(ClipCipherError::Seal)? })
     }
 
-    /// Opens block `index`, counted from 0, in place, and gives its content.
+    /// Opens block `index`, counted from 0, in place, and returns its content.
     ///
     /// # Errors
     /// [`ClipCipherError::NotGenuine`].

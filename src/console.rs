@@ -1,8 +1,8 @@
-//! What the operator sees and asks: a console at a terminal, prose or JSON lines without one.
+//! The operator's interface: a console at a terminal, prose or JSON lines without one.
 //!
-//! At a terminal a panel stays at the bottom and the history scrolls above it in the normal screen,
-//! so that it remains in the terminal's scrollback. The panel is drawn by a thread of its own, keys are read
-//! by another: neither a slow terminal nor a held key delays an announcement.
+//! At a terminal a panel stays at the bottom and the history scrolls above it in the normal screen, so that it remains
+//! in the terminal's scrollback. One thread draws the panel and another reads the keys, so neither a slow terminal nor
+//! a held key delays an announcement.
 
 mod held;
 mod input;
@@ -29,30 +29,30 @@ use self::view::{Space, View};
 use crate::event::{Command, Event};
 use crate::report;
 
-/// The status after a second Ctrl-C, as a shell has it for the signal.
+/// The exit status after a second Ctrl-C, the same that a shell reports for the signal.
 pub const INTERRUPTED: i32 = 130;
 /// The name of the thread that prints or draws.
 const THREAD: &str = "console";
-/// How often the panel looks at the clock and at the window's size.
+/// How often the panel checks the clock and the window's size.
 const TICK: Duration = Duration::from_millis(100);
-/// The most events that are taken in before the panel is drawn again.
+/// The most events that are handled before the next draw or write.
 const MAX_BATCH: usize = 256;
-/// What a pipe takes whole or not at all (`PIPE_BUF` of Linux), in bytes.
+/// How many bytes a pipe accepts as a whole or not at all (`PIPE_BUF` of Linux).
 const MAX_WHOLE_BYTES: usize = 4096;
 
-/// What can go wrong between bullhorn and its operator.
+/// An error between bullhorn and its operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
     /// The terminal cannot be used as a console.
     #[error("cannot use this terminal: add `| cat` to the command to do without the console")]
     Terminal(#[source] io::Error),
-    /// Nobody takes the events; they went on without being printed.
+    /// Standard output cannot be written; the remaining events were received but not printed.
     #[error("cannot write events to standard output")]
     Output(#[source] io::Error),
-    /// No thread for the console.
+    /// The console's threads cannot be started.
     #[error("cannot start the console's threads")]
     Thread(#[source] io::Error),
-    /// A fault of bullhorn's own.
+    /// A fault in bullhorn itself.
     #[error("the console stopped by a fault of its own: please report it")]
     Panicked,
 }
@@ -60,16 +60,16 @@ pub enum ConsoleError {
 /// How events are shown and commands are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The console: a panel, and keys.
+    /// The console: a panel and keys.
     Terminal,
-    /// A line of prose an event on standard output; lines on standard input.
+    /// A line of prose per event on standard output; commands as lines on standard input.
     Prose,
-    /// A JSON object an event on standard output, prose on standard error; lines on standard input.
+    /// A JSON object per event on standard output, prose on standard error; commands as lines on standard input.
     Json,
 }
 
 impl Mode {
-    /// JSON where it is asked for; else the console where there is an operator at a terminal; else prose.
+    /// JSON if asked for; otherwise the console if an operator is at a terminal; otherwise prose.
     pub fn choose(is_json: bool, has_operator: bool) -> Self {
         match (is_json, has_operator && is_terminal()) {
             (true, _) => Self::Json,
@@ -79,14 +79,14 @@ impl Mode {
     }
 }
 
-/// What the operator has.
+/// The operator's options.
 #[derive(Debug)]
 pub struct Setup {
     /// How events are shown and commands are read.
     pub mode: Mode,
-    /// Space records, for as long as it is held where the terminal tells that; Enter does not.
+    /// Whether Space records instead of Enter: for as long as it is held, where the terminal reports key releases.
     pub holds: bool,
-    /// What there is to choose from.
+    /// The sounds to choose from.
     pub sounds: Option<Sounds>,
 }
 
@@ -103,19 +103,19 @@ pub fn is_terminal() -> bool {
         && std::env::var_os("TERM").is_none_or(|name| name != "dumb")
 }
 
-/// Whether somebody is at a terminal to be told, and to mend, what is wrong at the start. A service has nobody.
+/// Whether somebody is at a terminal who can see and fix what is wrong at the start. A service has nobody.
 pub fn is_attended() -> bool {
     io::stdin().is_terminal() || io::stderr().is_terminal()
 }
 
-/// Shows events until there are no more, and sends what the operator asks for.
+/// Shows events until there are no more, and sends the operator's commands.
 ///
-/// Without `commands` nothing is read, neither keys nor standard input, and [`Mode::Terminal`] is as
-/// [`Mode::Prose`]. In [`Mode::Terminal`] Ctrl-C is a key, not a signal: the first asks to leave, the
-/// second restores the terminal and ends the process with status 130.
+/// Without `commands` it reads nothing, neither keys nor standard input, and [`Mode::Terminal`] behaves like
+/// [`Mode::Prose`]. In [`Mode::Terminal`] Ctrl-C is a key, not a signal: the first asks to leave, the second restores
+/// the terminal and exits with status 130.
 ///
 /// # Errors
-/// [`ConsoleError`]. When standard output is closed, events are still taken to their end.
+/// [`ConsoleError`]. When standard output is closed, events are still received to the end.
 pub async fn run(
     events: mpsc::Receiver<Event>,
     commands: Option<mpsc::Sender<Command>>,
@@ -128,7 +128,7 @@ pub async fn run(
             (Mode::Terminal, Some(commands)) => {
                 let shown = show_console(&runtime, events, commands.clone(), setup);
                 if shown.is_err() {
-                    // The terminal is gone, and with it whoever would ask.
+                    // The terminal is gone, and with it the operator who would ask to leave.
                     let _ = commands.blocking_send(Command::Leave);
                 }
                 shown
@@ -136,8 +136,8 @@ pub async fn run(
             (mode, commands) => print_lines(events, commands, mode == Mode::Json),
         });
     };
-    // Not one of tokio's threads: a runtime waits for those at its end, and this one may hang in a
-    // write for as long as nobody reads.
+    // Not one of tokio's threads: a runtime waits for those when it shuts down, and this one can hang in a write for as
+    // long as nobody reads.
     std::thread::Builder::new().name(THREAD.into()).spawn(work).map_err(ConsoleError::Thread)?;
     result.await.unwrap_or(Err(ConsoleError::Panicked))
 }
@@ -178,8 +178,8 @@ fn print_lines(
     result.map_err(ConsoleError::Output)
 }
 
-/// Lines on their way out. A page tells thousands at once, and what is there is written together: as much as a pipe takes
-/// whole, so that no reader finds half a line of a process that was killed.
+/// Lines to be written. A page reports thousands of events at once, so pending lines are written together, as many as a
+/// pipe accepts as a whole. A reader therefore never finds half a line of a process that was killed.
 struct Lines<W> {
     to: W,
     text: String,
@@ -230,7 +230,7 @@ fn show_console(
     let mut ticked = Instant::now();
     let mut is_over = false;
     let mut is_stale = true;
-    // The terminal is a shell's, until it gives it back.
+    // Whether a shell has the terminal for now.
     let mut is_away = false;
     while !is_over {
         if let Ok(first) = runtime.block_on(async { tokio::time::timeout(TICK, events.recv()).await }) {
@@ -281,7 +281,7 @@ fn show_console(
     Ok(())
 }
 
-/// What the panel shows station by station is not worth a line of history at each.
+/// The panel shows these events station by station, so they do not get a line of history each.
 fn is_told_by_the_panel(event: &Event) -> bool {
     matches!(event, Event::Verified { .. } | Event::Playing { .. })
 }
@@ -289,11 +289,11 @@ fn is_told_by_the_panel(event: &Event) -> bool {
 /// Where log lines go while the console has the terminal: into its history.
 static DIVERTED: Mutex<Option<std_mpsc::Sender<String>>> = Mutex::new(None);
 
-/// Log lines for the history. Dropping sends them to standard error again.
+/// Log lines for the history. Once this is dropped, they go to standard error again.
 struct Logs(std_mpsc::Receiver<String>);
 
 impl Logs {
-    /// Diverts the log, unless standard error goes elsewhere than to a terminal.
+    /// Diverts the log, unless standard error is redirected away from the terminal.
     fn divert() -> Self {
         let (sender, receiver) = std_mpsc::channel();
         if io::stderr().is_terminal() {
@@ -316,21 +316,21 @@ impl Drop for Logs {
     }
 }
 
-/// Sends lines into the console's history; `false` where there is none.
+/// Sends lines to the console's history; returns `false` where there is none.
 fn divert(text: &str) -> bool {
     let diverted = DIVERTED.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(history) = diverted.as_ref() else { return false };
     text.lines().all(|line| history.send(report::escaped(line).into_owned()).is_ok())
 }
 
-/// Gives the terminal back, if the console has it, and ends the process with [`INTERRUPTED`].
+/// Gives the terminal back if the console has it, and exits with [`INTERRUPTED`].
 pub fn leave_at_once() -> ! {
     screen::give_back();
     std::process::exit(INTERRUPTED);
 }
 
-/// Standard error for a log, as `tracing_subscriber::fmt().with_writer(console::log)` takes it: while
-/// the console has the terminal, lines go into its history instead of across its panel.
+/// Standard error for a log, for use as `tracing_subscriber::fmt().with_writer(console::log)`: while the console has
+/// the terminal, lines go into its history instead of across its panel.
 pub fn log() -> Log {
     Log
 }

@@ -1,4 +1,4 @@
-//! The demo: an announcer and two stations in one process, with what sound this machine has.
+//! The demo: an announcer and two stations in one process, with whatever sound devices this machine has.
 
 use std::fs::Permissions;
 use std::io;
@@ -28,18 +28,18 @@ use crate::volume::Volume;
 
 /// The stations' names.
 pub const STATIONS: [&str; 2] = ["hall-1", "hall-2"];
-/// What is announced where there is no microphone.
+/// The speech that is announced where there is no microphone.
 const SPEECH: &[u8] = include_bytes!("../assets/speech.wav");
 
-/// Why there is no demo.
+/// Why the demo cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// No folder for what the stations play.
+    /// There is no folder for the sound that the stations play.
     #[error("cannot write the demo's files to {}: {}", path.display(), about_folder(source))]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The shipped speech cannot be used as a microphone.
@@ -54,7 +54,7 @@ pub enum DemoError {
     /// A station of the demo cannot join.
     #[error("a station of the demo cannot join")]
     Membership(#[from] MembershipError),
-    /// No port on this machine.
+    /// No port on this machine can be opened.
     #[error("cannot listen on this machine")]
     Listen(#[source] io::Error),
     /// The announcer failed.
@@ -69,14 +69,14 @@ pub enum DemoError {
 pub struct Demo {
     microphone: Microphone,
     loudspeakers: Vec<Loudspeaker>,
-    /// What was found and what stands in for what was not; for the user, a sentence a line.
+    /// What was found, and what replaces anything that was not: sentences for the user.
     pub findings: Vec<String>,
     folder: PathBuf,
 }
 
 impl Demo {
-    /// Looks for a microphone and a loudspeaker; the shipped speech and files in a new folder stand
-    /// in for them.
+    /// Looks for a microphone and a loudspeaker. The shipped speech and files in a new folder replace those that are
+    /// missing.
     ///
     /// # Errors
     /// [`DemoError`] when not even files can be used.
@@ -118,7 +118,7 @@ impl Demo {
         Ok(Self { microphone, loudspeakers, findings, folder })
     }
 
-    /// Runs until it is told to leave; with `once`, announces once when both stations are here.
+    /// Runs until it is asked to leave; with `once`, announces once as soon as both stations are here.
     ///
     /// # Errors
     /// [`DemoError`].
@@ -132,7 +132,7 @@ impl Demo {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = TcpListener::bind(any_port).await.map_err(DemoError::Listen)?;
         let address = listener.local_addr().map_err(DemoError::Listen)?;
-        // Keys of its own, so that the demo is as private as the real thing and leaves no trace in it.
+        // The demo has its own keys, so that it is as private as a real site and leaves no trace in one.
         let state = StateFolder::open(Some(&self.folder.join("state")))?;
         let site = Arc::new(Site::open(&state)?);
         let leaving = CancellationToken::new();
@@ -158,7 +158,7 @@ impl Demo {
                 talkback: None,
                 is_attended: true,
             };
-            // The announcer tells everything that matters here; nobody listens to the stations' side.
+            // The announcer reports everything that matters here, so the stations' events are not read.
             let (events, _) = Events::channel();
             stations.spawn(speaker::run(config, loudspeaker, events, leaving.clone()));
         }
@@ -188,7 +188,7 @@ impl Demo {
         Ok(summary)
     }
 
-    /// The WAVs that stations have written into the demo's folder so far, in order of their names.
+    /// The WAVs that stations have written into the demo's folder so far, sorted by name.
     pub fn written(folder: &Path) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         let is_played = |path: &PathBuf| {
@@ -200,13 +200,14 @@ impl Demo {
         paths
     }
 
-    /// Where the stations write, if they do.
+    /// The folder in which the stations write, if they do.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 }
 
-/// A new folder for this user alone, under a name that nobody can know before: others write where it lies.
+/// Creates a new folder for this user alone. Nobody can know its name in advance: others can write to its parent
+/// folder.
 fn make_folder() -> Result<PathBuf, DemoError> {
     let path = std::env::temp_dir();
     let mut folder = tempfile::Builder::new();

@@ -1,5 +1,5 @@
-//! The handshake that makes a link private and mutual: Noise, revision 34 (<https://noiseprotocol.org>),
-//! as a pure typestate machine over byte arrays of fixed size. It reads no socket and no clock.
+//! The handshake that makes a link private and mutual: Noise, revision 34 (<https://noiseprotocol.org>), as a pure
+//! typestate machine over byte arrays of fixed size. It reads neither a socket nor a clock.
 //!
 //! ```text
 //!  station (initiator)                                        announcer (responder)
@@ -10,16 +10,16 @@
 //!                                                                   station's key checked here
 //! ```
 //!
-//! Known keys meet with `Noise_XX_25519_ChaChaPoly_SHA256`; on first contact the invite's secret is
-//! mixed in: `Noise_XXpsk3_25519_ChaChaPoly_SHA256`. ChaCha20-Poly1305 because the small boards that
+//! Peers that know each other's keys use `Noise_XX_25519_ChaChaPoly_SHA256`; on first contact the invite's secret is
+//! mixed in: `Noise_XXpsk3_25519_ChaChaPoly_SHA256`. The cipher is ChaCha20-Poly1305 because the small boards that
 //! stations run on have no AES instructions. The opening, sent in clear, is the prologue:
 //!
 //! ```text
 //! "bullhorn" 8 │ version 1: 1 │ mode 1: 0 known, 1 invited │ invite's id 8, or zeros
 //! ```
 //!
-//! What fails here is told to nobody at the other end: the connection is closed, whatever the reason.
-//! A named invite that is unknown or has expired fails like a wrong secret, in message 3.
+//! A failure is never reported to the other end: the connection is closed, whatever the reason. A named invite that is
+//! unknown or has expired fails like a wrong secret, in message 3.
 
 use std::sync::Arc;
 
@@ -44,10 +44,10 @@ const MAGIC: &[u8; 8] = b"bullhorn";
 const VERSION: u8 = 1;
 const KNOWN: &str = "Noise_XX_25519_ChaChaPoly_SHA256";
 const INVITED: &str = "Noise_XXpsk3_25519_ChaChaPoly_SHA256";
-/// Where the psk comes in: `psk3`.
+/// The position of the psk: `psk3`.
 const PSK_PLACE: u8 = 3;
 
-/// Why no link came about, for this side's eyes only.
+/// Why no link was set up. Only this side sees it.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The peer does not speak bullhorn.
@@ -58,36 +58,36 @@ pub enum HandshakeError {
         "the other end speaks version {0} of the protocol, this one speaks {VERSION}: bring both to one release"
     )]
     Version(u8),
-    /// A message did not open: not meant for this side, altered on the way, or the secrets differ.
+    /// A message did not open: it was not meant for this side, was altered on the way, or the secrets differ.
     #[error("the secured connection could not be set up: a message was not genuine")]
     NotGenuine(#[source] snow::Error),
     /// The pinned announcer did not answer.
     #[error(transparent)]
     AnnouncerChanged(#[from] Box<AnnouncerChanged>),
-    /// Another announcer than the one that made the invite answered.
+    /// An announcer other than the one that made the invite answered.
     #[error(
         "{address} is not the announcer that made the invite: check the address, or ask for a new invite"
     )]
     NotTheInviter {
-        /// As dialled.
+        /// The address as dialled.
         address: String,
     },
-    /// A station's key that is not known, or no longer.
+    /// The station's key is not known, or no longer known.
     #[error("a station with an unknown key ({}) was turned away", .0.fingerprint())]
     UnknownStation(NoisePublicKey),
-    /// A message is longer than any may be, or does not fit.
+    /// A message is longer than allowed, or does not fit.
     #[error("a message of {0} bytes cannot be: at most {MAX_MESSAGE_BYTES} fit")]
     MessageSize(usize),
-    /// The link has carried all the messages it may.
+    /// The link has carried the most messages allowed.
     #[error("the secured connection is used up: connect again")]
     Exhausted,
-    /// An earlier message was not genuine, after which none is.
+    /// An earlier message was not genuine, so no later one is accepted.
     #[error("the secured connection is broken: connect again")]
     Broken,
     /// The cryptographic library refused.
     #[error("the secured connection could not be prepared")]
     Noise(#[source] snow::Error),
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error(transparent)]
     Random(#[from] crate::keys::KeysError),
 }
@@ -95,7 +95,7 @@ pub enum HandshakeError {
 /// How the two ends know each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// From before.
+    /// They have met before.
     Known,
     /// By an invite, on first contact.
     Invited(InviteId),
@@ -138,7 +138,7 @@ impl Mode {
     }
 }
 
-/// Whom a station wants to meet.
+/// The announcer that a station wants to reach.
 #[derive(Debug, Clone, Copy)]
 pub enum Contact<'a> {
     /// The announcer pinned at an address.
@@ -147,18 +147,18 @@ pub enum Contact<'a> {
     Invite(&'a Invite),
 }
 
-/// A complete handshake: the two halves of a link, and who is at the other end.
+/// A complete handshake: the two halves of a link, and the key of the other end.
 #[derive(Debug)]
 pub struct Transport {
-    /// Seals what this side says.
+    /// Seals messages from this side.
     pub sealer: Sealer,
-    /// Opens what the other side says.
+    /// Opens messages from the other side.
     pub opener: Opener,
     /// The key that the other side has proven to hold.
     pub peer: NoisePublicKey,
     /// How the two met.
     pub mode: Mode,
-    /// A hash of the whole handshake, the same at both ends and of no other link.
+    /// A hash of the whole handshake: the same at both ends, and different for every other link.
     pub hash: [u8; 32],
 }
 
@@ -172,7 +172,7 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Begins: gives message 1. `address` is the one dialled, for messages.
+    /// Begins and returns message 1. `address` is the address dialled, for messages.
     ///
     /// # Errors
     /// [`HandshakeError::Noise`], only if the library fails.
@@ -208,7 +208,7 @@ impl Initiator {
         Ok((Self { noise, mode, expected, address: address.into() }, message))
     }
 
-    /// Takes message 2, checks that the announcer is the one expected, and only then gives message 3.
+    /// Accepts message 2, checks that the announcer is the expected one, and only then returns message 3.
     ///
     /// # Errors
     /// [`HandshakeError::AnnouncerChanged`], [`HandshakeError::NotTheInviter`],
@@ -245,8 +245,8 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Takes message 1 and gives message 2. `invite` finds the secret of a valid invite; one that is
-    /// not found is replaced by a random secret, so that the stranger learns nothing here.
+    /// Accepts message 1 and returns message 2. `invite` finds the secret of a valid invite; if it finds none, a random
+    /// secret takes its place, so that a stranger learns nothing here.
     ///
     /// # Errors
     /// [`HandshakeError::NotBullhorn`], [`HandshakeError::Version`], [`HandshakeError::NotGenuine`].
@@ -279,8 +279,7 @@ impl Responder {
         Ok((Self { noise, mode }, message2))
     }
 
-    /// Takes message 3. `known` says whether a key has joined; it is asked unless the station came
-    /// with an invite.
+    /// Accepts message 3. `known` says whether a key has joined; it is called unless the station came with an invite.
     ///
     /// # Errors
     /// [`HandshakeError::UnknownStation`], [`HandshakeError::NotGenuine`].
@@ -320,7 +319,7 @@ fn builder<'a>(
     Ok(builder)
 }
 
-/// The payload of message 1 that brings both modes to one length.
+/// The payload of message 1 that makes it the same length in both modes.
 fn padding(mode: Mode) -> &'static [u8] {
     if mode == Mode::Known { &[0; TAG_BYTES] } else { &[] }
 }

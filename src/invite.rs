@@ -8,9 +8,9 @@
 //! checksum  the first 4 bytes of SHA-256("bullhorn invite checksum v1" ‖ all before it)
 //! ```
 //!
-//! The key lets a station know the announcer before it says anything of itself; the secret lets the
-//! announcer know that the station was invited. The expiry in it is for people to read: only the
-//! announcer's record and clock judge it.
+//! The key lets a station recognise the announcer before it reveals anything about itself; the secret proves to the
+//! announcer that the station was invited. The expiry in the invite is for people to read: only the announcer's record
+//! and clock decide whether it is valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ mod book;
 
 pub use book::InviteBook;
 
-/// How long an invite is valid unless said otherwise.
+/// How long an invite is valid unless a validity is given.
 pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(24 * 3600);
 /// The shortest validity: time to walk to a station.
 pub const MIN_VALIDITY: Duration = Duration::from_secs(60);
@@ -42,13 +42,13 @@ const LETTERS: usize = (BYTES * 8).div_ceil(5);
 /// The latest expiry that 5 bytes hold.
 const MAX_EXPIRY: u64 = (1 << 40) - 1;
 
-/// What can be wrong with an invite. No message quotes it.
+/// An error in an invite. No message quotes the invite.
 #[derive(Debug, thiserror::Error)]
 pub enum InviteError {
-    /// It does not begin as one.
+    /// It does not begin like an invite.
     #[error("this is no invite: one begins with {PREFIX}; `bullhorn invite` at the announcer prints it")]
     NotAnInvite,
-    /// A letter that no invite has.
+    /// It has a character that no invite has.
     #[error("the invite has a character that none has ({found:?} at place {place}): copy it again, whole")]
     Character {
         /// The character.
@@ -74,7 +74,7 @@ pub enum InviteError {
     /// A newer announcer made it.
     #[error("the invite is from a newer bullhorn (version {0}): update this station")]
     FromTheFuture(u8),
-    /// Not a time such as `30m`, `12h` or `7d`.
+    /// The validity is not a time such as `30m`, `12h` or `7d`.
     #[error("{0:?} is no validity: write a number and m, h or d, such as 30m, 12h or 7d, from 1m to 365d")]
     Validity(String),
     /// The record of invites could not be read or written.
@@ -82,12 +82,12 @@ pub enum InviteError {
     Keys(#[from] KeysError),
 }
 
-/// What proves to the announcer that a station was invited. Wiped when dropped; never shown.
+/// The proof to the announcer that a station was invited. Wiped when dropped; never shown.
 #[derive(Clone)]
 pub struct InviteSecret(Zeroizing<[u8; 16]>);
 
 impl InviteSecret {
-    /// A new one.
+    /// Generates a new secret.
     ///
     /// # Errors
     /// [`KeysError::Random`].
@@ -95,8 +95,8 @@ impl InviteSecret {
         Ok(Self(Zeroizing::new(random()?)))
     }
 
-    /// What names the invite in clear, before the handshake: the first 8 bytes of
-    /// SHA-256("bullhorn invite id v1" ‖ secret).
+    /// The public name of the invite, sent in clear before the handshake: the first 8 bytes of SHA-256("bullhorn invite
+    /// id v1" ‖ secret).
     pub fn id(&self) -> InviteId {
         let digest = Sha256::new().chain_update("bullhorn invite id v1").chain_update(*self.0).finalize();
         let mut id = [0; 8];
@@ -130,18 +130,17 @@ pub struct Invite {
 }
 
 impl Invite {
-    /// The announcer that it leads to.
+    /// The key of the announcer that made it.
     pub fn announcer(&self) -> NoisePublicKey {
         self.announcer
     }
 
-    /// What proves the invitation.
+    /// The secret that proves the invitation.
     pub fn secret(&self) -> &InviteSecret {
         &self.secret
     }
 
-    /// Until when it was meant to be valid, in seconds since 1970 by the announcer's clock. For
-    /// messages: a station does not judge it.
+    /// When it expires, in seconds since 1970 by the announcer's clock. For messages only: a station does not check it.
     pub fn expires_unix_s(&self) -> u64 {
         self.expires_unix_s
     }
@@ -237,17 +236,17 @@ pub fn parse_validity(text: &str) -> Result<Duration, InviteError> {
     if (MIN_VALIDITY..=MAX_VALIDITY).contains(&validity) { Ok(validity) } else { Err(wrong()) }
 }
 
-/// Shuts the station of a name, or of a key as its fingerprint is shown, out for good: its key is unknown from now on, and the current invite is retired,
-/// as a stolen station may still have the line in its shell's history. A running announcer sees both
-/// at its next [`KnownStations::refresh`] and [`InviteBook::accept`].
+/// Shuts out for good the station with this name, or with the key that has this fingerprint: its key is unknown from
+/// now on. The current invite is retired too, as a stolen station may still have the line in its shell's history. A
+/// running announcer notices both at its next [`KnownStations::refresh`] and [`InviteBook::accept`].
 ///
 /// # Errors
-/// [`KeysError::NoSuchStation`], and those of reading and writing.
+/// [`KeysError::NoSuchStation`], and errors from reading and writing.
 pub fn shut_out(folder: &StateFolder, name: &str) -> Result<Station, KeysError> {
     let mut known = KnownStations::open(folder)?;
     let station = known.find(name)?.clone();
     InviteBook::new(folder).retire()?;
-    // It may have taken another name meanwhile.
+    // The station may have changed its name meanwhile.
     known.remove_key(&station.key)?;
     Ok(station)
 }

@@ -1,8 +1,8 @@
-//! Who is who, and where it is kept: the state folder, the keys, the stations known, the announcers
-//! pinned, and how far each announcer has been heard.
+//! Identities and where they are kept: the state folder, the keys, the known stations, the pinned announcers, and how
+//! far each announcer has been heard.
 //!
-//! Everything here is synchronous and touches files only. Whatever is written replaces its file
-//! whole (temporary file, fsync, rename, fsync of the folder), under the folder's lock.
+//! Everything here is synchronous and only touches files. Each write replaces the whole file (temporary file, fsync,
+//! rename, fsync of the folder), under the folder's lock.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,23 +28,23 @@ pub use pins::{AnnouncerChanged, Pin, Pins};
 pub use talked::{End, Talked, TalkedMark};
 pub use zones::{ZoneDraft, ZoneOrder};
 
-/// What can go wrong with the state folder and what lies in it.
+/// An error of the state folder or of a file in it.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// Neither `XDG_STATE_HOME` nor a home folder is known.
     #[error("there is no home folder to keep keys in: name a folder with --state")]
     NoHome(#[source] etcetera::HomeDirError),
-    /// Others could read or write what must be private.
+    /// Other users could read or write something that must be private.
     #[error("{} is open to other users (mode {mode:03o}): run `{mend}`", path.display())]
     Exposed {
         /// The folder or file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// The command that mends it.
+        /// The command that fixes it.
         mend: String,
     },
-    /// It is somebody else's.
+    /// It belongs to another user.
     #[error(
         "{} belongs to another user (uid {owner}, this is uid {user}), who could put anything into it: choose a folder \
          of your own with --state, or run bullhorn as that user",
@@ -55,10 +55,10 @@ pub enum KeysError {
         path: PathBuf,
         /// Its owner.
         owner: u32,
-        /// Whoever runs this.
+        /// The user who runs this program.
         user: u32,
     },
-    /// What is to be written could not be read again.
+    /// The new content would be too large to read back.
     #[error(
         "{} would have {bytes} bytes, more than can be read again; nothing was changed: remove stations that are gone \
          (`bullhorn stations remove`)",
@@ -67,53 +67,54 @@ pub enum KeysError {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// What it would have.
+        /// The size that it would have.
         bytes: u64,
     },
-    /// Two announcers of one identity would number their clips alike.
+    /// An announcer already runs with this folder. Two announcers with one identity would give their clips the same
+    /// numbers.
     #[error("an announcer runs with {} already: leave it, or choose another folder with --state", .0.display())]
     InUse(PathBuf),
-    /// Something else is where the folder should be.
+    /// There is something other than a folder at its path.
     #[error("{} is not a folder: move it away or choose another with --state", .0.display())]
     NotAFolder(PathBuf),
-    /// The system does not permit it.
+    /// The system denies access.
     #[error("cannot {doing} {}: permission denied; its owner must be the user who runs bullhorn", path.display())]
     Denied {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file system is full.
     #[error("cannot {doing} {}: the disk is full; nothing was changed, make room and try again", path.display())]
     Full {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file system is mounted read-only.
     #[error("cannot {doing} {}: the file system is read-only; choose a writable folder with --state", path.display())]
     ReadOnly {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Any other fault of the file system.
     #[error("cannot {doing} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file ends before its checksum.
@@ -121,7 +122,7 @@ pub enum KeysError {
     CutShort {
         /// The file.
         path: PathBuf,
-        /// What to do.
+        /// Advice for the user.
         remedy: &'static str,
     },
     /// The file is whole but is not what was written.
@@ -129,9 +130,9 @@ pub enum KeysError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it; never quotes the file.
+        /// The problem with it; never quotes the file.
         problem: String,
-        /// What to do.
+        /// Advice for the user.
         remedy: &'static str,
     },
     /// A newer bullhorn wrote the file.
@@ -148,26 +149,26 @@ pub enum KeysError {
         /// The key that has it.
         holder: Fingerprint,
     },
-    /// What is new could be taken for what there is.
+    /// A new name looks like an existing one.
     #[error(
         "the {what} {new} looks like the {what} {known}, and is written with other letters: choose another name, or \
          write it as that one is"
     )]
     LooksAlike {
-        /// A station or a zone.
+        /// `station` or `zone`.
         what: &'static str,
-        /// What was asked for.
+        /// The name that was asked for.
         new: String,
-        /// What there is.
+        /// The existing name.
         known: String,
     },
-    /// A name that no station may have.
+    /// It is not a legal name for a station.
     #[error("a station's name has 1 to {} bytes and no control characters", crate::wire::MAX_NAME_BYTES)]
     BadName,
     /// No station of that name has joined.
     #[error("no station named {0} has joined: `bullhorn stations` lists those that have")]
     NoSuchStation(String),
-    /// A station's talkback is signed by another key than before.
+    /// A station's talkback is signed with a different key than before.
     #[error(
         "the talkback of {name} is signed by another key ({found}) than before ({pinned}): if that station was set up \
          anew, run `bullhorn stations remove {name}` and invite it again"
@@ -177,20 +178,20 @@ pub enum KeysError {
         name: String,
         /// The key that was pinned.
         pinned: Fingerprint,
-        /// The key that came.
+        /// The key that signed it.
         found: Fingerprint,
     },
-    /// The site has as many stations as it may.
+    /// The site already has the maximum number of stations.
     #[error("{} stations have joined, which is the limit: remove one first", known::MAX_STATIONS)]
     TooManyStations,
-    /// A station changes its entry more often than it may.
+    /// A station changes its entry more often than is allowed.
     #[error(
         "it has changed its name or its zones {most} times within a minute: the next change is taken in {} s, and until \
          then what is written stands",
         .wait.as_millis().div_ceil(1_000)
     )]
     TooManyChanges {
-        /// The changes that are taken at once.
+        /// How many changes are accepted in a burst.
         most: u32,
         /// How long it has to wait.
         wait: Duration,
@@ -201,15 +202,15 @@ pub enum KeysError {
     /// Another process of this station began a later clip.
     #[error("another process has played a later page already: run one station in each --state folder")]
     HeardLater,
-    /// A table could not be put into words.
+    /// A table could not be encoded as TOML.
     #[error("cannot encode {file}")]
     Encode {
         /// The file's name.
         file: &'static str,
-        /// What the encoder said.
+        /// The encoder's error.
         source: toml::ser::Error,
     },
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers, without which no key can be made")]
     Random(#[source] getrandom::Error),
     /// The X25519 implementation is missing.
@@ -218,7 +219,7 @@ pub enum KeysError {
 }
 
 impl KeysError {
-    /// Sorts an error of the file system into the kinds that a user mends in different ways.
+    /// Sorts a file-system error by what the user has to do about it.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
@@ -230,7 +231,7 @@ impl KeysError {
     }
 }
 
-/// Fills an array with random bytes of the system.
+/// Fills an array with random bytes from the system.
 ///
 /// # Errors
 /// [`KeysError::Random`].
@@ -240,12 +241,12 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeysError> {
     Ok(bytes)
 }
 
-/// Lets a station of the same user on the same machine join without an invite: whoever can read and
-/// write the announcer's state folder is the announcer's user. Gives the announcer to pin, or `None`
-/// when the folder holds no announcer.
+/// Lets a station of the same user on the same machine join without an invite: anyone who can read and write the
+/// announcer's state folder is the announcer's user. Returns the announcer to pin, or `None` when the folder holds no
+/// announcer.
 ///
 /// # Errors
-/// Those of reading the announcer's keys and of [`KnownStations::admit`].
+/// Errors from reading the announcer's keys, and those from [`KnownStations::admit`].
 pub fn introduce_locally(
     folder: &StateFolder,
     station: &StationKeys,
@@ -260,11 +261,11 @@ pub fn introduce_locally(
     Ok(Some(Pin { noise: announcer.noise().public(), announcer: announcer.id() }))
 }
 
-/// Whose signatures this machine can judge: its own announcer's, those of the announcers that its stations have pinned,
-/// and those of stations that have talked back to it.
+/// The fingerprints of the keys whose signatures this machine can judge: its own announcer's, those of the announcers
+/// that its stations have pinned, and those of the stations that have talked back to it.
 ///
 /// # Errors
-/// Those of reading.
+/// Errors from reading the files.
 pub fn known_signers(folder: &StateFolder) -> Result<Vec<Fingerprint>, KeysError> {
     let mut known: Vec<Fingerprint> =
         AnnouncerKeys::load(folder)?.iter().map(|keys| keys.id().fingerprint()).collect();

@@ -1,6 +1,6 @@
 //! bullhorn: a push-to-talk PA intercom that proves every page was heard.
 //!
-//! The way of a clip, which is also the way through the modules:
+//! The path of a clip, which is also the path through the modules:
 //!
 //! ```text
 //!  announcer machine                                      station machine (hallway)
@@ -12,13 +12,12 @@
 //!                              receipts  ◀════════════════════ verified · played · failed
 //! ```
 //!
-//! Talkback goes the other way, over a connection of its own: [`speaker::talkback`] records and signs, the announcer
-//! verifies, keeps and plays.
-//! Live speech goes the same way block by block, while it is said: the announcer's microphone, one broadcast to all links,
-//! and a feed at each loudspeaker that conceals what is missing.
+//! Talkback goes the other way, over a connection of its own: [`speaker::talkback`] records and signs, and the
+//! announcer verifies, keeps and plays. Live speech takes the same path as a clip, block by block, during the speech:
+//! the announcer's microphone, one broadcast to all links, and a feed at each loudspeaker that conceals missing blocks.
 //!
-//! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound;
-//! those use wire, clip and sample; those use nothing of ours. The roles do not know each other.
+//! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound, and those use wire,
+//! clip and sample. The two roles do not use each other.
 #![forbid(unsafe_code)]
 
 mod advice;
@@ -57,11 +56,11 @@ pub mod volume;
 pub mod wall;
 pub mod wire;
 
-/// The status after a fault of bullhorn's own, as Rust has it.
+/// The exit status after a fault in bullhorn itself, the same that Rust uses.
 pub const PANICKED: i32 = 101;
 
-/// From now on a panic in any thread or task, which is a fault of our own, ends the process with [`PANICKED`] and a
-/// report, so that whoever supervises it starts it again, rather than leave a station that is silently deaf.
+/// Installs a panic hook: a panic in any thread or task, which is a fault in bullhorn itself, then ends the process
+/// with [`PANICKED`] and a report, so that its supervisor starts it again instead of leaving a station silently deaf.
 pub fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -70,7 +69,7 @@ pub fn end_on_panic() {
     }));
 }
 
-/// An error and what caused it, in one line.
+/// Formats an error and its causes in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();

@@ -1,9 +1,8 @@
-//! One connection between a station and an announcer: opening, frames, deadlines. The only reads and
-//! writes of a socket.
+//! One connection between a station and an announcer: opening, frames, deadlines. Sockets are read and written only
+//! here.
 //!
-//! A [`Receiver`] and a [`Sender`] exist only after both prefaces have been exchanged and, unless the
-//! link is open, the handshake is complete: there is no way to send a name or a clip to a peer that has
-//! not proven who it is.
+//! A [`Receiver`] and a [`Sender`] exist only after both prefaces have been exchanged and, unless the link is open, the
+//! handshake is complete: a name or a clip cannot be sent to a peer that has not proven its identity.
 
 mod allowance;
 mod connection;
@@ -33,22 +32,22 @@ pub use allowance::{MESSAGE_BURST, MESSAGE_INTERVAL};
 pub use connection::{Connection, Outgoing, prepare};
 pub use frames::BlockFrames;
 
-/// From the connection to the exchanged prefaces.
+/// The deadline for exchanging prefaces, from the start of the connection. A secured link completes its handshake
+/// within it too.
 pub const OPENING_DEADLINE: Duration = Duration::from_secs(3);
-/// A link on which no whole frame arrives for this long is lost. With a sign of life a second, two may
-/// be late.
+/// A link on which no whole frame arrives for this long is lost. With one Ping a second, two may be late.
 pub const SILENCE_DEADLINE: Duration = Duration::from_millis(2_800);
-/// How often a station gives a sign of life.
+/// How often a station sends a Ping.
 pub const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// A peer that takes nothing of what is written for this long is lost.
+/// A peer that accepts nothing of what is written for this long is lost.
 const STALL_DEADLINE: Duration = Duration::from_secs(3);
-/// How much of a clip is handed to the socket at once.
+/// How much of a clip is passed to the socket at once.
 const WRITE_BYTES: usize = 64 * 1024;
-/// The least room for a read while only messages are due; a Ping is 6 to 13 bytes.
+/// The minimum room for a read while only messages are due; a Ping is 6 to 13 bytes.
 const MESSAGE_READ_BYTES: usize = 256;
 /// The room for a read while blocks are due.
 const BLOCK_READ_BYTES: usize = 64 * 1024;
-/// How long a refused peer has to read why before the socket is closed.
+/// How long a refused peer has to read the reason before the socket is closed.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Why a link could not be opened or is lost.
@@ -57,13 +56,13 @@ pub enum LinkError {
     /// The socket failed.
     #[error("the connection broke")]
     Io(#[from] io::Error),
-    /// Nothing, or no whole frame, for too long.
+    /// Nothing, or no whole frame, arrived for too long.
     #[error("nothing was heard of it for {} s", .0.as_secs_f64())]
     Silent(Duration),
-    /// The peer does not take what is sent to it.
+    /// The peer does not accept what is sent to it.
     #[error("it does not take what is sent to it")]
     Stalled,
-    /// The connection ended inside a frame.
+    /// The connection closed inside a frame.
     #[error("the connection ended in the middle of a frame")]
     CutShort,
     /// The peer's bytes are not what they should be.
@@ -77,7 +76,7 @@ pub enum LinkError {
         /// The version in its preface.
         theirs: u16,
     },
-    /// The peer wants another mode.
+    /// The peer uses another mode.
     #[error("the two sides are not set up alike: one of them runs open, the other secured")]
     OtherMode,
     /// The handshake failed.
@@ -88,18 +87,18 @@ pub enum LinkError {
     Busy,
 }
 
-/// What a station holds of an open link.
+/// A station's end of an open link.
 pub type StationLink<C> = Link<C, FromAnnouncer, FromStation>;
-/// What the announcer holds of an open link.
+/// The announcer's end of an open link.
 pub type AnnouncerLink<C> = Link<C, FromStation, FromAnnouncer>;
 
-/// What the announcer knows of a connection that it let in.
+/// A connection that the announcer has let in.
 pub struct Accepted<C: Connection> {
     /// Both directions.
     pub link: AnnouncerLink<C>,
-    /// Who is at the other end; none on an open link.
+    /// The peer at the other end; `None` on an open link.
     pub peer: Option<Peer>,
-    /// The station takes [`FromAnnouncer::Behind`].
+    /// Whether the station accepts [`FromAnnouncer::Behind`].
     pub takes_behind: bool,
 }
 
@@ -107,7 +106,7 @@ pub struct Accepted<C: Connection> {
 pub type Link<C, In, Out> =
     (Receiver<<C as Connection>::Incoming, In>, Sender<<C as Connection>::Outgoing, Out>);
 
-/// By what an announcer judges who connects.
+/// The means by which an announcer decides whom to let in.
 pub trait Gate {
     /// The announcer's own keys.
     fn keys(&self) -> &NoiseKeys;
@@ -117,23 +116,23 @@ pub trait Gate {
     fn knows(&self, station: &NoisePublicKey) -> bool;
 }
 
-/// Who is at the other end of a secured link.
+/// The peer at the other end of a secured link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The key it has proven to hold.
+    /// The key that it has proven to hold.
     pub key: NoisePublicKey,
     /// The invite that it came with.
     pub invite: Option<InviteId>,
 }
 
-/// What a station shows and whom it expects; `None` for an open link.
+/// The station's keys, the announcer it expects and the address dialled; `None` for an open link.
 pub type Introduction<'a> = Option<(&'a NoiseKeys, Contact<'a>, &'a str)>;
 
-/// Opens a link as a station, on a connection it dialled. Also gives the key that the announcer has
-/// proven to hold; none on an open link.
+/// Opens a link as a station, on a connection that it dialled. Also returns the key that the announcer has proven to
+/// hold; `None` on an open link.
 ///
 /// # Errors
-/// Any [`LinkError`]; after it the connection is of no use.
+/// Any [`LinkError`], after which the connection is unusable.
 pub async fn dial<C: Connection>(
     mut stream: C,
     introduction: Introduction<'_>,
@@ -173,12 +172,12 @@ pub async fn dial<C: Connection>(
     Ok((halves(stream, Some(transport)), Some(announcer)))
 }
 
-/// Opens a link as the announcer, on a connection it accepted; without a gate, an open one. Also gives
-/// who is at the other end. A peer that does not speak this protocol, version or mode is told so in the
-/// preface; one that fails the handshake is told nothing. `spoke` is called when the peer's preface is good.
+/// Opens a link as the announcer, on a connection that it accepted; without a gate, an open link. Also returns the peer
+/// at the other end. A peer with another protocol, version or mode receives the reason in the preface; one that fails
+/// the handshake receives none. `spoke` is called when the peer's preface is good.
 ///
 /// # Errors
-/// Any [`LinkError`]; after it the connection is of no use.
+/// Any [`LinkError`], after which the connection is unusable.
 pub async fn accept<C: Connection>(
     mut stream: C,
     gate: Option<&impl Gate>,
@@ -225,8 +224,8 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(state.finish(&message3, |station| gate.knows(station))?)
 }
 
-/// Lets the peer read what was written last. A socket closed with unread bytes in it is reset, and a
-/// reset may overtake them.
+/// Lets the peer read what was written last. A socket closed with unread bytes in it is reset, and a reset may overtake
+/// the last bytes written.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let drain = async {
         stream.shutdown().await?;
@@ -234,7 +233,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
         while stream.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };
-    // It is only a courtesy: a peer that neither reads nor closes has had its time.
+    // Best effort: a peer that neither reads nor closes has had its time.
     let _ = timeout(LINGER, drain).await;
 }
 
@@ -250,7 +249,7 @@ async fn read_preface<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Preface, L
             0 => return Err(LinkError::CutShort),
             more => have += more,
         }
-        // The first wrong byte is enough: a stranger that sends fewer than twelve is answered too.
+        // The first wrong byte is enough: a stranger that sends fewer than twelve bytes also gets an answer.
         let magic = have.min(wire::MAGIC.len());
         if bytes[..magic] != wire::MAGIC[..magic] {
             return Err(WireError::NotBullhorn.into());
@@ -299,11 +298,11 @@ pub struct Receiver<R, M> {
 }
 
 impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
-    /// The next whole frame; `None` when the peer closed between frames. Cancelling loses nothing.
+    /// Returns the next whole frame; `None` when the peer closed between frames. Cancelling loses nothing.
     ///
     /// # Errors
-    /// [`LinkError::Silent`] when [`SILENCE_DEADLINE`] passes without a whole frame, however many
-    /// bytes trickle in; [`LinkError::Wire`], [`LinkError::CutShort`], [`LinkError::Io`].
+    /// [`LinkError::Silent`] when [`SILENCE_DEADLINE`] passes without a whole frame, even if single bytes keep
+    /// arriving; [`LinkError::Wire`], [`LinkError::CutShort`], [`LinkError::Io`].
     pub async fn next(&mut self) -> Result<Option<Frame<M>>, LinkError> {
         self.allowance.ready().await;
         loop {
@@ -325,7 +324,7 @@ impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
         }
     }
 
-    /// Says whether block frames are allowed from now on: after a clip's header, until its last block.
+    /// Sets whether block frames are allowed from now on: after a clip's header, until its last block.
     pub fn expect_blocks(&mut self, due: bool) {
         self.blocks_due = due;
     }
@@ -355,7 +354,7 @@ impl<R: AsyncRead + Unpin, M: Message> Receiver<R, M> {
     }
 }
 
-/// The outgoing half of a link. A send that is cancelled or fails leaves the link of no use.
+/// The outgoing half of a link. A send that is cancelled or fails leaves the link unusable.
 #[derive(Debug)]
 pub struct Sender<W, M> {
     io: W,
@@ -372,7 +371,7 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
         self.send_encoded(&wire::encode(message)?).await
     }
 
-    /// Sends one message that [`wire::encode`] made, perhaps for several.
+    /// Sends one message that [`wire::encode`] made, perhaps for several stations.
     ///
     /// # Errors
     /// [`LinkError::Stalled`], [`LinkError::Io`].
@@ -400,8 +399,8 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
         Ok(())
     }
 
-    /// Sends some of a clip's frames, from the byte at `from` on: as many as the connection takes now, `most` at most,
-    /// and says how many. Where it takes none, waits until it does.
+    /// Sends part of a clip's frames, starting at byte `from`: as many bytes as the connection accepts now, at most
+    /// `most`. Returns how many. Where it accepts none, waits until it does.
     ///
     /// # Errors
     /// [`LinkError::Stalled`], [`LinkError::Io`].
@@ -418,7 +417,7 @@ impl<W: AsyncWrite + Unpin, M: Message> Sender<W, M> {
         Ok(some(writing.await.map_err(|_| LinkError::Stalled)??)?)
     }
 
-    /// Ends the outgoing half; the peer reads everything that was sent, then the end.
+    /// Closes the outgoing half; the peer reads everything that was sent, then the end.
     ///
     /// # Errors
     /// [`LinkError::Stalled`], [`LinkError::Io`].

@@ -33,39 +33,39 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use zeroize::Zeroizing;
 
-/// The status for a wrong command line.
+/// The exit status for a wrong command line.
 const USAGE: u8 = 2;
-/// Commands that may wait for the announcer.
+/// How many commands can wait for the announcer.
 const MAX_WAITING_COMMANDS: usize = 16;
 
 /// The file in the state folder that names the microphone that worked last.
 const WORKING_INPUT: &str = "input";
-/// The folder in it for what stations say, unless there is an archive.
+/// The folder in the state folder for talkback, if there is no archive.
 const TALKBACK: &str = "talkback-clips";
-/// A page that is filed so long before or after its date was dated by a clock that was wrong, or filed on one.
+/// A clip filed longer than this before or after its date was dated or filed by a wrong clock.
 const MAX_ASTRAY_MS: u64 = 24 * 3_600_000;
-/// Names the port that the announcer listened on last, for `bullhorn invite`.
+/// The file in the state folder with the port that the announcer listened on last, for `bullhorn invite`.
 const LAST_PORT: &str = "port";
 
-/// What both sides say when they run with `--open`.
+/// The warning that both sides show when they run with `--open`.
 const OPEN_WARNING: &str = "OPEN MODE: no keys, no encryption; anybody on this network can listen and speak. \
     Start both sides without --open to end this";
 
 type Failure = Box<dyn Error>;
 
-/// Nothing is kept without a folder.
+/// Talkback in open mode, without a folder to keep it in.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "--talkback with --open needs --archive DIR: what is said is kept, and --open has no folder of its own for it"
 )]
 struct NeedsArchive;
 
-/// Standard input cannot be the sound and the keyboard.
+/// Standard input cannot be both the sound and the keyboard.
 #[derive(Debug, thiserror::Error)]
 #[error("the sound from standard input is announced once: add --once")]
 struct NeedsOnce;
 
-/// An option for people, where there are none.
+/// An option that needs a terminal, where there is none.
 #[derive(Debug, thiserror::Error)]
 #[error("{option} is for the keyboard: start bullhorn at a terminal, without --events")]
 struct NeedsTerminal {
@@ -102,13 +102,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line on standard error, safe for a terminal.
+/// Writes one line to standard error, escaped for a terminal.
 fn complain(line: &str) {
-    // Nobody is left to be told when it is closed.
+    // If standard error is closed, there is nowhere left to report this.
     let _ = writeln!(io::stderr(), "{}", report::escaped(line));
 }
 
-/// Warnings and errors, or what `RUST_LOG` asks for, to standard error.
+/// Logs warnings and errors, or what `RUST_LOG` asks for, to standard error.
 fn start_log() {
     let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
     let (filter, error) = match wanted.map(|wanted| wanted.parse::<Targets>()) {
@@ -128,7 +128,8 @@ fn start_log() {
     }
 }
 
-/// A socket for each station, and for strangers at the door; many systems begin with 1,024.
+/// Makes room for a socket per station, and for connections not yet identified; many systems start with a limit of
+/// 1,024.
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::info!(%error, "cannot raise the limit of open sockets");
@@ -155,7 +156,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
     if speaking.talkback && options.open && options.archive.is_none() {
         return Err(NeedsArchive.into());
     }
-    // A file that is trimmed may be shorter than it looks; it is judged when it is announced.
+    // A file may become shorter when it is trimmed, so it is checked when it is announced.
     options.length().map_or(Ok(()), |length| preparation.check(length))?;
     let sounds = speaking.sounds.as_deref().map(Sounds::open).transpose()?;
     let folder = match options.open {
@@ -214,7 +215,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
             tracing::warn!("cannot write down the port: {}", bullhorn::error_chain(&error));
         }
         match &site {
-            // A secret has no place among events that a script may keep.
+            // A secret does not belong among events that a script might keep.
             Some(site) if site.stations().is_empty() && mode != Mode::Json => {
                 let line = invitation(&site.invite()?, Some(port));
                 writeln!(io::stdout(), "no station has joined yet; to add one, run there:\n{}", *line)?;
@@ -229,7 +230,7 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
             events.tell(Event::Warning { message: message.clone() });
         }
         let (commands, asked) = mpsc::channel(MAX_WAITING_COMMANDS);
-        // Live speech that is made once is ended by a line.
+        // With `--once`, a line of input ends live speech.
         let reader = (once.is_none() || is_live).then(|| commands.clone());
         let console = tokio::spawn(console::run(shown, reader, setup));
         let summary = announcer::run(listener, microphone, config, asked, events, shutdown).await?;
@@ -238,13 +239,13 @@ fn announce(options: cli::Announce) -> Result<bool, Failure> {
         Ok(summary.all_heard)
     });
     drop(guard);
-    // A disk that hangs is no reason to stay.
+    // Do not wait for a disk that hangs.
     runtime.shutdown_background();
     ended
 }
 
 fn speak(options: cli::Speaker) -> Result<bool, Failure> {
-    // One thread is enough for a station, and a third of the memory.
+    // One thread is enough for a station and uses a third of the memory.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let guard = runtime.enter();
     let name = options.station_name();
@@ -259,7 +260,7 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
             all.into_iter().map(Some).collect()
         }
     };
-    // All of them have the station's own folder.
+    // All memberships share the station's own folder.
     let membership = memberships.first().and_then(Option::as_ref);
     let loudspeaker =
         open_loudspeaker(&options.output.unwrap_or_default(), options.emergency_unmutes, membership)?;
@@ -304,13 +305,13 @@ fn speak(options: cli::Speaker) -> Result<bool, Failure> {
         Ok(true)
     });
     drop(guard);
-    // A disk that hangs is no reason to stay.
+    // Do not wait for a disk that hangs.
     runtime.shutdown_background();
     ended
 }
 
-/// Opens the microphone. One that is missing is waited for, and shown as faulty, unless somebody at the terminal may have
-/// mistyped it, or a script that announces once must know.
+/// Opens the microphone. If it is missing, waits for it and shows it as faulty, unless somebody at the terminal may
+/// have mistyped its name or a script that announces once must know.
 fn open_microphone(input: &Input, folder: Option<&StateFolder>, once: bool) -> Result<Microphone, Failure> {
     if let Input::File(_) = input {
         return Ok(Microphone::open(input)?);
@@ -331,15 +332,15 @@ fn open_microphone(input: &Input, folder: Option<&StateFolder>, once: bool) -> R
     }
 }
 
-/// Opens the loudspeaker that the announcer hears on. Where it only hears talkback, the system's own is waited for: what
-/// is said meanwhile is kept.
+/// Opens the loudspeaker through which the announcer listens. If it is only for talkback, a missing system default is
+/// waited for, and talkback that arrives meanwhile is kept.
 fn open_monitor(output: Option<&Output>, reviews: bool) -> Result<Loudspeaker, Failure> {
     let waits = |error: &_| !reviews && Onlooker::here().waits(error, output.is_none());
     Ok(Loudspeaker::open_for_station(output.unwrap_or(&Output::Default), false, waits)?)
 }
 
-/// Opens the loudspeaker. One that is missing is waited for while the station is on duty, and shown as faulty, unless
-/// somebody at the terminal may have mistyped it.
+/// Opens the loudspeaker. If it is missing while the station is on duty, waits for it and shows it as faulty, unless
+/// somebody at the terminal may have mistyped its name.
 fn open_loudspeaker(
     output: &Output,
     unmutes: bool,
@@ -357,7 +358,7 @@ fn open_loudspeaker(
     Ok(loudspeaker)
 }
 
-/// The line to run on a station. `port` is the announcer's, where it is known.
+/// The command to run on a station. `port` is the announcer's, where it is known.
 fn invitation(invite: &Invite, port: Option<u16>) -> Zeroizing<String> {
     let host = gethostname::gethostname();
     let host = host.to_string_lossy();

@@ -1,5 +1,5 @@
-//! The authority in a clip: its header's signature, its freshness, and its place in the order of
-//! clips. Pure; the only clock is the one handed in.
+//! The checks that make a clip authentic: its header's signature, its freshness, and its place in the order of clips.
+//! Pure; the only clock is the one passed in.
 //!
 //! ```text
 //! header signature = Ed25519( "bullhorn clip header v1" ‖ 0 ‖ announcer's id 32 ‖ header as sent )
@@ -9,11 +9,11 @@
 //!
 //! Signatures are verified strictly (`verify_strict` of ed25519-dalek): no weak keys, one form each.
 //!
-//! **Time.** A station may have no clock to trust. At each connection it sends a random nonce, and
-//! the announcer answers with a signed statement of its own time; from there the station counts on
-//! with its monotonic clock. The statement was made somewhere between asking and hearing, so the
-//! station knows the announcer's time to within one round trip, and takes the end of that span that
-//! refuses: a clip must be surely not expired.
+//! **Time.** A station might have no clock that it can trust. At each connection it sends a random nonce, and the
+//! announcer answers with a signed statement of its own time; from then on the station counts with its monotonic clock.
+//! The statement was made some time between the question and the arrival of the answer, so the station knows the
+//! announcer's time to within one round trip. It uses the strict end of that span: a clip must certainly not have
+//! expired.
 
 use std::time::Duration;
 
@@ -28,16 +28,16 @@ pub mod talkback;
 const HEADER_DOMAIN: &[u8] = b"bullhorn clip header v1\0";
 const LIVE_DOMAIN: &[u8] = b"bullhorn live header v1\0";
 const TIME_DOMAIN: &[u8] = b"bullhorn announcer time v1\0";
-/// An announcer that takes longer to state its time is not believed: the handshake's own deadline.
+/// An announcer that takes longer than this to state its time is not believed. The same as the handshake's deadline.
 pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(3);
-/// The longest header that is looked at.
+/// The longest header that is read.
 pub const MAX_HEADER_BYTES: usize = 4096;
-/// After this long a station should ask the time again: two cheap crystals, 100 ppm off each, are
-/// then 120 ms apart.
+/// After this long a station should ask for the time again: two cheap crystals, each 100 ppm off, are then 120 ms
+/// apart.
 pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// How far ahead of the announcer's stated time a clip may be dated: rounding …
+/// How far ahead of the announcer's stated time a clip may be dated, to allow for rounding …
 const CREATED_SLACK: Duration = Duration::from_secs(2);
-/// … and drift, as one part in this of the time since the statement.
+/// … and for drift: one part in this number of the time since the statement.
 const DRIFT_ONE_IN: u32 = 1_000;
 
 /// An Ed25519 signature.
@@ -74,12 +74,12 @@ fn verify_message(signer: &[u8; 32], message: &[u8], signature: &SignatureBytes)
         .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
 }
 
-/// What a station asks the announcer's time with. Random, and never used again.
+/// The nonce with which a station asks for the announcer's time. Random, and never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeNonce(pub [u8; 16]);
 
 impl TimeNonce {
-    /// A new one.
+    /// Generates a new nonce.
     ///
     /// # Errors
     /// [`KeysError::Random`].
@@ -93,7 +93,7 @@ impl TimeNonce {
 pub struct TimeStatement {
     /// The announcer's time, in milliseconds since 1970.
     pub unix_ms: u64,
-    /// Its signature over nonce and time.
+    /// Its signature over the nonce and the time.
     pub signature: SignatureBytes,
 }
 
@@ -119,10 +119,10 @@ fn millis(duration: Duration) -> u64 {
 /// Why a station does not know the announcer's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
-    /// Not the announcer's signature over this nonce.
+    /// It is not the announcer's signature over this nonce.
     #[error("the announcer's statement of its time is not genuine")]
     NotGenuine,
-    /// The answer took too long to say anything of the time.
+    /// The answer took too long to be of use.
     #[error("the announcer took {} ms to state its time, over {} ms", .0.as_millis(), MAX_ROUND_TRIP.as_millis())]
     TooSlow(Duration),
 }
@@ -135,7 +135,7 @@ pub struct AnnouncerTime {
 }
 
 impl AnnouncerTime {
-    /// Takes the answer to `nonce`, which was sent at `asked` and answered at `heard`.
+    /// Accepts the answer to `nonce`, which was sent at `asked` and answered at `heard`.
     ///
     /// # Errors
     /// [`TimeError`].
@@ -156,21 +156,21 @@ impl AnnouncerTime {
         Ok(Self { stated_unix_ms: statement.unix_ms, asked })
     }
 
-    /// The latest that it can be for the announcer, in milliseconds since 1970: at most one round
-    /// trip ahead of its clock, never behind.
+    /// The latest time that the announcer's clock can show now, in milliseconds since 1970: at most one round trip
+    /// ahead of that clock, never behind it.
     pub fn latest_unix_ms(&self, now: Instant) -> u64 {
         self.stated_unix_ms.saturating_add(millis(now.saturating_duration_since(self.asked)))
     }
 }
 
-/// What a clip's header says of itself, parsed from the very bytes that are signed.
+/// The claims of a clip's header, parsed from the very bytes that are signed.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// The header as sent: what is signed.
+    /// The header as sent: the bytes that are signed.
     pub header: &'a [u8],
     /// The signature that came with it.
     pub signature: &'a SignatureBytes,
-    /// Who speaks.
+    /// The announcer who signed it.
     pub announcer: AnnouncerId,
     /// The announcer's run.
     pub epoch: u64,
@@ -178,33 +178,34 @@ pub struct Claim<'a> {
     pub sequence: u64,
     /// When it was made, by the announcer's clock, in milliseconds since 1970.
     pub created_unix_ms: u64,
-    /// From when on it must not be played, likewise.
+    /// From when on it must not be played, by the announcer's clock, in milliseconds since 1970.
     pub expires_unix_ms: u64,
-    /// Where it is to be heard; none means everywhere.
+    /// The zones where it must be heard; none means everywhere.
     pub zones: &'a [String],
-    /// The WAV's size and rate; none for live speech, which ends when it ends, and is signed as such.
+    /// The WAV's size and rate; `None` for live speech, which has no length in advance and is signed with its own
+    /// domain.
     pub format: Option<Format>,
 }
 
-/// Why a station does not take a clip.
+/// Why a station does not accept a clip.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The header is larger than any.
+    /// The header is larger than any header may be.
     #[error("the clip's header has {0} bytes, over the limit of {MAX_HEADER_BYTES}")]
     HeaderSize(usize),
-    /// The clip's size or rate cannot be.
+    /// No clip has this size or rate.
     #[error(transparent)]
     Format(#[from] ClipError),
-    /// Not the announcer that this station trusts.
+    /// It is not from the announcer that this station trusts.
     #[error("the clip is of an announcer that this station does not trust")]
     Announcer,
     /// The signature is not the announcer's.
     #[error("the clip's signature is not its announcer's")]
     Signature,
-    /// None of its zones is the station's.
+    /// The station is in none of its zones.
     #[error("the clip is for other zones")]
     Zone,
-    /// Its time is over, or ends before it begins.
+    /// It has expired, or expires before its own date.
     #[error("the clip expired {late_ms} ms ago")]
     Expired {
         /// How long ago, by the announcer's clock.
@@ -221,22 +222,22 @@ pub enum Refusal {
     Replay,
 }
 
-/// What a station admits a clip by.
+/// The facts by which a station judges whether to admit a clip.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission<'a> {
     /// The announcer that the station has pinned.
     pub announcer: AnnouncerId,
-    /// Where the station is.
+    /// The zones that the station is in.
     pub zones: &'a [String],
     /// The announcer's time.
     pub time: AnnouncerTime,
-    /// The last clip heard of the announcer.
+    /// The last clip heard from the announcer.
     pub heard: Option<Mark>,
 }
 
 impl Admission<'_> {
-    /// Whether a clip may be received, in this order: size, announcer, signature, zone, freshness,
-    /// sequence. Its body's hash is checked when it has come.
+    /// Whether a clip may be received. Checks in this order: size, announcer, signature, zone, freshness, sequence. The
+    /// hash of its body is checked after the body has arrived.
     ///
     /// # Errors
     /// The first [`Refusal`].

@@ -1,4 +1,4 @@
-//! Folders in which other users write as well.
+//! Folders to which other users can write as well.
 
 use std::fs;
 use std::io;
@@ -8,11 +8,11 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-/// Refuses a folder that is reached by a link which neither this user nor root made: where it leads is somebody else's
-/// choice.
+/// Refuses a folder that is reached through a link made by neither this user nor root: somebody else chooses where it
+/// leads.
 ///
 /// # Errors
-/// Why it is not used.
+/// Why the folder is refused.
 pub(crate) fn refuse_foreign_link(folder: &Path) -> io::Result<()> {
     match fs::symlink_metadata(folder) {
         Ok(found) if found.is_symlink() && found.uid() != geteuid().as_raw() && found.uid() != 0 => {
@@ -23,7 +23,7 @@ pub(crate) fn refuse_foreign_link(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The flags for opening a file, but not through a link.
+/// The flags that keep `open` from following a link.
 pub(crate) fn no_links() -> i32 {
     OFlags::NOFOLLOW.bits() as i32
 }

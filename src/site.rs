@@ -1,4 +1,4 @@
-//! A site: the announcer's identity, whom it has invited, and who has joined.
+//! A site: the announcer's identity, the stations it has invited, and the stations that have joined.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +22,10 @@ use crate::wire::{AnnouncerKey, Nonce, Statement};
 
 /// How long an invite is valid unless `--valid` says otherwise.
 pub const INVITE_VALIDITY: Duration = Duration::from_secs(24 * 3600);
-/// So many changes of its name or zones are taken from a station at once, …
+/// How many changes of its name or zones are accepted from a station in a burst.
 pub const CHANGE_BURST: u32 = 12;
-/// … and then one each such time, so that none has more written in a minute than another may.
+/// After a burst, one more change is accepted per this time, so that all stations have the same limit of writes per
+/// minute.
 pub const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running announcer's site.
@@ -35,7 +36,7 @@ pub struct Site {
     book: InviteBook,
     known: Mutex<KnownStations>,
     writing: Arc<Semaphore>,
-    /// When each station that has changed its entry may change it [`CHANGE_BURST`] times again.
+    /// For each station that has changed its entry, when it may change it [`CHANGE_BURST`] times again.
     changing: Mutex<HashMap<NoisePublicKey, Instant>>,
     clock: WallClock,
     epoch: u64,
@@ -44,28 +45,28 @@ pub struct Site {
 }
 
 impl Site {
-    /// Opens the site in a state folder, and makes its identity if there is none. Begins a new epoch. A disk that
-    /// cannot be written is no reason not to start, once the identity is there; see [`Site::fault`].
+    /// Opens the site in a state folder, creates its identity if there is none, and begins a new epoch. Once the
+    /// identity exists, the site opens even if the disk cannot be written; see [`Site::fault`].
     ///
     /// # Errors
-    /// Those of the state folder; [`KeysError::InUse`].
+    /// Errors of the state folder; [`KeysError::InUse`].
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
         Self::open_by(folder, Wall::system())
     }
 
-    /// The same, with what the wall clock shows now. It is not looked at again.
+    /// Like [`Self::open`], with the time that the wall clock shows now. The wall clock is not read again.
     ///
     /// # Errors
-    /// Those of [`Self::open`].
+    /// The same errors as [`Self::open`].
     pub fn open_at(folder: &StateFolder, wall: SystemTime) -> Result<Self, KeysError> {
         let started = Instant::now();
         Self::open_by(folder, Wall::new(move || wall + started.elapsed()))
     }
 
-    /// The same, by another wall clock than the system's.
+    /// Like [`Self::open`], with another wall clock than the system's.
     ///
     /// # Errors
-    /// Those of [`Self::open`].
+    /// The same errors as [`Self::open`].
     pub fn open_by(folder: &StateFolder, wall: Wall) -> Result<Self, KeysError> {
         let claimed = folder.claim()?;
         let keys = AnnouncerKeys::load_or_create(folder)?;
@@ -90,27 +91,27 @@ impl Site {
         })
     }
 
-    /// Where its state is kept.
+    /// The folder that holds its state.
     pub fn folder(&self) -> &StateFolder {
         &self.folder
     }
 
-    /// Why this run could not be written down, if so.
+    /// Why this run could not be recorded on the disk, if it could not.
     pub fn fault(&self) -> Option<&KeysError> {
         self.fault.as_ref()
     }
 
-    /// This run's number.
+    /// The epoch of this run.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Who this announcer is, for its stations.
+    /// The key by which stations know this announcer.
     pub fn announcer(&self) -> AnnouncerKey {
         *self.keys.id().as_bytes()
     }
 
-    /// What the announcer dates with, and states to its stations.
+    /// The clock with which the announcer dates clips and states the time to its stations.
     pub fn clock(&self) -> &WallClock {
         &self.clock
     }
@@ -139,7 +140,7 @@ impl Site {
     /// The current invite, or a new one where none is valid.
     ///
     /// # Errors
-    /// Those of the state folder.
+    /// Errors of the state folder.
     pub fn invite(&self) -> Result<Invite, KeysError> {
         let now = self.now_unix_s();
         match self.book.current(&self.keys, now)? {
@@ -148,14 +149,14 @@ impl Site {
         }
     }
 
-    /// Has work done that writes the site's lists: one at a time, in the order in which it was asked for. Whatever
-    /// stations do, it takes one thread of the pool at most, and all others are left to pages. Work that has begun is
-    /// done, and keeps its turn, though nobody waits for it any more.
+    /// Runs work that writes the site's lists: one job at a time, in the order of the calls. Whatever stations do, it
+    /// occupies at most one thread of the pool, and all other threads are left to pages. Work that has begun is
+    /// finished and keeps its turn, even if its caller no longer waits.
     pub async fn write_in_turn<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
-        // Never closed.
+        // The semaphore is never closed.
         let turn = self.writing.clone().acquire_owned().await.ok();
         let site = self.clone();
         on_a_thread(move || {
@@ -166,8 +167,8 @@ impl Site {
         .await
     }
 
-    /// Whether a station is known under its name, so that letting it in costs no write now: its zones, if they are
-    /// others, are written later.
+    /// Whether a station is known under its name, so that letting it in costs no write now. If its zones have changed,
+    /// they are written later.
     ///
     /// # Errors
     /// [`KeysError::TooManyChanges`].
@@ -198,12 +199,12 @@ impl Site {
         *changing.entry(*key).or_insert(now) += CHANGE_INTERVAL;
     }
 
-    /// Lets a station in under its name: a known one, or one that came with an invite. Blocks while the disk hangs, and
-    /// nobody else meanwhile.
+    /// Lets a station in under its name: a known one, or one that came with an invite. Blocks only the caller while the
+    /// disk hangs.
     ///
     /// # Errors
-    /// [`KeysError::NoSuchStation`] for one that was removed meanwhile, [`KeysError::TooManyChanges`], and those of
-    /// [`KnownStations::admit`].
+    /// [`KeysError::NoSuchStation`] for a station that was removed meanwhile, [`KeysError::TooManyChanges`], and the
+    /// errors of [`KnownStations::admit`].
     pub fn admit(&self, peer: &Peer, name: &str, zones: &[String]) -> Result<Admitted, KeysError> {
         let now = self.now_unix_s();
         let admitted = self.write(|known| {
@@ -212,14 +213,14 @@ impl Site {
             }
             let (admitted, draft) = known.draft_admission(&peer.key, name, zones, now)?;
             if draft.is_some() {
-                // Others of its connections may have waited for the turn as well.
+                // Other connections of the same station may have waited for the turn as well.
                 self.may_change(&peer.key)?;
                 self.changes_entry(&peer.key);
             }
             Ok((admitted, draft))
         })?;
-        // The invite may have been retired since the handshake, so that the station is shut out. Asked
-        // after the station was written down, as whoever shuts it out retires first and removes then.
+        // The invite may have been retired since the handshake, which means that the station is shut out. Check this
+        // after the station was written, because shutting out first retires the invite and then removes the station.
         if admitted == Admitted::Joined
             && let Some(invite) = peer.invite
             && self.book.accept(invite, now)?.is_none()
@@ -230,7 +231,7 @@ impl Site {
         Ok(admitted)
     }
 
-    /// Whether a station that was let in has been shut out since, as [`Self::changes`] found it last.
+    /// Whether a station that was let in has been shut out since, as of the last call of [`Self::changes`].
     pub fn has_shut_out(&self, peer: &Peer, name: &str) -> bool {
         self.known().station(&peer.key).is_none_or(|station| station.name != name)
     }
@@ -240,11 +241,11 @@ impl Site {
         self.known().station(&peer.key).map(|station| station.name.clone())
     }
 
-    /// Pins the key that signs a station's talkback, or holds it against the one that is pinned. Blocks while the disk
-    /// hangs, and nobody else meanwhile.
+    /// Pins the key that signs a station's talkback, or compares it with the key that is pinned. Blocks only the caller
+    /// while the disk hangs.
     ///
     /// # Errors
-    /// Those of [`KnownStations::draft_signer`], and those of writing.
+    /// The same errors as [`KnownStations::draft_signer`], and errors from writing.
     pub fn pin_signer(&self, peer: &Peer, name: &str, signer: StationId) -> Result<(), KeysError> {
         if self.known().station(&peer.key).is_some_and(|it| it.name == name && it.signer == Some(signer)) {
             return Ok(());
@@ -252,7 +253,7 @@ impl Site {
         self.write(|known| known.draft_signer(&peer.key, name, signer))
     }
 
-    /// Writes with nothing locked but the folder, which comes before the list.
+    /// Writes with only the folder locked. The folder is always locked before the list.
     fn write<T>(
         &self,
         draft: impl FnOnce(&mut KnownStations) -> Result<(T, Option<Draft>), KeysError>,
@@ -271,28 +272,29 @@ impl Site {
         self.known().all().into_iter().cloned().collect()
     }
 
-    /// How loud a station is to play; `None` where that is left to it.
+    /// The volume at which a station must play; `None` where the station decides.
     pub fn volume(&self, name: &str) -> Option<Volume> {
         self.known().named(name).and_then(|station| station.volume)
     }
 
-    /// What another process changed since the last call.
+    /// Returns the changes that another process has made since the last call.
     ///
     /// # Errors
-    /// Those of reading the state folder.
+    /// Errors from reading the state folder.
     pub fn changes(&self) -> Result<Changes, KeysError> {
         self.known().refresh()
     }
 
-    /// Whether stations are in other zones than is written down.
+    /// Whether some stations are in other zones than the file says.
     pub fn has_unwritten_zones(&self) -> bool {
         self.known().has_unwritten_zones()
     }
 
-    /// Writes down that these stations are here, by name, and the zones that they are in now. Blocks while the disk hangs, and nobody else meanwhile.
+    /// Writes down that these stations are here, by name, and the zones that they are in now. Blocks only the caller
+    /// while the disk hangs.
     ///
     /// # Errors
-    /// Those of writing the state folder.
+    /// Errors from writing the state folder.
     pub fn save_seen(&self, here: &[String]) -> Result<(), KeysError> {
         let now = self.now_unix_s();
         here.iter().for_each(|name| self.known().saw(name, now));

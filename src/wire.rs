@@ -1,7 +1,8 @@
-//! The wire: messages, clip headers, frames; encode, decode and their caps. Pure, no I/O.
+//! The wire format: messages, clip headers and frames, how they are encoded and decoded, and their limits. Pure, no
+//! I/O.
 //!
-//! `docs/protocol.md` is the specification. Messages are postcard (its varints, UTF-8 strings with a
-//! length before them); everything that is not a message has a fixed layout, big-endian.
+//! `docs/protocol.md` is the specification. Messages are in postcard (with its varints, and UTF-8 strings preceded by
+//! their length); everything else has a fixed layout, big-endian.
 
 mod header;
 mod live;
@@ -20,18 +21,18 @@ pub use talkback::{Answer, Offer, TALKBACK_LIFE, TalkbackHeader};
 
 /// The first bytes of both directions, in every version of the protocol.
 pub const MAGIC: [u8; 8] = *b"BULLHORN";
-/// The version spoken here.
+/// The protocol version of this program.
 pub const VERSION: u16 = 1;
-/// Magic, version, mode, status.
+/// The size of a preface: magic, version, mode, status.
 pub const PREFACE_BYTES: usize = 12;
-/// Kind and length before every frame.
+/// The size of the kind and length before every frame.
 pub const FRAME_HEADER_BYTES: usize = 3;
-/// The largest message, either way: a Hello with all its zones stays under 1,300.
+/// The largest message in either direction: a Hello with all its zones stays under 1,300 bytes.
 pub const MAX_MESSAGE_BYTES: usize = 2_048;
-/// What sealing adds to a message or a block.
+/// The bytes that sealing adds to a message or a block.
 pub const TAG_BYTES: usize = 16;
-/// What a block of a clip holds, save the last. Small, so that a slow line completes one within the
-/// silence deadline: 16 KiB in 3 s is 5.5 kB/s.
+/// The bytes in a block of a clip, except the last. Small, so that a slow line completes one within the silence
+/// deadline: 16 KiB in 3 s is 5.5 kB/s.
 pub const BLOCK_BYTES: usize = 16 * 1024;
 /// The longest name of a station, zone or announcer, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -40,21 +41,21 @@ pub const MAX_ZONES: usize = 16;
 /// The longest reason in words, in bytes of UTF-8.
 pub const MAX_REASON_BYTES: usize = 256;
 
-/// What can be wrong with bytes from a peer.
+/// An error in bytes from a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The peer's first bytes are not ours.
+    /// The peer's first bytes are not bullhorn's.
     #[error("the peer does not speak bullhorn's protocol: is this the right port?")]
     NotBullhorn,
-    /// A frame of a kind that does not exist, or not here.
+    /// A frame of a kind that does not exist, or is not allowed here.
     #[error("a frame of kind {0} has no place here")]
     FrameKind(u8),
-    /// A frame over the cap for its kind.
+    /// A frame over the limit for its kind.
     #[error("a frame of {bytes} bytes is over the limit of {limit}")]
     FrameSize {
         /// Its announced length.
         bytes: usize,
-        /// The cap for its kind.
+        /// The limit for its kind.
         limit: usize,
     },
     /// A message that postcard cannot read, or with bytes left over.
@@ -72,7 +73,7 @@ pub enum WireError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Not at all: no encryption, no authentication.
+    /// They do not: no encryption, no authentication.
     Open = 0,
     /// A Noise handshake follows the prefaces.
     Secured = 1,
@@ -84,14 +85,14 @@ impl Mode {
     }
 }
 
-/// A station's status: it takes [`FromAnnouncer::Behind`]. An announcer that is older does not look at it.
+/// A station's status: it accepts [`FromAnnouncer::Behind`]. An older announcer ignores it.
 pub const TAKES_BEHIND: u8 = 1;
 
 /// The announcer's answer in its preface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// Go on.
+    /// Continue.
     Ready = 0,
     /// The version in this preface is the one to speak.
     OtherVersion = 1,
@@ -110,22 +111,22 @@ pub struct Preface {
     pub version: u16,
     /// The sender's mode as a byte, since another version may have others.
     pub mode: u8,
-    /// From a station [`TAKES_BEHIND`], or 0 from one that is older.
+    /// From a station, [`TAKES_BEHIND`], or 0 from an older one; from an announcer, a [`Status`].
     pub status: u8,
 }
 
 impl Preface {
-    /// What a station sends.
+    /// The preface that a station sends.
     pub fn of_station(mode: Mode) -> Self {
         Self { version: VERSION, mode: mode as u8, status: TAKES_BEHIND }
     }
 
-    /// What an announcer answers.
+    /// The preface with which an announcer answers.
     pub fn of_announcer(mode: Mode, status: Status) -> Self {
         Self { version: VERSION, mode: mode as u8, status: status as u8 }
     }
 
-    /// Bytes for the socket.
+    /// Encodes it for the socket.
     pub fn encode(&self) -> [u8; PREFACE_BYTES] {
         let mut bytes = [0; PREFACE_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
@@ -138,7 +139,7 @@ impl Preface {
     /// Reads a preface.
     ///
     /// # Errors
-    /// [`WireError::NotBullhorn`] when the magic is another.
+    /// [`WireError::NotBullhorn`] when the magic is different.
     pub fn decode(bytes: &[u8; PREFACE_BYTES]) -> Result<Self, WireError> {
         let [m @ .., v0, v1, mode, status] = *bytes;
         if m != MAGIC {
@@ -147,13 +148,13 @@ impl Preface {
         Ok(Self { version: u16::from_be_bytes([v0, v1]), mode, status })
     }
 
-    /// The mode, if it is one of ours.
+    /// The mode, if this version knows it.
     pub fn known_mode(&self) -> Option<Mode> {
         Mode::from_byte(self.mode)
     }
 }
 
-/// What a frame carries.
+/// The content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -164,7 +165,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    /// The most bytes a frame of this kind holds.
+    /// The most bytes that a frame of this kind can hold.
     pub fn limit(self) -> usize {
         match self {
             Self::Message => MAX_MESSAGE_BYTES + TAG_BYTES,
@@ -176,20 +177,20 @@ impl FrameKind {
 /// The three bytes before a frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What follows.
+    /// The kind of the payload.
     pub kind: FrameKind,
-    /// How many bytes of it; 1 to the kind's limit.
+    /// The number of payload bytes; 1 to the kind's limit.
     pub length: u16,
 }
 
 impl FrameHeader {
-    /// Bytes for the socket.
+    /// Encodes it for the socket.
     pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
         let [high, low] = self.length.to_be_bytes();
         [self.kind as u8, high, low]
     }
 
-    /// Reads a frame header and holds its length against the cap, before anything is allocated.
+    /// Reads a frame header and checks its length against the limit, before anything is allocated.
     ///
     /// # Errors
     /// [`WireError::FrameKind`], [`WireError::FrameSize`].
@@ -207,7 +208,7 @@ impl FrameHeader {
     }
 }
 
-/// Puts blocks into frames, ready to be written as they are to every station.
+/// Puts blocks into frames, ready to be sent unchanged to every station.
 pub fn block_frames(blocks: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     let mut frames = Vec::new();
     for block in blocks {

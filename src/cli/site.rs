@@ -1,4 +1,4 @@
-//! An announcer's stations: who may join, who has, and how loud they play.
+//! An announcer's stations: who can join, who has joined, and how loud they play.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub enum StationsAction {
     },
 }
 
-/// A volume that the announcer's list says, or none.
+/// A volume to write in the announcer's list; `None` leaves it to the station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VolumeOrOwn(pub Option<Volume>);
 

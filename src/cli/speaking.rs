@@ -1,4 +1,4 @@
-//! Ways to speak: where the sound comes from, how it is held and heard first, and what is done to it.
+//! Ways to speak: where the sound comes from, how it is held and reviewed, and how it is processed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::announcer::{MAX_LATENCY, MIN_LATENCY};
 use crate::loudspeaker::Output;
 use crate::prepare::{Chime, DEFAULT_LEVEL_LUFS, MAX_LEVEL_LUFS, MAX_REPEATS, MIN_LEVEL_LUFS, Preparation};
 
-/// The longest recording of `--hold` unless `--seconds` says otherwise.
+/// The longest recording with `--hold`, unless `--seconds` sets another.
 pub const HOLD_LENGTH: Duration = Duration::from_secs(60);
 
 /// Where the sound comes from, and who hears it first.
@@ -86,7 +86,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// What they ask for.
+    /// The preparation that the options ask for.
     pub fn preparation(&self) -> Preparation {
         Preparation {
             trims: self.trim,
@@ -97,12 +97,12 @@ impl Before {
     }
 }
 
-/// A chime by name or path; the reason says what is wrong with the file.
+/// Parses a chime by name or path; the error says what is wrong with the file.
 fn chime(text: &str) -> Result<Chime, String> {
     text.parse().map_err(|error| crate::error_chain(&error))
 }
 
-/// The milliseconds of `--latency`.
+/// Parses the milliseconds of `--latency`.
 fn latency(text: &str) -> Result<Duration, String> {
     let least_ms = MIN_LATENCY.as_millis();
     let most_ms = MAX_LATENCY.as_millis();

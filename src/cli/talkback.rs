@@ -1,4 +1,4 @@
-//! What a station says back, and what it says it into.
+//! A station's options for talkback.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The values that arguments take: what is legal, and what to say of what is not.
+//! The values of arguments: which are legal, and the errors for those that are not.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,12 +10,12 @@ use crate::clip;
 use crate::stations::LONGEST_WAIT;
 use crate::wire::{self, NameError, is_illegal_in_name};
 
-/// The port that announcers listen on and stations dial unless told otherwise.
+/// The port that announcers listen on and stations dial by default.
 pub const DEFAULT_PORT: u16 = 7766;
-/// The longest that a clip may wait for a station: one day.
+/// The longest time that a clip may wait for a station: one day.
 pub const MAX_KEEP: Duration = Duration::from_secs(86_400);
-/// The most that a loudspeaker is delayed, either way: sound takes it for 170 m, wireless loudspeakers lag less,
-/// and it leaves half of the second that a station may ask to be told ahead.
+/// The most that a loudspeaker can be delayed, in either direction: the time that sound takes for 170 m. Wireless
+/// loudspeakers lag less, and it leaves half of the second of notice that a station may ask for.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
 
 /// A computer to dial.
@@ -40,37 +40,37 @@ impl fmt::Display for Target {
 /// Why an argument was refused; clap puts the argument's name and value before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
-    /// Not a decimal number.
+    /// It is not a decimal number.
     #[error("give a number of seconds such as 5 or 2.5")]
     NotSeconds,
-    /// A number no clip's length can be.
+    /// It is not a legal length of a clip.
     #[error("a clip lasts more than 0 and at most {} seconds", clip::MAX_LENGTH.as_secs())]
     Length,
-    /// A number outside what a clip may be kept.
+    /// It is not a legal time for keeping a clip.
     #[error("a clip is kept for 0 to {} seconds", MAX_KEEP.as_secs())]
     Keep,
-    /// Not a time to wait for stragglers.
+    /// It is not a legal time to wait for stragglers.
     #[error("give whole milliseconds from 0 to {}", LONGEST_WAIT.as_millis())]
     Wait,
-    /// Not a delay of a loudspeaker.
+    /// It is not a legal delay of a loudspeaker.
     #[error("give milliseconds from -{0} to {0}, such as 6.5 or -20", MAX_DELAY.as_millis())]
     Delay,
-    /// A number of stations that no announcer can have.
+    /// It is not a legal number of stations.
     #[error("give a number of stations from 1 to {}", crate::announcer::MAX_STATIONS)]
     MaxStations,
-    /// Not an address to listen on.
+    /// It is not an address to listen on.
     #[error("give an address and a port such as 192.168.1.20:7766, or a port alone such as 7766")]
     Listen,
-    /// Not a host.
+    /// It is not a host.
     #[error("give a computer's name or address, such as office-pc, 192.168.1.20:7766 or [fe80::1]:7766")]
     Host,
-    /// Not a port to dial.
+    /// It is not a port to dial.
     #[error("the port after the colon is a number from 1 to 65535")]
     Port,
-    /// An announcer that a station has already.
+    /// The station already has this announcer.
     #[error("{0} is named twice: a station has each announcer once")]
     Twice(String),
-    /// Not a name.
+    /// It is not a name.
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -79,7 +79,7 @@ fn seconds(text: &str) -> Result<f64, ArgumentError> {
     text.trim().parse().map_err(|_| ArgumentError::NotSeconds)
 }
 
-/// A clip's length: over 0, at most [`clip::MAX_LENGTH`].
+/// Parses a clip's length: over 0, at most [`clip::MAX_LENGTH`].
 pub(super) fn clip_length(text: &str) -> Result<Duration, ArgumentError> {
     match Duration::try_from_secs_f64(seconds(text)?) {
         Ok(length) if !length.is_zero() && length <= clip::MAX_LENGTH => Ok(length),
@@ -87,7 +87,7 @@ pub(super) fn clip_length(text: &str) -> Result<Duration, ArgumentError> {
     }
 }
 
-/// How long a clip waits for stations: 0 to [`MAX_KEEP`].
+/// Parses how long a clip waits for stations: 0 to [`MAX_KEEP`].
 pub(super) fn keep(text: &str) -> Result<Duration, ArgumentError> {
     match Duration::try_from_secs_f64(seconds(text)?) {
         Ok(keep) if keep <= MAX_KEEP => Ok(keep),
@@ -95,20 +95,20 @@ pub(super) fn keep(text: &str) -> Result<Duration, ArgumentError> {
     }
 }
 
-/// How long stragglers are waited for.
+/// Parses how long to wait for stragglers.
 pub(super) fn wait(text: &str) -> Result<Duration, ArgumentError> {
     let wait = text.trim().parse().map(Duration::from_millis).ok();
     wait.filter(|wait| *wait <= LONGEST_WAIT).ok_or(ArgumentError::Wait)
 }
 
-/// A loudspeaker's delay of up to [`MAX_DELAY`] either way, given in milliseconds, in µs.
+/// Parses a loudspeaker's delay of up to [`MAX_DELAY`] in either direction, from milliseconds to µs.
 pub(super) fn delay_us(text: &str) -> Result<i64, ArgumentError> {
     let us = text.trim().parse::<f64>().map_err(|_| ArgumentError::Delay)? * 1e3;
     let most_us = MAX_DELAY.as_micros() as f64;
     if us.abs() <= most_us { Ok(us.round() as i64) } else { Err(ArgumentError::Delay) }
 }
 
-/// How many stations may listen: 1 to [`crate::announcer::MAX_STATIONS`].
+/// Parses how many stations may listen: 1 to [`crate::announcer::MAX_STATIONS`].
 pub(super) fn max_stations(text: &str) -> Result<usize, ArgumentError> {
     let number = text.trim().parse().ok();
     number
@@ -116,7 +116,7 @@ pub(super) fn max_stations(text: &str) -> Result<usize, ArgumentError> {
         .ok_or(ArgumentError::MaxStations)
 }
 
-/// `ADDR:PORT`, `:PORT` or `PORT`; without an address every network is meant.
+/// Parses `ADDR:PORT`, `:PORT` or `PORT`; without an address it means every network.
 pub(super) fn listen_on(text: &str) -> Result<ListenOn, ArgumentError> {
     if let Ok(address) = text.parse() {
         return Ok(ListenOn::Address(address));
@@ -128,7 +128,7 @@ pub(super) fn listen_on(text: &str) -> Result<ListenOn, ArgumentError> {
     Ok(ListenOn::Everywhere(port))
 }
 
-/// A port in plain digits: `parse` alone would take `+80`.
+/// Parses a port in plain digits: `parse` alone would accept `+80`.
 fn digits(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -136,7 +136,7 @@ fn digits(text: &str) -> Option<u16> {
 impl FromStr for Target {
     type Err = ArgumentError;
 
-    /// `HOST`, `HOST:PORT`, `IPV6` or `[IPV6]:PORT`.
+    /// Parses `HOST`, `HOST:PORT`, `IPV6` or `[IPV6]:PORT`.
     fn from_str(text: &str) -> Result<Self, ArgumentError> {
         let is_ipv6 = |host: &str| {
             let address = host.split_once('%').map_or(host, |(address, _interface)| address);
@@ -175,7 +175,7 @@ impl FromStr for Target {
     }
 }
 
-/// A station's or a zone's name, trimmed and normalized. It becomes part of a file's name.
+/// Parses a station's or a zone's name, trimmed and normalized. It becomes part of a file's name.
 ///
 /// # Errors
 /// [`ArgumentError::Name`].
@@ -185,7 +185,7 @@ pub fn name(text: &str) -> Result<String, ArgumentError> {
     Ok(name)
 }
 
-/// The nearest legal name, `station` where nothing is left.
+/// The nearest legal name, or `station` if nothing is left.
 pub(super) fn legal_name(text: &str) -> String {
     let mut legal = String::new();
     for c in text.trim_start_matches(['.', '-', ' ']).chars() {

@@ -6,7 +6,7 @@ use hound::{SampleFormat, WavSpec, WavWriter};
 
 use super::*;
 
-/// A WAV's bytes, written by hound.
+/// The bytes of a WAV, written by hound.
 fn written<S: hound::Sample + Copy>(spec: WavSpec, samples: &[S]) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     let mut writer = WavWriter::new(&mut bytes, spec).unwrap();

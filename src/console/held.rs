@@ -1,17 +1,17 @@
-//! Tells a key that is held down from one that is pressed again. Most terminals send the same bytes for both, and only what
-//! follows tells them apart.
+//! Distinguishes a key that is held down from one that is pressed again. Most terminals send the same bytes for both,
+//! and only the next presses tell the difference.
 
 use std::time::{Duration, Instant};
 
-/// A held key that repeats does so at least this often: terminals send 10 to 40 a second.
+/// A held key repeats at least this often: terminals send 10 to 40 repeats a second.
 pub const REPEAT: Duration = Duration::from_millis(300);
-/// A press this soon after one that counted may be a held key's first repeat, which comes after 0.25 to 1 s, as the user's
-/// settings say.
+/// A press this soon after one that counted may be a held key's first repeat, which comes after 0.25 to 1 s, depending
+/// on the user's settings.
 pub const FIRST_REPEAT: Duration = Duration::from_millis(1_100);
-/// The next repeat comes sooner than this; where none does, it was a press.
+/// A further repeat comes sooner than this; if none does, it was a press.
 pub const SETTLE: Duration = Duration::from_millis(150);
 
-/// What a press of a key is.
+/// The kind of a key press.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Press {
     /// It was meant.
@@ -33,9 +33,9 @@ struct Last<K> {
     counted: Instant,
     /// When it was seen last.
     seen: Instant,
-    /// It is held down.
+    /// Whether it is held down.
     repeats: bool,
-    /// When it was pressed, if that may yet count.
+    /// When it was pressed, if that press may still count.
     unsure: Option<Instant>,
 }
 
@@ -46,7 +46,7 @@ impl<K> Default for Held<K> {
 }
 
 impl<K: PartialEq> Held<K> {
-    /// Takes in that a key was pressed. `quick` is how soon after itself it is never meant.
+    /// Registers a key press. A press less than `quick` after the last one of the same key is never meant.
     pub fn press(&mut self, key: K, quick: Duration, now: Instant) -> Press {
         let Some(last) = self.0.as_mut().filter(|last| last.key == key) else {
             self.0 = Some(Last { key, counted: now, seen: now, repeats: false, unsure: None });
@@ -68,7 +68,7 @@ impl<K: PartialEq> Held<K> {
         Press::Unsure
     }
 
-    /// Whether the press that was unsure counts: another key followed, or nothing for long enough.
+    /// Whether the unsure press counts, because another key followed it or nothing did for long enough.
     pub fn settle(&mut self, next: Option<&K>, now: Instant) -> bool {
         let Some(last) = &mut self.0 else { return false };
         let is_other = next.is_some_and(|next| *next != last.key);
@@ -84,7 +84,7 @@ impl<K: PartialEq> Held<K> {
 mod tests {
     use super::*;
 
-    /// When a key counts that is pressed at these instants.
+    /// Returns the times at which a key counts that is pressed at these times.
     fn counted(presses: impl IntoIterator<Item = u64>, quick: Duration) -> Vec<u64> {
         let (mut held, start) = (Held::default(), Instant::now());
         let mut presses = presses.into_iter().peekable();

@@ -1,4 +1,4 @@
-//! What the operator asks for: keys at a terminal, lines without one.
+//! The operator's commands: keys at a terminal, lines without one.
 
 use std::io::{self, BufRead, ErrorKind, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,14 +18,14 @@ use crate::event::Command;
 
 /// The name of the thread that reads keys.
 pub const THREAD: &str = "keys";
-/// How long the thread of keys may take to notice that it should end.
+/// How long the thread that reads keys can take to notice that it should stop.
 const POLL: Duration = Duration::from_millis(100);
-/// How long the console, or the thread of keys, may take to leave before it is left behind.
+/// How long the console, or the thread that reads keys, has to stop before it is abandoned.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// A recording of Space that is shorter was not meant, where the terminal tells when it is let go.
+/// A recording with Space that is shorter than this was not meant, where the terminal reports key releases.
 const SHORTEST_HOLD: Duration = Duration::from_millis(300);
-/// What a key means.
+/// The meaning of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {
     Tell(Command),
@@ -33,7 +33,7 @@ enum Action {
     LeaveAtOnce,
 }
 
-/// What is going on while a key is pressed.
+/// What is in progress while a key is pressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Nothing,
@@ -46,11 +46,11 @@ enum Doing {
 #[derive(Debug, Default)]
 struct Keyboard {
     held: Held<KeyCode>,
-    /// A press that may be a held key's repeat.
+    /// A press that might be a held key's repeat.
     unsure: Option<KeyEvent>,
     /// How Space records, if it does.
     space: Option<Space>,
-    /// When it was pressed last, and when the recording that it started began.
+    /// When Space was pressed last, and when the recording that it started began.
     spaced: Option<Instant>,
     begun: Option<Instant>,
     sounds: Option<Sounds>,
@@ -59,7 +59,7 @@ struct Keyboard {
 }
 
 impl Keyboard {
-    /// What an event of the keyboard means at an instant.
+    /// Handles a keyboard event at an instant, and returns its meaning.
     fn press(&mut self, key: KeyEvent, doing: Doing, now: Instant) -> Option<Action> {
         if key.code == KeyCode::Char(' ') && self.space.is_some() {
             return self.space(key.kind, doing, now).map(Action::Tell);
@@ -67,13 +67,13 @@ impl Keyboard {
         if key.kind != KeyEventKind::Press {
             return None;
         }
-        // What starts or ends something is not meant twice at once.
+        // A key that starts or ends something is never meant twice within this time.
         let quick = match key.code {
             KeyCode::Enter | KeyCode::Char('l' | 'L') => REPEAT,
             _ => Duration::ZERO,
         };
         let press = self.held.press(letter(key.code), quick, now);
-        // Whoever leaves is not asked to wait, and whoever moves through a list may hold the key.
+        // An operator who leaves need not wait, and one who moves through a list may hold the key.
         let is_guarded = match key.code {
             KeyCode::Char('c') => !key.modifiers.contains(KeyModifiers::CONTROL),
             KeyCode::Char('q' | 'Q') => false,
@@ -93,14 +93,14 @@ impl Keyboard {
         }
     }
 
-    /// What the press means that was unsure, if it counts: `next` is pressed now, or nothing is.
+    /// Returns the meaning of the unsure press, if it turns out to count. `next` is the key pressed now, if any.
     fn settle(&mut self, next: Option<KeyCode>, doing: Doing, now: Instant) -> Option<Action> {
         let counts = self.held.settle(next.map(letter).as_ref(), now);
         let key = self.unsure.take_if(|_| counts)?;
         self.act(key, doing)
     }
 
-    /// What a press means that counts.
+    /// The meaning of a press that counts.
     fn act(&mut self, key: KeyEvent, doing: Doing) -> Option<Action> {
         let is_ctrl =
             |letter| key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char(letter);
@@ -130,7 +130,7 @@ impl Keyboard {
             KeyCode::Char('e' | 'E') if doing == Doing::Nothing && is_plain && !self.is_leaving => {
                 Some(Action::Tell(Command::Emergency))
             }
-            // What is heard already goes where it goes.
+            // Live speech that is already heard keeps its destination.
             KeyCode::Char('0'..='9') if doing == Doing::Live => None,
             KeyCode::Char('0') if is_plain => Some(Action::Tell(Command::Address(None))),
             KeyCode::Char(digit @ '1'..='9') if is_plain => {
@@ -165,7 +165,7 @@ impl Keyboard {
         }
     }
 
-    /// What Space means where it records.
+    /// The meaning of Space where it records.
     fn space(&mut self, kind: KeyEventKind, doing: Doing, now: Instant) -> Option<Command> {
         let begun = self.begun;
         let since = |then: Option<Instant>| then.map_or(Duration::MAX, |then| now.duration_since(then));
@@ -200,33 +200,34 @@ impl Keyboard {
     }
 }
 
-/// What the thread of keys and the console tell each other.
+/// The state that the thread that reads keys shares with the console.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// The console ends: so should the thread.
+    /// The console is closing, so the thread should stop.
     is_over: AtomicBool,
-    /// A recording runs: Enter does nothing.
+    /// A recording is in progress: Enter does nothing.
     is_recording: AtomicBool,
-    /// Somebody speaks live: Enter ends that.
+    /// Somebody is speaking live: Enter ends it.
     is_live: AtomicBool,
-    /// A clip is heard before it is sent: Enter sends it.
+    /// A clip is being reviewed before it is sent: Enter sends it.
     is_reviewing: AtomicBool,
     /// The operator has asked to leave.
     pub is_leaving: AtomicBool,
-    /// The operator will not wait.
+    /// The operator wants to leave without waiting.
     leaves_at_once: AtomicBool,
-    /// The terminal is somebody else's: the thread reads nothing.
+    /// Another program has the terminal: the thread reads nothing.
     is_paused: AtomicBool,
-    /// Held while a key is waited for or read.
+    /// Locked while the thread waits for a key or reads it.
     reading: Mutex<()>,
-    /// The zones that digits stand for, from 1.
+    /// The zones that the digits select, from 1.
     zones: Mutex<Vec<String>>,
     /// The list of sounds, while it is open.
     choice: Mutex<Option<Choice>>,
 }
 
 impl Shared {
-    /// Tells the keys what goes on, and the view what the keys did; whether that changes the view.
+    /// Passes what is in progress to the keys, and the open list of sounds to the view. Returns whether that changes
+    /// the view.
     pub fn follow(&self, view: &mut View) -> bool {
         self.is_recording.store(view.recording.is_some(), Ordering::SeqCst);
         self.is_live.store(view.recording.as_ref().is_some_and(|it| it.is_live), Ordering::SeqCst);
@@ -255,19 +256,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The thread that reads keys. Dropping ends it, or leaves it behind where it hangs in the terminal.
+/// The thread that reads keys. Dropping this stops it, or abandons it if it hangs in the terminal.
 #[derive(Debug)]
 pub struct Keys {
-    /// What it and the console tell each other.
+    /// The state that it shares with the console.
     pub shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keys {
-    /// Starts to read keys. The terminal is in raw mode already.
+    /// Starts to read keys. The terminal must already be in raw mode.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread cannot be started.
     pub fn start(
         commands: mpsc::Sender<Command>,
         space: Option<Space>,
@@ -280,18 +281,18 @@ impl Keys {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Stops reading. When this returns, no read is on its way.
+    /// Stops reading. When this returns, no read is in progress.
     pub fn pause(&self) {
         self.shared.is_paused.store(true, Ordering::SeqCst);
         drop(lock(&self.shared.reading));
     }
 
-    /// Reads again.
+    /// Resumes reading.
     pub fn resume(&self) {
         self.shared.is_paused.store(false, Ordering::SeqCst);
     }
 
-    /// Ends the process if the operator will not wait: the console calls it where it does not draw.
+    /// Exits if the operator wants to leave without waiting. The console calls this while it is not drawing.
     pub fn leave_if_asked(&self) {
         if self.shared.leaves_at_once.load(Ordering::SeqCst) {
             super::leave_at_once();
@@ -312,7 +313,7 @@ impl Drop for Keys {
 
 fn read_keys(commands: &mpsc::Sender<Command>, mut keyboard: Keyboard) {
     let shared = Arc::clone(&keyboard.shared);
-    // Leaving must not get lost in a full queue; the others may, as if the key had not been pressed.
+    // Leave must not get lost in a full queue; other commands may, as if the key had not been pressed.
     let mut owes_leave = false;
     while !shared.is_over.load(Ordering::SeqCst) {
         if owes_leave {
@@ -359,7 +360,7 @@ fn read_keys(commands: &mpsc::Sender<Command>, mut keyboard: Keyboard) {
     }
 }
 
-/// A key, whether Shift is held or not.
+/// The key without regard to Shift.
 fn letter(code: KeyCode) -> KeyCode {
     match code {
         KeyCode::Char(letter) => KeyCode::Char(letter.to_ascii_lowercase()),
@@ -367,9 +368,9 @@ fn letter(code: KeyCode) -> KeyCode {
     }
 }
 
-/// What the terminal says next, if it says something soon.
+/// The next event of the terminal, if one comes soon.
 fn next_event() -> io::Result<Option<event::Event>> {
-    // crossterm reads a terminal that is gone again and again, and never returns.
+    // If the terminal is gone, crossterm reads it again and again and never returns.
     terminal_says(Duration::ZERO)?;
     if !event::poll(Duration::ZERO)? {
         terminal_says(POLL)?;
@@ -378,7 +379,7 @@ fn next_event() -> io::Result<Option<event::Event>> {
     event::read().map(Some)
 }
 
-/// Waits until the terminal says something.
+/// Waits until the terminal has input, for at most `timeout`.
 ///
 /// # Errors
 /// The terminal is gone.
@@ -391,11 +392,12 @@ fn terminal_says(timeout: Duration) -> io::Result<()> {
     if is_gone { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// Starts to read lines of standard input; at a terminal, where Enter may be held, a line within 1.1 s of the last does
-/// not count. The thread ends with the input or the process: no system can wake a read of standard input.
+/// Starts to read lines from standard input. At a terminal, where Enter may be held, a line within 1.1 s of the last
+/// one does not count. The thread ends with the input or the process, because no system can wake a read of standard
+/// input.
 ///
 /// # Errors
-/// The system gives no thread.
+/// The thread cannot be started.
 pub fn start_lines(commands: mpsc::Sender<Command>) -> io::Result<()> {
     thread::Builder::new().name("lines".into()).spawn(move || {
         let mut held = Held::default();
@@ -406,8 +408,8 @@ pub fn start_lines(commands: mpsc::Sender<Command>) -> io::Result<()> {
     Ok(())
 }
 
-/// Announces once a line, the last without a line end too, then leaves. A line may be of any length
-/// and any bytes. Waits while the announcer is busy.
+/// Announces once per line, including a last line without a line end, and then leaves. A line may have any length and
+/// contain any bytes. Waits while the announcer is busy.
 fn read_lines(
     mut input: impl BufRead,
     commands: &mpsc::Sender<Command>,
@@ -420,7 +422,7 @@ fn read_lines(
             Ok(block) => block,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => {
-                // As when a terminal is gone; half a line was not meant.
+                // The same as when a terminal is gone; half a line was not meant.
                 tracing::error!("cannot read standard input any more, so bullhorn leaves: {error}");
                 is_in_line = false;
                 break;

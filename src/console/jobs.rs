@@ -12,11 +12,11 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-/// How long to wait for the system to stop this process before it is taken that it does not.
+/// How long to wait for the system to stop this process before assuming that it will not.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 const STOP_POLL: Duration = Duration::from_millis(5);
 
-/// Watches for signals of job control. Without it the system stops the process with the terminal in raw mode.
+/// Watches for job-control signals. Without this, the system stops the process with the terminal in raw mode.
 #[derive(Debug)]
 pub struct Jobs {
     told: Arc<Told>,
@@ -30,10 +30,10 @@ struct Told {
 }
 
 impl Jobs {
-    /// Watches from now on.
+    /// Starts to watch.
     ///
     /// # Errors
-    /// The system gives no signals.
+    /// The signals cannot be watched.
     pub fn watch(runtime: &Handle) -> io::Result<Self> {
         let _inside = runtime.enter();
         let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
@@ -62,10 +62,10 @@ impl Jobs {
         self.told.continued.swap(false, Ordering::SeqCst)
     }
 
-    /// Stops this process, all threads of it, until it is continued. Does nothing where no shell would continue it.
+    /// Stops this process, with all its threads, until it is continued. Does nothing where no shell would continue it.
     pub fn stop(&self) {
         self.take_continued();
-        // SIGTSTP is watched for, and SIGSTOP would also stop a process that no shell controls, for ever.
+        // SIGTSTP is caught here, and SIGSTOP would also stop a process that no shell controls, forever.
         let is_sent = kill_process(getpid(), Signal::TTOU).is_ok();
         let give_up = Instant::now() + STOP_PATIENCE;
         while is_sent && !self.told.continued.load(Ordering::SeqCst) && Instant::now() < give_up {
@@ -80,12 +80,12 @@ impl Drop for Jobs {
     }
 }
 
-/// Asks the whole job to stop, as the terminal does for Ctrl-Z where it is not in raw mode.
+/// Asks the whole job to stop, as the terminal does on Ctrl-Z when it is not in raw mode.
 pub fn ask_to_stop() {
     let _ = kill_current_process_group(Signal::TSTP);
 }
 
-/// Whether the terminal is this job's to use.
+/// Whether this job has the terminal.
 pub fn has_terminal() -> bool {
     tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp())
 }

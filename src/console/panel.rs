@@ -1,4 +1,4 @@
-//! Draws the view into whatever room there is. Pure: no terminal, no clock.
+//! Draws the view into the available room. Pure: no terminal, no clock.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,17 +11,17 @@ use super::view::{Page, Recording, Space, Stage, State, View};
 use crate::priority::Priority;
 use crate::report::escaped;
 
-/// Rows beside the stations': title, activity, note, keys.
+/// Rows in addition to those of the stations: title, activity, note, keys.
 const FIXED_ROWS: u16 = 4;
 /// Rows that the history keeps above the panel.
 const HISTORY_ROWS: u16 = 2;
-/// The panel's height in a small window, before it may take half of a larger one.
+/// The panel's greatest height in a small window; in a larger one it is half the window.
 const SMALL_ROWS: u16 = 7;
 /// The bottom of the level meter, in dB below full scale.
 const METER_DB: f32 = -60.0;
-/// The columns from which the line of keys has room for them all.
+/// The width, in columns, from which the line of keys has room for the emergency key.
 const WITH_EMERGENCY: u16 = 64;
-/// And those for live speech too.
+/// The width from which it has room for the key for live speech too.
 const WITH_LIVE: u16 = 80;
 /// The widest bar, in columns.
 const MAX_BAR: usize = 40;
@@ -34,12 +34,12 @@ pub fn wanted_rows(view: &View, window_rows: u16) -> u16 {
     FIXED_ROWS.saturating_add(listed).min(room)
 }
 
-/// The rows of the line of zones.
+/// The number of rows for the line of zones.
 fn zone_rows(view: &View) -> u16 {
     u16::from(!view.zones.is_empty())
 }
 
-/// Draws the panel into the whole frame. With little room the stations go first, then keys, note and title.
+/// Draws the panel into the whole frame. With little room the stations are left out first, then keys, note and title.
 pub fn draw(frame: &mut Frame, view: &View) {
     let area = frame.area();
     let one_if = |needed_rows: u16| u16::from(area.height >= needed_rows);
@@ -124,12 +124,12 @@ fn stations(view: &View, area: Rect) -> Table<'_> {
     Table::new(rows, widths).column_spacing(spacing)
 }
 
-/// The columns that a peer's words take.
+/// The number of columns that a peer's text needs.
 fn columns(text: &str) -> usize {
     Span::raw(escaped(text)).width()
 }
 
-/// Lines of the full width.
+/// A table of lines of the full width.
 fn lines<'a>(lines: impl IntoIterator<Item = Line<'a>>) -> Table<'a> {
     Table::new(lines.into_iter().map(|line| Row::new([line])), [Constraint::Fill(1)])
 }
@@ -138,7 +138,7 @@ fn trouble(name: &str, state: &State) -> String {
     format!("  {} {}: {}", escaped(name), state.word(), escaped(state.trouble().unwrap_or_default()))
 }
 
-/// How many stations there are in each state, those in trouble first.
+/// Counts the stations in each state, with the troubled states first.
 fn census(view: &View) -> String {
     const WORDS: [&str; 10] = [
         "lost",
@@ -164,7 +164,7 @@ fn census(view: &View) -> String {
     format!("  {} stations: {}", view.stations.len(), parts.join(", "))
 }
 
-/// The list of sounds, as much of it as there is room for around the chosen one.
+/// The list of sounds, as much of it as fits around the chosen one.
 fn sounds(choice: &Choice, area: Rect) -> Table<'_> {
     if let Some(trouble) = &choice.trouble {
         return lines([format!("  {}", escaped(trouble)).into()]);
@@ -178,7 +178,7 @@ fn sounds(choice: &Choice, area: Rect) -> Table<'_> {
     lines(choice.names().enumerate().skip(first).take(rows).map(line))
 }
 
-/// Who is spoken to, and the digits that change it.
+/// The zones that are addressed, and the digits that change them.
 fn zones(view: &View) -> Line<'_> {
     let to = if view.addressed.is_empty() { "all".to_owned() } else { view.addressed.join(", ") };
     let mut line = vec![Span::styled(format!("to {}", escaped(&to)), Modifier::BOLD), Span::raw("   0 all")];
@@ -265,13 +265,13 @@ fn page_line<'a>(view: &View, page: &Page, width: usize) -> Line<'a> {
     Line::from(line)
 }
 
-/// A bar of at most `room` columns with its brackets; `share` of 0.0 to 1.0 of it is full.
+/// A bar of at most `room` columns, including its brackets, filled to `share`, from 0.0 to 1.0.
 fn bar<'a>(share: f64, room: usize, style: Style) -> Vec<Span<'a>> {
     let columns = room.saturating_sub(2).min(MAX_BAR);
     if columns < 4 {
         return Vec::new();
     }
-    // A share that is no number casts to 0.
+    // A share that is not a number casts to 0.
     let full = ((share * columns as f64).round() as usize).min(columns);
     vec![
         Span::raw("["),

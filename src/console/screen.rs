@@ -1,4 +1,4 @@
-//! The terminal itself: raw mode, the panel at the bottom, the history that scrolls above it.
+//! The terminal itself: raw mode, the panel at the bottom, and the history that scrolls above it.
 
 use std::io::{self, Stdout, Write};
 use std::sync::Once;
@@ -16,20 +16,20 @@ use ratatui::{Terminal, TerminalOptions, Viewport};
 use super::panel;
 use super::view::View;
 
-/// The most lines that go into the history at once: few enough for any terminal's scroll.
+/// The most lines that are written to the history at once: few enough for any terminal to scroll.
 const MAX_LINES: usize = 200;
-/// The window's size where the terminal does not tell one (a serial line says 0 by 0).
+/// The window's size where the terminal does not report one (a serial line reports 0 by 0).
 const ASSUMED_SIZE: (u16, u16) = (80, 24);
 
-/// How long a window keeps its size before the panel is drawn for it. tmux tells its programs of a
-/// change up to 0.25 s after it made it.
+/// How long a window must keep its size before the panel is drawn for it. tmux reports a change to its programs up to
+/// 0.25 s after it was made.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Whether the terminal is ours, and the panel's top row: a panic and a second Ctrl-C must be able
-/// to give it back from any thread.
+/// Whether the console has the terminal, and the panel's top row: a panic and a second Ctrl-C must be able to give the
+/// terminal back from any thread.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
 static PANEL_TOP: AtomicU16 = AtomicU16::new(0);
-/// Whether the terminal was asked to tell releases.
+/// Whether the terminal was asked to report key releases.
 static TELLS_RELEASES: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while the console has it; dropping gives it back.
@@ -37,19 +37,19 @@ pub struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
     /// The window's columns and rows.
     size: (u16, u16),
-    /// When they last changed, if the panel was not drawn since.
+    /// When the size last changed, if the panel has not been drawn since.
     resized: Option<Instant>,
     /// The panel's rows.
     rows: u16,
-    /// Whether it tells when a key is let go.
+    /// Whether the terminal reports key releases.
     tells_releases: bool,
 }
 
 impl Screen {
-    /// Takes the terminal.
+    /// Takes over the terminal.
     ///
     /// # Errors
-    /// The terminal refuses raw mode, or does not say where its cursor is within two seconds.
+    /// The terminal refuses raw mode, or does not report its cursor's position within two seconds.
     pub fn open(view: &View) -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -73,20 +73,21 @@ impl Screen {
         }
     }
 
-    /// Asks the terminal to tell when a key is let go; whether it does. Only those with the kitty keyboard protocol do.
+    /// Asks the terminal to report key releases, and returns whether it will. Only terminals with the kitty keyboard
+    /// protocol do.
     pub fn tells_releases(&mut self) -> bool {
-        // One that does not even answer the question does not.
+        // A terminal that does not even answer the question does not.
         self.tells_releases =
             terminal::supports_keyboard_enhancement().unwrap_or(false) && ask_for_releases().is_ok();
         self.tells_releases
     }
 
-    /// Takes the terminal again after a shell had it, and draws from the cursor's line on.
+    /// Takes over the terminal again after a shell had it, and draws from the cursor's line down.
     ///
     /// # Errors
-    /// Those of [`Self::open`].
+    /// The same errors as [`Self::open`].
     pub fn retake(&mut self, view: &View) -> io::Result<()> {
-        // Raw mode would not be set again while it counts as set.
+        // Raw mode is not set again while it counts as set.
         terminal::disable_raw_mode()?;
         terminal::enable_raw_mode()?;
         IS_OPEN.store(true, Ordering::SeqCst);
@@ -104,8 +105,8 @@ impl Screen {
         Ok(())
     }
 
-    /// Looks at the window; `false` while it is being resized. What is drawn then may wrap and leave rows
-    /// behind that nobody owns.
+    /// Checks the window's size; returns `false` while the window is being resized. Anything drawn then may wrap and
+    /// leave rows behind that are never wiped.
     pub fn is_still(&mut self) -> bool {
         let size = window_size();
         if size != self.size {
@@ -115,12 +116,12 @@ impl Screen {
         self.resized.is_none_or(|resized| resized.elapsed() >= SETTLE)
     }
 
-    /// Whether the panel was drawn for another size than the window's.
+    /// Whether the panel was drawn for a different size of the window.
     pub fn is_resized(&self) -> bool {
         self.resized.is_some()
     }
 
-    /// Writes lines into the history, then draws the panel; does neither once the terminal was given back.
+    /// Writes lines into the history, then draws the panel. Does neither once the terminal has been given back.
     ///
     /// # Errors
     /// The terminal cannot be written to.
@@ -140,7 +141,7 @@ impl Screen {
         shown
     }
 
-    /// Makes the panel anew when the window's size changed or it needs more rows.
+    /// Creates the panel again when the window's size has changed or the panel needs more rows.
     fn fit(&mut self, view: &View) -> io::Result<()> {
         let wanted = panel::wanted_rows(view, self.size.1);
         if self.resized.take().is_none() && wanted <= self.rows {
@@ -180,9 +181,9 @@ impl Drop for Screen {
     }
 }
 
-/// Asks the terminal to tell when a key is let go.
+/// Asks the terminal to report key releases.
 fn ask_for_releases() -> io::Result<()> {
-    // Without all three, letting go of a key that makes a letter is not told.
+    // Without all three flags, the release of a key that makes a letter is not reported.
     let flags = KeyboardEnhancementFlags::DISAMBIGUATE_ESCAPE_CODES
         | KeyboardEnhancementFlags::REPORT_EVENT_TYPES
         | KeyboardEnhancementFlags::REPORT_ALL_KEYS_AS_ESCAPE_CODES;
@@ -191,12 +192,12 @@ fn ask_for_releases() -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the terminal as it is: it is a shell's now.
+/// Leaves the terminal as it is: a shell has it now.
 pub fn let_go() {
     IS_OPEN.store(false, Ordering::SeqCst);
 }
 
-/// Gives the terminal back as it was, the panel wiped away; does nothing the second time.
+/// Gives the terminal back as it was, with the panel wiped. Does nothing the second time.
 pub fn give_back() {
     if !IS_OPEN.swap(false, Ordering::SeqCst) {
         return;

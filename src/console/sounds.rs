@@ -1,4 +1,4 @@
-//! The folder of sounds that the operator chooses from.
+//! The folder of sounds from which the operator chooses.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::advice::about_folder;
 use crate::sound_file::is_named_like_one;
 
-/// The most sounds that are listed: more than anybody looks through.
+/// The most sounds that are listed: more than anybody would look through.
 const MAX_LISTED: usize = 1_000;
 
 /// The folder cannot be read.
@@ -24,7 +24,7 @@ pub struct Sounds {
 }
 
 impl Sounds {
-    /// A folder that can be read.
+    /// Opens a folder, which must be readable.
     ///
     /// # Errors
     /// [`SoundsError`].
@@ -33,7 +33,7 @@ impl Sounds {
         sounds.list().map(|_| sounds)
     }
 
-    /// The sound files that are in it now, by name; hidden ones and folders within are left out.
+    /// The sound files that are in it now, sorted by name; hidden files and folders are left out.
     ///
     /// # Errors
     /// [`SoundsError`].
@@ -53,18 +53,18 @@ impl Sounds {
     }
 }
 
-/// The list while the operator chooses; never drawn without [`Choice::names`].
+/// The list from which the operator chooses; it is drawn with [`Choice::names`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     paths: Vec<PathBuf>,
-    /// Which of them Enter sends.
+    /// The index of the sound that Enter sends.
     pub at: usize,
-    /// Why there is none.
+    /// Why there are no sounds, if there are none.
     pub trouble: Option<String>,
 }
 
 impl Choice {
-    /// What the folder holds now.
+    /// Lists the sounds that the folder holds now.
     pub fn among(sounds: &Sounds) -> Self {
         match sounds.list() {
             Ok(paths) if paths.is_empty() => {
@@ -76,7 +76,7 @@ impl Choice {
         }
     }
 
-    /// Moves up (negative) or down, to the first or last at most.
+    /// Moves up (negative) or down, no further than to the first or last.
     pub fn move_by(&mut self, steps: isize) {
         self.at = self.at.saturating_add_signed(steps).min(self.paths.len().saturating_sub(1));
     }
@@ -87,12 +87,12 @@ impl Choice {
         self.paths.iter().map(name)
     }
 
-    /// How many there are.
+    /// The number of sounds.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
 
-    /// What Enter sends.
+    /// The sound that Enter sends.
     pub fn chosen(&self) -> Option<PathBuf> {
         self.paths.get(self.at).cloned()
     }

@@ -1,4 +1,4 @@
-//! What the operator sees, as a model: built from events alone, drawn by the panel.
+//! The model of what the operator sees: built from events alone, and drawn by the panel.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::report;
 /// How Space records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
-    /// For as long as it is held: the terminal tells when it is let go.
+    /// For as long as it is held: the terminal reports its release.
     Held,
-    /// From one press to the next: the terminal does not.
+    /// From one press to the next: the terminal does not report its release.
     Pressed,
 }
 
 impl Space {
-    /// Which of the two it is, for the operator.
+    /// Explains this to the operator.
     pub fn explained(self) -> &'static str {
         match self {
             Self::Held => "hold Space while you speak: it is sent when you let go",
@@ -36,9 +36,9 @@ const QUIET_DB: f32 = -60.0;
 const CLIPPING_DB: f32 = -0.1;
 /// How long a recording is quiet before the operator is warned, and how long a warning of clipping stays.
 const WARNING_MS: u64 = 1_000;
-/// A recording that says nothing for this long after its end is over, whatever became of it.
+/// A recording without a report for this long after its end counts as over.
 const RECORDING_GRACE: Duration = Duration::from_secs(2);
-/// The most lost stations that are remembered, so that ever new names cannot fill the memory.
+/// The most lost stations that are remembered, so that an endless series of new names cannot fill the memory.
 const MAX_LOST: usize = 200;
 
 /// A station that has been seen.
@@ -46,26 +46,26 @@ const MAX_LOST: usize = 200;
 pub struct Station {
     /// The zones it declared.
     pub zones: Vec<String>,
-    /// Why its loudspeaker does not work.
+    /// Why its loudspeaker does not work, if it does not.
     fault: Option<String>,
-    /// Why it is gone, and how many were lost before it.
+    /// Why it is gone, and its number in the order of losses, if it is.
     lost: Option<(String, u64)>,
 }
 
-/// How far the announcement has come at one station.
+/// The progress of the announcement at one station.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stage {
     /// The clip is on its way.
     Receiving,
-    /// It has the clip whole.
+    /// It has the whole clip.
     Verified,
-    /// It has the clip, and another page goes first there.
+    /// It has the clip, but another page goes first there.
     Queued,
     /// Its loudspeaker has begun.
     Playing,
     /// It played the clip to the end.
     Played,
-    /// It did so too far from the others for one sound, and how far.
+    /// It played the clip too far out of step to sound as one with the others, and how far.
     OutOfStep(String),
     /// It refused the clip or did not play it to the end, and why.
     Failed(String),
@@ -74,18 +74,18 @@ pub enum Stage {
 /// A station's state, as shown.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State<'a> {
-    /// It listens, and has no part in the latest announcement.
+    /// It is listening, and is not part of the latest announcement.
     Waiting,
-    /// It has a part in the latest announcement.
+    /// It is part of the latest announcement, at this stage.
     Announced(&'a Stage),
-    /// It listens and cannot play, and why.
+    /// It is listening but cannot play, and why.
     Faulty(&'a str),
     /// It is gone, and why.
     Lost(&'a str),
 }
 
 impl State<'_> {
-    /// One word.
+    /// The state in short.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -101,7 +101,7 @@ impl State<'_> {
         }
     }
 
-    /// What went wrong, if something did.
+    /// What went wrong, if anything did.
     pub fn trouble(&self) -> Option<&str> {
         match self {
             Self::Announced(Stage::Failed(reason) | Stage::OutOfStep(reason)) => Some(reason),
@@ -111,14 +111,14 @@ impl State<'_> {
     }
 }
 
-/// The recording that runs.
+/// The recording in progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
-    /// It is heard while it is said, until it is ended.
+    /// Whether it is live speech, which stations play while it is spoken.
     pub is_live: bool,
-    /// How long it may be, in milliseconds.
+    /// How long it can be, in milliseconds.
     pub length_ms: u64,
-    /// Time still to record, in milliseconds.
+    /// The time left to record, in milliseconds.
     pub remaining_ms: u64,
     /// The loudest sample lately, in dB below full scale; `None` before the first.
     pub peak_db: Option<f32>,
@@ -155,20 +155,20 @@ impl Recording {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
     clip: String,
-    /// The clip's length; zero when it was not told.
+    /// The clip's length; zero when it is unknown.
     pub length: Duration,
-    /// How far it has come at each station.
+    /// Its stage at each station.
     pub stages: BTreeMap<String, Stage>,
-    /// How much of it is sent, of 1.0, and how long until all have it; none while that is quick.
+    /// The fraction that is sent, up to 1.0, and the time until all stations have it; `None` while sending is quick.
     pub sent: Option<(f64, Duration)>,
-    /// How long it has been playing anywhere.
+    /// How long it has been playing at any station.
     pub playing_for: Duration,
     /// Whether the verdict is known.
     pub is_done: bool,
 }
 
 impl Page {
-    /// Stations that are at least as far as playing (`playing`), and those that have the clip (`arrived`).
+    /// The number of stations that play or have played, and the number that have the clip.
     pub fn counts(&self) -> (usize, usize) {
         let plays = |stage: &&Stage| matches!(stage, Stage::Playing | Stage::Played | Stage::OutOfStep(_));
         let playing = self.stages.values().filter(plays);
@@ -181,18 +181,18 @@ impl Page {
 /// The last verdict.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// In words.
+    /// The verdict in words.
     pub sentence: String,
-    /// Whether every station that should have played did, in step, and there was one.
+    /// Whether there was a station that should have played, and all such stations played in step.
     pub is_good: bool,
 }
 
-/// A clip that is heard before it is sent.
+/// A clip that is reviewed before it is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Review {
     /// How long it is.
     pub length: Duration,
-    /// Where it is heard.
+    /// The loudspeaker on which it is heard.
     pub monitor: String,
 }
 
@@ -203,21 +203,21 @@ pub struct View {
     pub address: Option<String>,
     /// Every station that was seen, by name.
     pub stations: BTreeMap<String, Station>,
-    /// The recording that runs.
+    /// The recording in progress.
     pub recording: Option<Recording>,
-    /// The clip that is heard before it is sent.
+    /// The clip that is reviewed before it is sent.
     pub review: Option<Review>,
-    /// The zones that there are, in the order of their digits.
+    /// The known zones, in the order of their digits.
     pub zones: Vec<String>,
-    /// Those that are spoken to; none for every station.
+    /// The zones that are addressed; empty for every station.
     pub addressed: Vec<String>,
-    /// How urgent the next announcement is.
+    /// The priority of the next announcement.
     pub priority: Priority,
     /// How Space records, if it does.
     pub space: Option<Space>,
     /// Whether there are sounds to choose from.
     pub has_sounds: bool,
-    /// The list of them, while it is open.
+    /// The list of sounds, while it is open.
     pub choice: Option<Choice>,
     /// The latest announcement.
     pub page: Option<Page>,
@@ -232,12 +232,12 @@ pub struct View {
 }
 
 impl View {
-    /// Nothing has happened yet.
+    /// Creates a view in which nothing has happened yet.
     pub fn new(has_colour: bool) -> Self {
         Self { has_colour, ..Self::default() }
     }
 
-    /// Takes in one event. Any order of events is taken.
+    /// Applies one event. Events may come in any order.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Listening { address } => self.address = Some(address.clone()),
@@ -341,7 +341,7 @@ impl View {
         }
     }
 
-    /// Lets time pass: moves the progress of what is playing.
+    /// Lets time pass: advances the page that is playing, and drops a recording that no longer reports.
     pub fn tick(&mut self, elapsed: Duration) {
         if let Some(page) = &mut self.page
             && page.stages.values().any(|stage| *stage == Stage::Playing)
@@ -357,7 +357,7 @@ impl View {
         }
     }
 
-    /// Whether the panel changes by time alone.
+    /// Whether the panel changes with time alone.
     pub fn is_moving(&self) -> bool {
         self.recording.is_some()
             || self
@@ -366,7 +366,7 @@ impl View {
                 .is_some_and(|page| page.stages.values().any(|stage| *stage == Stage::Playing))
     }
 
-    /// What a station is doing.
+    /// The state of a station.
     pub fn state<'a>(&'a self, name: &str, station: &'a Station) -> State<'a> {
         if let Some((reason, _)) = &station.lost {
             return State::Lost(reason);
@@ -383,7 +383,7 @@ impl View {
         }
     }
 
-    /// Stations that listen.
+    /// The number of stations that are listening.
     pub fn listening(&self) -> usize {
         self.stations.values().filter(|station| station.lost.is_none()).count()
     }
@@ -419,7 +419,7 @@ impl View {
         }
     }
 
-    /// The page of a clip, which replaces that of an earlier one.
+    /// Returns the page of a clip, which replaces the page of an earlier clip.
     fn page(&mut self, clip: &str) -> &mut Page {
         if self.page.as_ref().is_some_and(|page| page.clip != clip) {
             self.page = None;
@@ -436,7 +436,7 @@ impl View {
         })
     }
 
-    /// Moves a station on; played is played. What comes of an earlier clip is in the history only.
+    /// Moves a station to a new stage, unless it has played. Events of an earlier clip appear only in the history.
     fn advance(&mut self, clip: &str, station: &str, stage: Stage) {
         if let Some(page) = self.page.as_mut().filter(|page| page.clip == clip)
             && !matches!(page.stages.get(station), Some(Stage::Played | Stage::OutOfStep(_)))

@@ -23,7 +23,7 @@ fn site() -> Site {
     Site { _home: home, announcer, station: NoiseKeys::generate().unwrap(), invite }
 }
 
-/// A relay's hand on the three messages.
+/// How a relay tampers with the three messages.
 type Meddle<'a> = &'a dyn Fn(usize, &mut [u8]);
 const FAITHFULLY: Meddle<'_> = &|_, _| {};
 
@@ -129,7 +129,7 @@ fn a_rogue_announcer_is_refused_before_the_station_shows_itself() {
     let rogue = NoiseKeys::generate().unwrap();
     for invited in [false, true] {
         let (initiator, message1) = Initiator::start(&site.station, site.contact(invited), "host:1").unwrap();
-        // Even one that knows the invite's secret, as every station that joined with it did.
+        // Even a rogue that knows the invite's secret, as every station that joined with it does.
         let (_, message2) = Responder::answer(&rogue, &message1, |id| site.secret(id)).unwrap();
         let refused = initiator.answer(&message2).unwrap_err();
         match (invited, &refused) {
@@ -201,7 +201,7 @@ fn other_protocols_and_versions_are_told_apart() {
     assert!(matches!(answer(&mode), HandshakeError::NotBullhorn));
 }
 
-/// A relay's hand on the messages sent.
+/// How a relay tampers with the messages sent.
 type Attack<'a> = &'a dyn Fn(&mut Vec<Vec<u8>>);
 
 #[test]
@@ -301,7 +301,7 @@ struct VectorMessage {
     ciphertext: String,
 }
 
-/// The two patterns, as this build's library does them, against the vectors of another implementation.
+/// The two patterns, as this build's library implements them, against the vectors of another implementation.
 #[test]
 fn the_patterns_match_the_published_vectors() {
     let vectors: Vectors = serde_json::from_str(include_str!("../../tests/vectors/cacophony.json")).unwrap();
@@ -331,7 +331,7 @@ fn the_patterns_match_the_published_vectors() {
         assert_eq!(HEXLOWER.encode(&station.hash), vector.handshake_hash);
         assert!(!transport.is_empty());
         for (number, message) in transport.iter().enumerate() {
-            // The vectors go on in turn: the responder speaks fourth.
+            // The vectors continue in turn: the responder sends the fourth message.
             let (from, to) = match number % 2 {
                 0 => (&mut announcer, &mut station),
                 _ => (&mut station, &mut announcer),
@@ -344,7 +344,7 @@ fn the_patterns_match_the_published_vectors() {
     }
 }
 
-/// This protocol's own bytes, opening and all: a change of any is a change of version.
+/// This protocol's own bytes, including the opening: a change to any byte is a change of version.
 #[test]
 fn the_handshake_matches_its_committed_vectors() {
     let line = include_str!("../../tests/vectors/invite.txt");

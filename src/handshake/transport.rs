@@ -8,9 +8,9 @@ use super::HandshakeError;
 
 /// The largest message of Noise, tag included.
 pub const MAX_MESSAGE_BYTES: usize = 65_535;
-/// What sealing adds to a message.
+/// The bytes that sealing adds to a message.
 pub const TAG_BYTES: usize = 16;
-/// Noise keeps the last number back (section 5.1).
+/// Noise reserves the last number (section 5.1).
 const LAST_NUMBER: u64 = u64::MAX;
 
 /// Seals messages in the order in which they are sent.
@@ -25,7 +25,7 @@ impl Sealer {
         Self { link, next: 0 }
     }
 
-    /// Seals `plain` into the start of `out`, [`TAG_BYTES`] longer, and gives that part of `out`.
+    /// Seals `plain` into the start of `out`, [`TAG_BYTES`] longer, and returns that part of `out`.
     ///
     /// # Errors
     /// [`HandshakeError::MessageSize`] when it exceeds [`MAX_MESSAGE_BYTES`] or `out`;
@@ -43,14 +43,14 @@ impl Sealer {
             return Err(HandshakeError::MessageSize(size));
         }
         let number = self.next;
-        // Before the attempt: a number is never used twice, whatever becomes of it.
+        // Count before the attempt: a number is never used twice, even if sealing fails.
         self.next += 1;
         let written = self.link.write_message(number, plain, out).map_err(HandshakeError::Noise)?;
         out.get_mut(..written).ok_or(HandshakeError::MessageSize(written))
     }
 }
 
-/// Opens messages in the order in which they were sealed. After one that was not genuine it opens none.
+/// Opens messages in the order in which they were sealed. After one that was not genuine it opens no more.
 #[derive(Debug)]
 pub struct Opener {
     link: Arc<StatelessTransportState>,
@@ -63,13 +63,12 @@ impl Opener {
         Self { link, next: 0, broken: false }
     }
 
-    /// Opens `sealed` into the start of `out`, which has at least as many bytes, and gives that part
-    /// of `out`, [`TAG_BYTES`] shorter.
+    /// Opens `sealed` into the start of `out`, which has at least as many bytes, and returns that part of `out`,
+    /// [`TAG_BYTES`] shorter.
     ///
     /// # Errors
-    /// [`HandshakeError::NotGenuine`] for what is altered, out of order, repeated or cut short, and
-    /// [`HandshakeError::Broken`] ever after; [`HandshakeError::MessageSize`],
-    /// [`HandshakeError::Exhausted`].
+    /// [`HandshakeError::NotGenuine`] for a message that is altered, out of order, repeated or cut short, and
+    /// [`HandshakeError::Broken`] ever after; [`HandshakeError::MessageSize`], [`HandshakeError::Exhausted`].
     pub fn open<'out>(
         &mut self,
         sealed: &[u8],

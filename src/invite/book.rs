@@ -1,4 +1,4 @@
-//! The announcer's record of its current invite: `invite` in its state folder. There is one at most.
+//! The announcer's record of its current invite: `invite` in its state folder. There is at most one.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ const INVITE: Kind = Kind {
 /// How far the clock may go back before an invite that it dated counts as one from the future.
 const CLOCK_SLACK_S: u64 = 300;
 
-/// The record, read from the file at every use, so that a running announcer knows at once what
-/// `bullhorn invite --new` did in another process.
+/// The record. It is read from the file at every use, so that a running announcer notices at once a `bullhorn invite
+/// --new` in another process.
 #[derive(Debug, Clone)]
 pub struct InviteBook {
     folder: StateFolder,
@@ -42,10 +42,10 @@ impl InviteBook {
         Self { folder: folder.clone() }
     }
 
-    /// The current invite, if one is valid at `now_unix_s` by the announcer's clock.
+    /// The current invite, if it is valid at `now_unix_s` by the announcer's clock.
     ///
     /// # Errors
-    /// Those of reading; [`KeysError::CutShort`], [`KeysError::Damaged`].
+    /// Errors from reading; [`KeysError::CutShort`], [`KeysError::Damaged`].
     pub fn current(&self, announcer: &AnnouncerKeys, now_unix_s: u64) -> Result<Option<Invite>, KeysError> {
         let entry = self.read()?.filter(|entry| entry.is_valid(now_unix_s));
         Ok(entry.map(|entry| Invite {
@@ -55,10 +55,11 @@ impl InviteBook {
         }))
     }
 
-    /// Makes a new invite, valid from now on; the one before is retired. On the disk before it returns.
+    /// Makes a new invite, valid from now on, and retires the one before. The invite is on the disk before this
+    /// returns.
     ///
     /// # Errors
-    /// [`KeysError::Random`], and those of writing.
+    /// [`KeysError::Random`], and errors from writing.
     pub fn issue(
         &self,
         announcer: &AnnouncerKeys,
@@ -73,10 +74,10 @@ impl InviteBook {
         Ok(Invite { announcer: announcer.noise().public(), secret, expires_unix_s })
     }
 
-    /// The secret of an invite that a station names, if it is the current one and valid.
+    /// The secret of the invite that a station names, if that invite is current and valid.
     ///
     /// # Errors
-    /// Those of reading; [`KeysError::CutShort`], [`KeysError::Damaged`].
+    /// Errors from reading; [`KeysError::CutShort`], [`KeysError::Damaged`].
     pub fn accept(&self, id: InviteId, now_unix_s: u64) -> Result<Option<InviteSecret>, KeysError> {
         let entry = self.read()?.filter(|entry| entry.is_valid(now_unix_s));
         Ok(entry.map(|entry| entry.secret).filter(|secret| secret.id() == id))
@@ -85,7 +86,7 @@ impl InviteBook {
     /// Retires the current invite, if there is one.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Errors from writing.
     pub fn retire(&self) -> Result<(), KeysError> {
         INVITE.write(&self.folder.lock()?, "")
     }

@@ -1,5 +1,5 @@
-//! The form of small files that must never be read wrongly: a first line that names kind and version,
-//! lines of words, and the SHA-256 of all before it.
+//! The format of small files that must never be misread: a first line that names the kind and version, lines of words,
+//! and the SHA-256 of everything before it.
 //!
 //! ```text
 //! bullhorn epoch 1
@@ -21,12 +21,12 @@ pub(crate) struct Kind {
     pub file: &'static str,
     /// The word in its first line.
     pub word: &'static str,
-    /// What to do when it cannot be read.
+    /// The advice for when it cannot be read.
     pub remedy: &'static str,
 }
 
 impl Kind {
-    /// The lines between the first and the checksum; `None` when there is no such file.
+    /// Reads the lines between the first and the checksum; `None` when there is no such file.
     pub fn read(&self, folder: &StateFolder) -> Result<Option<Zeroizing<String>>, KeysError> {
         let Some(content) = folder.read(self.file)? else {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Kind {
 
     /// Replaces the file.
     pub fn write(&self, folder: &Locked<'_>, body: &str) -> Result<(), KeysError> {
-        // All the room at once: growing would leave copies that nobody wipes.
+        // Reserve all the room at once: growing would leave copies that are never wiped.
         let mut content = Zeroizing::new(String::with_capacity(self.word.len() + body.len() + 96));
         for part in ["bullhorn ", self.word, " 1\n", body] {
             content.push_str(part);
@@ -48,7 +48,7 @@ impl Kind {
         folder.write(self.file, content.as_bytes())
     }
 
-    /// An error that says what is wrong with the file.
+    /// Makes an error that says what is wrong with the file.
     pub fn damaged(&self, folder: &StateFolder, problem: impl Into<String>) -> KeysError {
         KeysError::Damaged {
             path: folder.path().join(self.file),

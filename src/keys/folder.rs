@@ -1,4 +1,4 @@
-//! The state folder: private, locked while it is written, every file replaced whole.
+//! The state folder: private, locked during writes, and every file replaced whole.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -11,52 +11,52 @@ use zeroize::Zeroizing;
 
 use super::KeysError;
 
-/// No file here is larger: 65,536 stations of 200 bytes each fit well.
+/// The maximum size of a file here: 65,536 stations of 200 bytes each fit easily.
 const MAX_FILE_BYTES: u64 = 32 << 20;
-/// What begins the name of a station's own folder.
+/// The prefix of the name of a station's own folder.
 const STATION_PREFIX: &str = "station-";
 /// Permission bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
-/// A folder of mode 0700 that holds keys and what must outlive a reboot.
+/// A folder of mode 0700 that holds keys and everything else that must survive a reboot.
 #[derive(Debug, Clone)]
 pub struct StateFolder {
     path: PathBuf,
 }
 
-/// The folder while no other process changes it. Only a locked folder can be written. The lock is
-/// advisory (`flock`), goes with the value, and is let go by the system should the process die.
+/// The folder while no other process changes it. Only a locked folder can be written. The lock is advisory (`flock`).
+/// It is released when the value is dropped, or by the system if the process dies.
 #[derive(Debug)]
 pub struct Locked<'a> {
     folder: &'a StateFolder,
     _lock: File,
 }
 
-/// Tells one content of a file from the next: every write makes a new inode.
+/// Identifies one content of a file: every write makes a new inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stamp(Option<(u64, i64, i64, u64)>);
 
-/// A folder that one announcer runs on. Let go with the value, or by the system should the process die.
+/// A folder in use by one announcer. It is released when the value is dropped, or by the system if the process dies.
 #[derive(Debug)]
 pub struct Claimed {
     _lock: File,
 }
 
 impl StateFolder {
-    /// Opens `chosen`, or else `$XDG_STATE_HOME/bullhorn` (`~/.local/state/bullhorn`), and makes it
-    /// if it is not there.
+    /// Opens `chosen`, or else `$XDG_STATE_HOME/bullhorn` (`~/.local/state/bullhorn`), and creates it if it does not
+    /// exist.
     ///
     /// # Errors
-    /// [`KeysError::Exposed`] when group or others have any right to it, [`KeysError::Foreign`] when it is another
-    /// user's (root may use anybody's), [`KeysError::NotAFolder`], [`KeysError::NoHome`], and those of the file system.
+    /// [`KeysError::Exposed`] when group or others have any right to it, [`KeysError::Foreign`] when it belongs to
+    /// another user (root may use anybody's), [`KeysError::NotAFolder`], [`KeysError::NoHome`], and file-system errors.
     pub fn open(chosen: Option<&Path>) -> Result<Self, KeysError> {
         Self::open_at(Self::place(chosen)?)
     }
 
-    /// The same, but makes none: `None` when it is not there.
+    /// Like [`StateFolder::open`], but does not create the folder: returns `None` when it does not exist.
     ///
     /// # Errors
-    /// Those of [`StateFolder::open`].
+    /// The same errors as [`StateFolder::open`].
     pub fn find(chosen: Option<&Path>) -> Result<Option<Self>, KeysError> {
         let path = Self::place(chosen)?;
         if path.exists() { Self::open_at(path).map(Some) } else { Ok(None) }
@@ -70,10 +70,10 @@ impl StateFolder {
         Ok(xdg.state_dir().unwrap_or_else(|| xdg.home_dir().join(".local/state")).join("bullhorn"))
     }
 
-    /// The folders inside this one that [`StateFolder::within`] has made.
+    /// The folders inside this one that [`StateFolder::within`] has created.
     ///
     /// # Errors
-    /// Those of [`StateFolder::open`], and those of the file system.
+    /// The same errors as [`StateFolder::open`].
     pub fn inner(&self) -> Result<Vec<Self>, KeysError> {
         let failed = |source| KeysError::io("read the folder", &self.path, source);
         let entries = fs::read_dir(&self.path).map_err(failed)?;
@@ -88,11 +88,11 @@ impl StateFolder {
         Ok(inner)
     }
 
-    /// A folder inside this one, for a second station of the same user on one machine. Its name is
-    /// made from `name`; whatever is neither an ASCII letter or digit nor `-` becomes `%` and hex.
+    /// Opens a folder inside this one, for a second station of the same user on one machine. Its name is made from
+    /// `name`: every byte other than an ASCII letter, a digit or `-` becomes `%` and hex.
     ///
     /// # Errors
-    /// Those of [`StateFolder::open`].
+    /// The same errors as [`StateFolder::open`].
     pub fn within(&self, name: &str) -> Result<Self, KeysError> {
         let safe: String = name
             .bytes()
@@ -126,15 +126,15 @@ impl StateFolder {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Waits until no other process or thread changes the folder, and keeps them from it.
+    /// Waits until no other process or thread changes the folder, and keeps all others from changing it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// File-system errors.
     pub fn lock(&self) -> Result<Locked<'_>, KeysError> {
         let path = self.path.join("lock");
         let failed = |source| KeysError::io("lock", &path, source);
@@ -143,10 +143,10 @@ impl StateFolder {
         Ok(Locked { folder: self, _lock: lock })
     }
 
-    /// Keeps the folder for one announcer, for as long as the value lives.
+    /// Reserves the folder for one announcer, for as long as the value lives.
     ///
     /// # Errors
-    /// [`KeysError::InUse`] when another process has it, and those of the file system.
+    /// [`KeysError::InUse`] when another process has it, and file-system errors.
     pub fn claim(&self) -> Result<Claimed, KeysError> {
         let path = self.path.join("running");
         let failed = |source| KeysError::io("lock", &path, source);
@@ -158,10 +158,10 @@ impl StateFolder {
         }
     }
 
-    /// A file's content, wiped from memory when dropped; `None` when there is no such file.
+    /// Reads a file. The content is wiped from memory when dropped; `None` when there is no such file.
     ///
     /// # Errors
-    /// [`KeysError::Exposed`] when group or others have any right to it, and those of the file system.
+    /// [`KeysError::Exposed`] when group or others have any right to it, and file-system errors.
     pub fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeysError> {
         let path = self.path.join(name);
         let failed = |source| KeysError::io("read", &path, source);
@@ -183,23 +183,23 @@ impl StateFolder {
         Ok(Some(content))
     }
 
-    /// Whether a file holds just this text.
+    /// Whether a file holds exactly this text.
     pub fn holds(&self, name: &str, text: &str) -> bool {
         self.read(name).ok().flatten().is_some_and(|known| known.as_slice() == text.as_bytes())
     }
 
-    /// Writes a file that holds just this text, unless it does already.
+    /// Writes a file with exactly this text, unless it already holds it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// File-system errors.
     pub fn note(&self, name: &str, text: &str) -> Result<(), KeysError> {
         if self.holds(name, text) { Ok(()) } else { self.lock()?.write(name, text.as_bytes()) }
     }
 
-    /// What tells this content of a file from the next.
+    /// Returns the stamp of a file's present content.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// File-system errors.
     pub fn stamp(&self, name: &str) -> Result<Stamp, KeysError> {
         let path = self.path.join(name);
         match fs::metadata(&path) {
@@ -211,12 +211,12 @@ impl StateFolder {
 }
 
 impl Locked<'_> {
-    /// Replaces a file whole and waits until it is on the disk. Mode 0600. After an error the old
-    /// content stands.
+    /// Replaces a whole file and waits until it is on the disk. Mode 0600. After an error the old content is still
+    /// there.
     ///
     /// # Errors
-    /// [`KeysError::TooLarge`] for what could not be read again, and those of the file system, [`KeysError::Full`] and
-    /// [`KeysError::ReadOnly`] among them.
+    /// [`KeysError::TooLarge`] for content that could not be read back, and file-system errors, including
+    /// [`KeysError::Full`] and [`KeysError::ReadOnly`].
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), KeysError> {
         let path = self.folder.path.join(name);
         if content.len() as u64 > MAX_FILE_BYTES {
@@ -225,7 +225,7 @@ impl Locked<'_> {
         let temporary = self.folder.path.join(format!("{name}.new"));
         let written = self.write_through(&temporary, &path, content);
         if written.is_err() {
-            // Best effort: the next write removes what is left here.
+            // Best effort: the next write removes any leftover.
             let _ = fs::remove_file(&temporary);
         }
         written.map_err(|source| KeysError::io("write", &path, source))
@@ -244,8 +244,8 @@ impl Locked<'_> {
     }
 }
 
-/// A file to lock. One that is there is not opened for writing: a disk that has become read-only keeps two announcers
-/// apart all the same.
+/// Opens a file to lock. An existing one is not opened for writing, so that it keeps two announcers apart even on a
+/// disk that has become read-only.
 fn open_lock(path: &Path) -> io::Result<File> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -256,7 +256,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whoever owns a folder can put into it what they like. Root can do so anyway, and looks after the folders of services.
+/// The owner of a folder can put anything into it. Root can do so anyway, and looks after the folders of services.
 fn refuse_foreign(path: &Path, owner: u32) -> Result<(), KeysError> {
     let user = geteuid().as_raw();
     if owner == user || user == 0 {

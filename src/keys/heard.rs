@@ -1,6 +1,6 @@
-//! How far a station has heard each announcer: `heard` in the station's state folder. What is below
-//! the mark is never played again, not even after the power failed. Each priority has a mark of its own: what an
-//! emergency has interrupted is played after it, and comes before it in order.
+//! How far a station has heard each announcer: `heard` in the station's state folder. A clip below the mark is never
+//! played again, not even after a power failure. Each priority has a mark of its own, because a page that an emergency
+//! has interrupted is played after it although it comes before it in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,8 +16,8 @@ const HEARD: Kind = Kind {
     remedy: "restore it from a backup; or delete it, after which pages that have not expired may be heard again",
 };
 
-/// The last clip that a station began to play. Later clips have a higher epoch, or the same epoch
-/// and a higher sequence.
+/// The last clip that a station began to play. Later clips have a higher epoch, or the same epoch and a higher
+/// sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// The announcer's run.
@@ -29,8 +29,8 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Whether a clip may be played after this one: a later one always, the same one until it has
-    /// been played to its end.
+    /// Whether a clip may be played after this one: a later one always, the same one until it has been played to its
+    /// end.
     pub fn admits(&self, epoch: u64, sequence: u64) -> bool {
         let order = (epoch, sequence).cmp(&(self.epoch, self.sequence));
         order.is_gt() || (order.is_eq() && !self.finished)
@@ -42,20 +42,20 @@ impl Mark {
 pub struct Heard {
     folder: StateFolder,
     marks: BTreeMap<Voice, Mark>,
-    /// Of the clip that each announcer's station played to its end last.
+    /// For each announcer, the receipt of the clip that was played to its end last.
     receipts: BTreeMap<Voice, Receipt>,
-    /// Whose clip, begun and not finished, has sounded.
+    /// The voices whose last clip has sounded but is not finished.
     sounded: BTreeSet<Voice>,
 }
 
-/// An announcer, and how urgently it speaks.
+/// An announcer and the priority of its clips.
 pub type Voice = (AnnouncerId, Priority);
 
 impl Heard {
-    /// Reads the file; there may be none yet.
+    /// Reads the file, which might not exist yet.
     ///
     /// # Errors
-    /// Those of reading; a damaged file is refused and never taken for an empty one.
+    /// Errors from reading; a damaged file is refused and never taken for an empty one.
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
         let mut heard = Self {
             folder: folder.clone(),
@@ -67,33 +67,33 @@ impl Heard {
         Ok(heard)
     }
 
-    /// The last clip of that priority heard of an announcer.
+    /// The last clip of that priority heard from an announcer.
     pub fn mark(&self, announcer: &AnnouncerId, priority: Priority) -> Option<Mark> {
         self.marks.get(&(*announcer, priority)).copied()
     }
 
-    /// The last clip of each priority heard of each announcer.
+    /// The last clip of each priority heard from each announcer.
     pub fn marks(&self) -> &BTreeMap<Voice, Mark> {
         &self.marks
     }
 
-    /// The receipt of the clip of an announcer that was played to its end last, if none of that priority was begun
-    /// since.
+    /// The receipt of the announcer's clip that was played to its end last, unless another clip of that priority has
+    /// begun since.
     pub fn receipt(&self, announcer: &AnnouncerId) -> Option<Receipt> {
         self.receipts.iter().find(|((of, _), _)| of == announcer).map(|(_, receipt)| *receipt)
     }
 
-    /// The last clip heard of the announcer, if it sounded and did not come to its end.
+    /// The last clip heard from the announcer that sounded but did not reach its end.
     pub fn cut_off(&self, announcer: &AnnouncerId) -> Option<ClipId> {
         let sounded = self.sounded.iter().filter(|(of, _)| of == announcer);
         let marks = sounded.filter_map(|voice| self.marks.get(voice)).filter(|mark| !mark.finished);
         marks.map(|&Mark { epoch, sequence, .. }| ClipId { epoch, sequence }).max()
     }
 
-    /// Writes down that the clip at the mark sounds. On the disk before it returns.
+    /// Records that the clip at the mark has sounded. The record is on the disk before this returns.
     ///
     /// # Errors
-    /// [`KeysError::HeardLater`] if the mark is at another clip, and those of reading and writing.
+    /// [`KeysError::HeardLater`] if the mark is at another clip, and errors from reading and writing.
     pub fn sounds(
         &mut self,
         announcer: &AnnouncerId,
@@ -116,10 +116,11 @@ impl Heard {
         })
     }
 
-    /// Moves an announcer's mark to the clip of a receipt, played to its end. On the disk before it returns.
+    /// Moves an announcer's mark to the clip of a receipt, played to its end. The mark is on the disk before this
+    /// returns.
     ///
     /// # Errors
-    /// Those of [`Heard::advance`].
+    /// The same errors as [`Heard::advance`].
     pub fn finish(
         &mut self,
         announcer: &AnnouncerId,
@@ -130,11 +131,11 @@ impl Heard {
         self.write((*announcer, priority), Mark { epoch, sequence, finished: true }, Some(receipt))
     }
 
-    /// Moves an announcer's mark. On the disk before it returns: call it before the first sample with
+    /// Moves an announcer's mark. It is on the disk before this returns: call this before the first sample with
     /// `finished` false, and after the last with true.
     ///
     /// # Errors
-    /// [`KeysError::HeardLater`] if the mark would go back, and those of reading and writing; then the
+    /// [`KeysError::HeardLater`] if the mark would go back, and errors from reading and writing. After an error the
     /// clip must not be played.
     pub fn advance(
         &mut self,
@@ -203,9 +204,9 @@ impl Heard {
 struct Line {
     voice: Voice,
     mark: Mark,
-    /// Only with a mark that is not finished.
+    /// Only set with a mark that is not finished.
     has_sounded: bool,
-    /// Only with one that is.
+    /// Only set with a mark that is finished.
     receipt: Option<Receipt>,
 }
 

@@ -1,4 +1,4 @@
-//! The keys that make an announcer or a station itself.
+//! The keys that identify an announcer or a station.
 //!
 //! Secret halves are wiped when dropped, and have no `Debug`, `Display` or `Serialize` that shows them.
 
@@ -30,7 +30,7 @@ const EPOCH: Kind = Kind {
     remedy: "restore it from a backup; or set the clock right and delete it",
 };
 
-/// A short name of a public key for people: 80 bits of a SHA-256, as `abcd-efgh-ijkl-mnop`.
+/// A short name of a public key for people: 80 bits of a SHA-256, written as `abcd-efgh-ijkl-mnop`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 10]);
 
@@ -69,7 +69,7 @@ macro_rules! public_key {
         pub struct $name([u8; 32]);
 
         impl $name {
-            /// From its bytes.
+            /// Makes a key from its bytes.
             pub fn from_bytes(bytes: [u8; 32]) -> Self {
                 Self(bytes)
             }
@@ -79,12 +79,12 @@ macro_rules! public_key {
                 &self.0
             }
 
-            /// In lower-case hex.
+            /// The key in lower-case hex.
             pub fn to_hex(&self) -> String {
                 HEXLOWER_PERMISSIVE.encode(&self.0)
             }
 
-            /// From 64 hex digits.
+            /// Reads a key from 64 hex digits.
             pub fn from_hex(hex: &str) -> Option<Self> {
                 unhex(hex).map(|bytes| Self(*bytes))
             }
@@ -119,7 +119,7 @@ public_key!(
     "bullhorn noise key v1"
 );
 
-/// 32 bytes from 64 hex digits.
+/// Decodes 32 bytes from 64 hex digits.
 fn unhex(hex: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut bytes = Zeroizing::new([0; 32]);
     if hex.len() != 64 {
@@ -137,7 +137,7 @@ pub struct NoiseKeys {
 }
 
 impl NoiseKeys {
-    /// A new pair.
+    /// Generates a new pair.
     ///
     /// # Errors
     /// [`KeysError::Random`], [`KeysError::NoX25519`].
@@ -168,7 +168,7 @@ impl fmt::Debug for NoiseKeys {
     }
 }
 
-/// An announcer's identity: what signs its clips, and what it shows in the handshake.
+/// An announcer's identity: the key that signs its clips, and the keys that it shows in the handshake.
 #[derive(Clone)]
 pub struct AnnouncerKeys {
     signing: SigningKey,
@@ -176,7 +176,7 @@ pub struct AnnouncerKeys {
 }
 
 impl AnnouncerKeys {
-    /// A new identity, kept nowhere.
+    /// Generates a new identity and stores it nowhere.
     ///
     /// # Errors
     /// [`KeysError::Random`], [`KeysError::NoX25519`].
@@ -185,10 +185,10 @@ impl AnnouncerKeys {
         Ok(Self { signing: SigningKey::from_bytes(&seed), noise: NoiseKeys::generate()? })
     }
 
-    /// The identity in `announcer.key`; `None` when there is none yet.
+    /// Loads the identity in `announcer.key`; `None` when there is none yet.
     ///
     /// # Errors
-    /// Those of [`StateFolder::read`]; [`KeysError::CutShort`], [`KeysError::Damaged`].
+    /// The same errors as [`StateFolder::read`]; [`KeysError::CutShort`], [`KeysError::Damaged`].
     pub fn load(folder: &StateFolder) -> Result<Option<Self>, KeysError> {
         let Some(body) = ANNOUNCER.read(folder)? else {
             return Ok(None);
@@ -205,10 +205,10 @@ impl AnnouncerKeys {
         }
     }
 
-    /// The identity in `announcer.key`, made now if there is none.
+    /// Loads the identity in `announcer.key`, or creates it if there is none.
     ///
     /// # Errors
-    /// Those of [`AnnouncerKeys::load`], of [`AnnouncerKeys::generate`] and of writing.
+    /// The same errors as [`AnnouncerKeys::load`] and [`AnnouncerKeys::generate`], and errors from writing.
     pub fn load_or_create(folder: &StateFolder) -> Result<Self, KeysError> {
         if let Some(keys) = Self::load(folder)? {
             return Ok(keys);
@@ -223,12 +223,12 @@ impl AnnouncerKeys {
         Ok(keys)
     }
 
-    /// Who speaks.
+    /// The public signing key.
     pub fn id(&self) -> AnnouncerId {
         AnnouncerId(self.signing.verifying_key().to_bytes())
     }
 
-    /// What it shows in the handshake.
+    /// The keys that it shows in the handshake.
     pub fn noise(&self) -> &NoiseKeys {
         &self.noise
     }
@@ -244,17 +244,17 @@ impl fmt::Debug for AnnouncerKeys {
     }
 }
 
-/// What the key that signs a station's talkback is derived with.
+/// The domain string for deriving the key that signs a station's talkback.
 const TALKBACK_KEY_DOMAIN: &[u8] = b"bullhorn talkback key v1\0";
 
-/// A station's identity: what it shows in the handshake, and what signs its talkback. It signs nothing else.
+/// A station's identity: the keys that it shows in the handshake, and the key that signs its talkback and nothing else.
 #[derive(Debug, Clone)]
 pub struct StationKeys {
     noise: NoiseKeys,
 }
 
 impl StationKeys {
-    /// A new identity, kept nowhere.
+    /// Generates a new identity and stores it nowhere.
     ///
     /// # Errors
     /// [`KeysError::Random`], [`KeysError::NoX25519`].
@@ -262,10 +262,10 @@ impl StationKeys {
         Ok(Self { noise: NoiseKeys::generate()? })
     }
 
-    /// The identity in `station.key`; `None` when there is none yet.
+    /// Loads the identity in `station.key`; `None` when there is none yet.
     ///
     /// # Errors
-    /// Those of [`StateFolder::read`]; [`KeysError::CutShort`], [`KeysError::Damaged`].
+    /// The same errors as [`StateFolder::read`]; [`KeysError::CutShort`], [`KeysError::Damaged`].
     pub fn load(folder: &StateFolder) -> Result<Option<Self>, KeysError> {
         let Some(body) = STATION.read(folder)? else {
             return Ok(None);
@@ -278,10 +278,10 @@ impl StationKeys {
         }
     }
 
-    /// The identity in `station.key`, made now if there is none.
+    /// Loads the identity in `station.key`, or creates it if there is none.
     ///
     /// # Errors
-    /// Those of [`StationKeys::load`], of [`StationKeys::generate`] and of writing.
+    /// The same errors as [`StationKeys::load`] and [`StationKeys::generate`], and errors from writing.
     pub fn load_or_create(folder: &StateFolder) -> Result<Self, KeysError> {
         if let Some(keys) = Self::load(folder)? {
             return Ok(keys);
@@ -295,12 +295,12 @@ impl StationKeys {
         Ok(keys)
     }
 
-    /// What it shows in the handshake.
+    /// The keys that it shows in the handshake.
     pub fn noise(&self) -> &NoiseKeys {
         &self.noise
     }
 
-    /// Who talks back.
+    /// The public key that verifies its talkback.
     pub fn id(&self) -> StationId {
         StationId(self.signing().verifying_key().to_bytes())
     }
@@ -309,7 +309,7 @@ impl StationKeys {
         self.signing().sign(message).to_bytes()
     }
 
-    /// Derived from the key that the station has, so that there is no second one to keep, to lose or to mix up.
+    /// The signing key is derived from the station's only key, so that there is no second one to keep, lose or mix up.
     fn signing(&self) -> SigningKey {
         let digest =
             Sha256::new().chain_update(TALKBACK_KEY_DOMAIN).chain_update(self.noise.secret()).finalize();
@@ -318,7 +318,7 @@ impl StationKeys {
 }
 
 fn lines(keys: &[(&str, &[u8; 32])]) -> Zeroizing<String> {
-    // All the room at once: growing would leave copies that nobody wipes.
+    // Reserve all the room at once: growing would leave copies that are never wiped.
     let mut text = Zeroizing::new(String::with_capacity(keys.len() * 80));
     for (word, secret) in keys {
         text.push_str(word);
@@ -328,13 +328,13 @@ fn lines(keys: &[(&str, &[u8; 32])]) -> Zeroizing<String> {
     text
 }
 
-/// Begins an announcer's run: a number above that of every run before, on the disk before it is
-/// given. It is the last one plus 1, or the clock's seconds and 32 random bits if those are more, so that an
-/// announcer restored from an old backup is still ahead of what its stations have heard, and two announcers that
-/// start within a second do not number their clips alike.
+/// Begins a run of an announcer and returns its number, which is above the number of every run before and is on the
+/// disk before this returns. It is the last number plus 1, or the clock's seconds and 32 random bits if those are more.
+/// So an announcer restored from an old backup is still ahead of what its stations have heard, and two announcers that
+/// start within a second do not give their clips the same numbers.
 ///
 /// # Errors
-/// Those of reading and writing; a damaged file is refused, as a lower number would mute the site.
+/// Errors from reading and writing; a damaged file is refused, as a lower number would mute the site.
 pub fn begin_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysError> {
     let locked = folder.lock()?;
     let epoch = next_epoch(folder, now_unix_s)?;
@@ -342,11 +342,11 @@ pub fn begin_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysErr
     Ok(epoch)
 }
 
-/// The number of a run that [`begin_epoch`] would begin. Where it cannot be written down, it is above that of every
-/// run before for as long as the clock goes forward.
+/// Returns the number of the run that [`begin_epoch`] would begin. Where it cannot be written to the disk, it is above
+/// the number of every run before as long as the clock goes forward.
 ///
 /// # Errors
-/// Those of reading.
+/// Errors from reading the file.
 pub fn next_epoch(folder: &StateFolder, now_unix_s: u64) -> Result<u64, KeysError> {
     let last = match EPOCH.read(folder)? {
         None => 0,

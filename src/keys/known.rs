@@ -20,26 +20,26 @@ const REMEDY: &str = "restore it from a backup; or move it away and invite the s
 pub struct Station {
     /// Its name, which belongs to its key.
     pub name: String,
-    /// What it shows in the handshake.
+    /// The key that it shows in the handshake.
     pub key: NoisePublicKey,
     /// The zones it declared last.
     pub zones: Vec<String>,
     /// When it joined, in seconds since 1970 by the announcer's clock.
     pub joined_unix_s: u64,
-    /// When it was last here, likewise.
+    /// When it was last here, in seconds since 1970 by the announcer's clock.
     pub last_seen_unix_s: u64,
-    /// How loud it is to play; `None` where that is left to the station.
+    /// The volume at which it must play; `None` where the station decides.
     pub volume: Option<Volume>,
-    /// What signs its talkback; `None` before its first.
+    /// The key that signs its talkback; `None` before its first talkback.
     pub signer: Option<StationId>,
 }
 
-/// What another process changed.
+/// Changes made by another process.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Stations that were removed: their connections must be closed.
     pub removed: Vec<Station>,
-    /// Stations whose volume is another, as they are now.
+    /// Stations whose volume has changed, as they are now.
     pub volumes: Vec<Station>,
 }
 
@@ -50,16 +50,16 @@ pub enum Admitted {
     Joined,
     /// It had joined before.
     Back,
-    /// It had joined under another name, which is free again.
+    /// It had joined under another name, which is now free.
     Renamed {
         /// That name.
         from: String,
     },
 }
 
-/// The stations that have joined, in memory, with their file. The file may be changed by another
-/// process at any time (`bullhorn stations remove`): [`KnownStations::refresh`] sees it, and no
-/// write here brings back what was removed there.
+/// The stations that have joined, in memory, with their file. Another process can change the file at any time
+/// (`bullhorn stations remove`): [`KnownStations::refresh`] notices it, and no write here brings back an entry that was
+/// removed there.
 #[derive(Debug)]
 pub struct KnownStations {
     folder: StateFolder,
@@ -67,9 +67,9 @@ pub struct KnownStations {
     roster: Roster,
     /// Stations seen since the file was last written.
     seen: HashMap<NoisePublicKey, u64>,
-    /// Zones that stations have taken since the file was last written: one pending change a station, the newest.
+    /// Zones that stations have moved to since the file was last written: one pending change per station, the newest.
     zones: HashMap<NoisePublicKey, Vec<String>>,
-    /// What another process changed, until [`KnownStations::refresh`] gives it.
+    /// Changes made by another process that [`KnownStations::refresh`] has not returned yet.
     changes: Changes,
 }
 
@@ -78,9 +78,9 @@ pub struct KnownStations {
 struct Roster {
     by_key: HashMap<NoisePublicKey, Station>,
     keys: HashMap<String, NoisePublicKey>,
-    /// Whose name has a look.
+    /// For each look, the key of the station whose name has it.
     looks: HashMap<String, NoisePublicKey>,
-    /// The zone that has a look, and how many stations are in it.
+    /// For each look, the zone that has it and how many stations are in that zone.
     zones: HashMap<String, (String, usize)>,
 }
 
@@ -117,13 +117,14 @@ impl Roster {
         Some(station)
     }
 
-    /// The other station whose name looks like this one.
+    /// Returns the other station whose name looks like this one.
     fn lookalike(&self, key: &NoisePublicKey, name: &str) -> Option<&Station> {
         let holder = self.looks.get(&look(name)).filter(|holder| *holder != key)?;
         self.by_key.get(holder)
     }
 
-    /// A zone among those of a station that looks like another, and that one: of another station, or of itself.
+    /// Returns the first of a station's `zones` that looks like a different zone, and that other zone, which is a zone
+    /// of another station or in the same list.
     fn zone_lookalike<'a>(&'a self, key: &NoisePublicKey, zones: &'a [String]) -> Option<(&'a str, &'a str)> {
         let own = self.by_key.get(key).map_or(&[][..], |station| &station.zones);
         let mut looks: HashMap<String, &str> = HashMap::new();
@@ -166,10 +167,10 @@ struct Row {
 }
 
 impl KnownStations {
-    /// Reads `stations.toml`; there may be none yet.
+    /// Reads `stations.toml`, which might not exist yet.
     ///
     /// # Errors
-    /// Those of reading; [`KeysError::Damaged`].
+    /// Errors from reading the file; [`KeysError::Damaged`].
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
         let mut known = Self {
             folder: folder.clone(),
@@ -183,30 +184,30 @@ impl KnownStations {
         Ok(known)
     }
 
-    /// The station of a key, from memory.
+    /// The station with this key, from memory.
     pub fn station(&self, key: &NoisePublicKey) -> Option<&Station> {
         self.roster.by_key.get(key)
     }
 
-    /// All stations, in the order of their names.
+    /// All stations, sorted by name.
     pub fn all(&self) -> Vec<&Station> {
         let mut all: Vec<_> = self.roster.by_key.values().collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
 
-    /// The zones that they declared.
+    /// The zones that the stations declared.
     pub fn zones(&self) -> BTreeSet<&str> {
         self.roster.by_key.values().flat_map(|station| &station.zones).map(String::as_str).collect()
     }
 
-    /// The station of a name, from memory.
+    /// The station with this name, from memory.
     pub fn named(&self, name: &str) -> Option<&Station> {
         let key = self.roster.keys.get(name).or_else(|| self.roster.keys.get(&normalized(name)))?;
         self.roster.by_key.get(key)
     }
 
-    /// The station of a name, or of a key as its fingerprint is shown.
+    /// The station with this name, or with the key that has this fingerprint.
     ///
     /// # Errors
     /// [`KeysError::NoSuchStation`].
@@ -215,20 +216,20 @@ impl KnownStations {
         self.named(name).or_else(by_key).ok_or_else(|| KeysError::NoSuchStation(name.into()))
     }
 
-    /// Reads the file again if another process changed it, and gives what it changed since the last call. Costs one
+    /// Reads the file again if another process changed it, and returns what has changed since the last call. Costs one
     /// `stat` when nothing changed.
     ///
     /// # Errors
-    /// Those of reading; what is in memory stays.
+    /// Errors from reading the file; the content in memory stays.
     pub fn refresh(&mut self) -> Result<Changes, KeysError> {
         self.reload()?;
         Ok(std::mem::take(&mut self.changes))
     }
 
-    /// Whether a key has joined, by the file as it is now. One that cannot be read changes nothing.
+    /// Whether a key has joined, by the file as it is now. A file that cannot be read changes nothing.
     ///
     /// # Errors
-    /// Those of reading; what is in memory stays.
+    /// Errors from reading the file; the content in memory stays.
     pub fn knows(&mut self, key: &NoisePublicKey) -> Result<bool, KeysError> {
         self.reload()?;
         Ok(self.roster.by_key.contains_key(key))
@@ -251,12 +252,11 @@ impl KnownStations {
         Ok(())
     }
 
-    /// Lets a key in under a name: the caller has seen the key prove itself, and either knows it or
-    /// has checked its invite. On the disk before it returns; a key and name that are known already
-    /// cost no write.
+    /// Lets a key in under a name. The caller has seen the key prove itself, and either knows it or has checked its
+    /// invite. The entry is on the disk before this returns; a key and name that are already known cost no write.
     ///
     /// # Errors
-    /// Those of [`Self::draft_admission`], and those of writing.
+    /// The same errors as [`Self::draft_admission`], and errors from writing.
     pub fn admit(
         &mut self,
         key: &NoisePublicKey,
@@ -270,10 +270,10 @@ impl KnownStations {
         self.write(|known| known.draft_admission(key, name, zones, now_unix_s))
     }
 
-    /// Whether a key is known under that name with those zones; it is here then.
+    /// Whether a key is known under that name with those zones. If so, it is noted as being here now.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Errors from reading the file.
     pub fn welcomes_back(
         &mut self,
         key: &NoisePublicKey,
@@ -290,8 +290,9 @@ impl KnownStations {
         Ok(is_back)
     }
 
-    /// Puts a station that is known under that name into these zones, in memory only: [`Self::save_seen`] writes it. A
-    /// station that changes them at every hello costs no write each time.
+    /// Moves a station that is known under that name into these zones, in memory only; [`Self::save_seen`] writes them.
+    /// So a station that changes its zones at every hello does not cost a write each time. Returns whether it was
+    /// moved.
     pub fn takes_zones(&mut self, key: &NoisePublicKey, name: &str, zones: &[String]) -> bool {
         let Some(station) = self.station(key).filter(|station| station.name == name).cloned() else {
             return false;
@@ -304,16 +305,16 @@ impl KnownStations {
         true
     }
 
-    /// Whether stations are in other zones than is written down.
+    /// Whether some stations are in other zones than the file says.
     pub fn has_unwritten_zones(&self) -> bool {
         !self.zones.is_empty()
     }
 
-    /// The same as [`Self::admit`], but for the writing. The folder must be locked.
+    /// Does the work of [`Self::admit`] except for the writing. The folder must be locked.
     ///
     /// # Errors
-    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::LooksAlike`], [`KeysError::BadName`],
-    /// [`KeysError::TooManyStations`], and those of reading.
+    /// [`KeysError::NameTaken`] when the name belongs to another key, [`KeysError::LooksAlike`],
+    /// [`KeysError::BadName`], [`KeysError::TooManyStations`], and errors from reading.
     pub fn draft_admission(
         &mut self,
         key: &NoisePublicKey,
@@ -359,7 +360,7 @@ impl KnownStations {
         Ok((admitted, Some(self.draft(Change::Insert(station))?)))
     }
 
-    /// Notes that a station is here, in memory only: [`KnownStations::save_seen`] writes it.
+    /// Notes in memory that a station is here; [`KnownStations::save_seen`] writes it.
     pub fn saw(&mut self, name: &str, now_unix_s: u64) {
         if let Some(key) = self.roster.keys.get(name).copied()
             && let Some(station) = self.roster.by_key.get_mut(&key)
@@ -369,10 +370,10 @@ impl KnownStations {
         }
     }
 
-    /// Writes who was seen since the last write, if anybody was. Meant for once a minute and the end.
+    /// Writes which stations were seen since the last write, if any. Meant to be called once a minute and at the end.
     ///
     /// # Errors
-    /// Those of reading and writing; what was seen is kept for the next time.
+    /// Errors from reading and writing; what was seen is kept for the next time.
     pub fn save_seen(&mut self) -> Result<(), KeysError> {
         if self.seen.is_empty() && self.zones.is_empty() {
             return Ok(());
@@ -380,21 +381,21 @@ impl KnownStations {
         self.write(Self::draft_seen)
     }
 
-    /// The same, but for the writing. The folder must be locked.
+    /// Does the work of [`Self::save_seen`] except for the writing. The folder must be locked.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Errors from reading the file.
     pub fn draft_seen(&mut self) -> Result<((), Option<Draft>), KeysError> {
         self.reload()?;
         let has_news = !self.seen.is_empty() || !self.zones.is_empty();
         Ok(((), if has_news { Some(self.draft(Change::None)?) } else { None }))
     }
 
-    /// Shuts a station out: its key is unknown from now on, and its name is free. A current invite
-    /// would still let it back in; [`crate::invite::shut_out`] retires that as well.
+    /// Shuts a station out: its key is unknown from now on, and its name is free. A current invite would still let it
+    /// back in; [`crate::invite::shut_out`] retires that invite too.
     ///
     /// # Errors
-    /// [`KeysError::NoSuchStation`], and those of reading and writing.
+    /// [`KeysError::NoSuchStation`], and errors from reading and writing.
     pub fn remove(&mut self, name: &str) -> Result<Station, KeysError> {
         self.reload()?;
         let station = self.find(name)?.clone();
@@ -402,28 +403,28 @@ impl KnownStations {
         Ok(station)
     }
 
-    /// The same for a key, whatever it calls itself by now, if it has joined at all.
+    /// Shuts out the station with this key, whatever its name is now, if it has joined at all.
     ///
     /// # Errors
-    /// Those of reading and writing.
+    /// Errors from reading and writing.
     pub fn remove_key(&mut self, key: &NoisePublicKey) -> Result<(), KeysError> {
         self.write(|known| known.draft_removal(key))
     }
 
-    /// The same, but for the writing. The folder must be locked.
+    /// Does the work of [`Self::remove_key`] except for the writing. The folder must be locked.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Errors from reading the file.
     pub fn draft_removal(&mut self, key: &NoisePublicKey) -> Result<((), Option<Draft>), KeysError> {
         self.reload()?;
         let draft = self.station(key).is_some().then(|| self.draft(Change::Forget(*key)));
         Ok(((), draft.transpose()?))
     }
 
-    /// Writes down how loud a station is to play; `None` leaves that to the station.
+    /// Writes the volume at which a station must play; `None` lets the station decide.
     ///
     /// # Errors
-    /// [`KeysError::NoSuchStation`], and those of reading and writing.
+    /// [`KeysError::NoSuchStation`], and errors from reading and writing.
     pub fn set_volume(&mut self, name: &str, volume: Option<Volume>) -> Result<(), KeysError> {
         self.write(|known| {
             known.reload()?;
@@ -435,11 +436,12 @@ impl KnownStations {
         })
     }
 
-    /// What pins the key that signs a station's talkback, unless it is pinned. The folder must be locked.
+    /// Drafts the pin of the key that signs a station's talkback, unless it is already pinned. The folder must be
+    /// locked.
     ///
     /// # Errors
     /// [`KeysError::NoSuchStation`] for a key that has not joined under that name, [`KeysError::SignerChanged`], and
-    /// those of reading.
+    /// errors from reading.
     pub fn draft_signer(
         &mut self,
         key: &NoisePublicKey,
@@ -478,10 +480,10 @@ impl KnownStations {
         Ok(made)
     }
 
-    /// Takes over what was written, before the folder is unlocked.
+    /// Takes over a draft that was written, before the folder is unlocked.
     ///
     /// # Errors
-    /// Those of looking at the file.
+    /// Errors from the `stat` of the file.
     pub fn adopt(&mut self, draft: Draft) -> Result<(), KeysError> {
         self.read = self.folder.stamp(FILE)?;
         self.seen.retain(|key, seen| draft.seen.get(key) != Some(seen));
@@ -583,8 +585,8 @@ enum Change {
     Forget(NoisePublicKey),
 }
 
-/// The next content of the file. Writing it may take as long as the disk likes, so that it is done with nothing locked
-/// but the folder.
+/// The next content of the file. Writing it can take as long as the disk likes, so only the folder is locked during the
+/// write.
 #[derive(Debug)]
 pub struct Draft {
     change: Change,
@@ -594,10 +596,10 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Puts it on the disk; [`KnownStations::adopt`] goes after it.
+    /// Writes it to the disk; call [`KnownStations::adopt`] after it.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Errors from writing.
     pub fn write(&self, locked: &Locked<'_>) -> Result<(), KeysError> {
         locked.write(FILE, self.text.as_bytes())
     }

@@ -12,13 +12,13 @@ const REMEDY: &str = "restore it from a backup; or move it away and join again w
 /// The two public keys of an announcer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin {
-    /// What it shows in the handshake.
+    /// The key that it shows in the handshake.
     pub noise: NoisePublicKey,
-    /// What verifies its clips.
+    /// The key that verifies its clips.
     pub announcer: AnnouncerId,
 }
 
-/// At an address where one announcer was pinned, another answers.
+/// An announcer other than the pinned one answers at an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "THE ANNOUNCER AT {address} HAS CHANGED ITS KEY. It was {pinned}, now {found} answers. \
@@ -26,7 +26,7 @@ pub struct Pin {
      accept it with an invite from there: `bullhorn speaker {address} --invite bh1…`"
 )]
 pub struct AnnouncerChanged {
-    /// As dialled.
+    /// The address as dialled.
     pub address: String,
     /// The key that was pinned.
     pub pinned: Fingerprint,
@@ -34,7 +34,7 @@ pub struct AnnouncerChanged {
     pub found: Fingerprint,
 }
 
-/// The announcers that this station has pinned, by the address as dialled (`host:port`).
+/// The announcers that this station has pinned, by address as dialled (`host:port`).
 #[derive(Debug)]
 pub struct Pins {
     folder: StateFolder,
@@ -48,10 +48,10 @@ struct Row {
 }
 
 impl Pins {
-    /// Reads `announcers.toml`; there may be none yet.
+    /// Reads `announcers.toml`, which might not exist yet.
     ///
     /// # Errors
-    /// Those of reading; [`KeysError::Damaged`].
+    /// Errors from reading the file; [`KeysError::Damaged`].
     pub fn open(folder: &StateFolder) -> Result<Self, KeysError> {
         let mut pins = Self { folder: folder.clone(), pins: BTreeMap::new() };
         pins.read()?;
@@ -63,12 +63,12 @@ impl Pins {
         self.pins.get(address)
     }
 
-    /// All that are pinned.
+    /// All pinned announcers.
     pub fn all(&self) -> impl Iterator<Item = &Pin> {
         self.pins.values()
     }
 
-    /// That the announcer at an address is the pinned one. Nothing pinned there passes.
+    /// Checks that the announcer at an address is the pinned one. Passes if none is pinned there.
     ///
     /// # Errors
     /// [`AnnouncerChanged`].
@@ -85,11 +85,11 @@ impl Pins {
         }
     }
 
-    /// Trusts an announcer at an address from now on, in place of any other. Only an invite, or the
-    /// announcer's own state folder, may lead here. On the disk before it returns.
+    /// Trusts an announcer at an address from now on, in place of any other. Call this only on the strength of an
+    /// invite or of the announcer's own state folder. The pin is on the disk before this returns.
     ///
     /// # Errors
-    /// Those of reading and writing.
+    /// Errors from reading and writing the file.
     pub fn pin(&mut self, address: &str, pin: Pin) -> Result<(), KeysError> {
         let folder = self.folder.clone();
         let locked = folder.lock()?;

@@ -1,5 +1,5 @@
-//! How far each station has talked back: `talkback` in the announcer's state folder. What was heard is never played
-//! again, not even after the power failed; what was only begun may come once more.
+//! How far each station has talked back: `talkback` in the announcer's state folder. Talkback that was heard is never
+//! played again, not even after a power failure; talkback that only began may be played once more.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ const TALKED: Kind = Kind {
     remedy: "restore it from a backup; or delete it, after which talkback that has not expired may be heard again",
 };
 
-/// How long a mark is needed: no talkback is good for longer, and some more for clocks that differ.
+/// How long a mark is needed: the longest life of a talkback, and an hour more for clocks that differ.
 const MARK_LIFE: Duration = Duration::from_secs(TALKBACK_LIFE.as_secs() + 3_600);
 
 /// How a talkback ended.
@@ -24,21 +24,21 @@ const MARK_LIFE: Duration = Duration::from_secs(TALKBACK_LIFE.as_secs() + 3_600)
 pub enum End {
     /// The loudspeaker played it to its last sample.
     Heard,
-    /// It was kept, and could not be heard.
+    /// It was kept, but could not be heard.
     Kept,
 }
 
 /// The last talkback of a station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TalkedMark {
-    /// Which: a later run of the station has a higher epoch, a later talkback of a run a higher sequence.
+    /// Which one: a later run of the station has a higher epoch, and a later talkback in one run a higher sequence.
     pub id: ClipId,
-    /// What became of it; `None` until that is known.
+    /// How it ended; `None` until that is known.
     pub end: Option<End>,
 }
 
 impl TalkedMark {
-    /// Whether a talkback may be heard after this one: a later one always, the same one until its end.
+    /// Whether a talkback may be heard after this one: a later one always, the same one until it has ended.
     pub fn admits(&self, id: ClipId) -> bool {
         id > self.id || (id == self.id && self.end.is_none())
     }
@@ -47,31 +47,31 @@ impl TalkedMark {
 /// The most stations whose marks are kept: as many as can join.
 pub const MAX_MARKS: usize = crate::keys::MAX_STATIONS;
 
-/// The marks of all stations that have talked back, by their key in hex; in open mode by name, and in memory only.
+/// The marks of all stations that have talked back, by key in hex; in open mode by name, and in memory only.
 ///
-/// When there are too many, those go whose talkback has surely expired since, so that it stays refused. In open mode
-/// nothing expires, and stations that are new are turned away.
+/// When there are too many, marks whose talkback has certainly expired are dropped, so that no talkback is heard twice.
+/// In open mode nothing expires, and new stations are turned away.
 #[derive(Debug)]
 pub struct Talked {
     folder: Option<StateFolder>,
     marks: BTreeMap<String, Noted>,
     most: usize,
-    /// By the announcer's clock, when there was room made last.
+    /// The announcer's clock at the last call of [`Talked::make_room`].
     now_unix_s: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Noted {
     mark: TalkedMark,
-    /// By the announcer's clock; 0 where nobody knows.
+    /// When it was noted, by the announcer's clock; 0 where unknown.
     unix_s: u64,
 }
 
 impl Talked {
-    /// Reads the file, if there is a folder; there may be none yet.
+    /// Reads the file if there is a folder; the file might not exist yet.
     ///
     /// # Errors
-    /// Those of reading; a damaged file is refused and never taken for an empty one.
+    /// Errors from reading; a damaged file is refused and never taken for an empty one.
     pub fn open(folder: Option<&StateFolder>) -> Result<Self, KeysError> {
         let body = folder.map(|folder| TALKED.read(folder)).transpose()?.flatten();
         let lines = body.iter().flat_map(|body| body.lines());
@@ -89,7 +89,7 @@ impl Talked {
         self.marks.get(station).map(|noted| noted.mark)
     }
 
-    /// Moves a station's mark, in memory only; never back. Whether it was moved: [`Self::draft`] is to be written then.
+    /// Moves a station's mark in memory, and never back. Returns whether it moved; if so, write [`Self::draft`].
     pub fn advance(&mut self, station: &str, mark: TalkedMark) -> bool {
         if self.mark(station).is_some_and(|was| was == mark || !was.admits(mark.id)) {
             return false;
@@ -98,7 +98,7 @@ impl Talked {
         true
     }
 
-    /// Makes room for the mark of one more station, if it has none; whether there is.
+    /// Makes room for the mark of a station that has none yet. Returns whether there is room for it.
     pub fn make_room(&mut self, station: &str, now_unix_s: u64) -> bool {
         self.now_unix_s = now_unix_s;
         if self.marks.len() >= self.most && !self.marks.contains_key(station) && self.folder.is_some() {
@@ -108,7 +108,7 @@ impl Talked {
         self.marks.len() < self.most || self.marks.contains_key(station)
     }
 
-    /// The next content of the file; none in open mode.
+    /// The next content of the file; `None` in open mode.
     pub fn draft(&self) -> Option<TalkedDraft> {
         let folder = self.folder.clone()?;
         Some(TalkedDraft { folder, body: self.body() })
@@ -130,7 +130,7 @@ impl Talked {
     }
 }
 
-/// The next content of the file. Writing it may take as long as the disk likes.
+/// The next content of the file. Writing it can take as long as the disk likes.
 #[derive(Debug)]
 pub struct TalkedDraft {
     folder: StateFolder,
@@ -138,10 +138,10 @@ pub struct TalkedDraft {
 }
 
 impl TalkedDraft {
-    /// Puts it on the disk.
+    /// Writes it to the disk.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Errors from writing.
     pub fn write(&self) -> Result<(), KeysError> {
         TALKED.write(&self.folder.lock()?, &self.body)
     }
@@ -151,7 +151,7 @@ fn parse(line: &str) -> Option<(String, Noted)> {
     let words: Vec<&str> = line.split(' ').collect();
     let (station, unix_s, epoch, sequence, end) = match *words.as_slice() {
         [station, unix_s, epoch, sequence, end] => (station, unix_s.parse().ok()?, epoch, sequence, end),
-        // Earlier versions did not write when it was.
+        // Earlier versions did not write the time.
         [station, epoch, sequence, end] => (station, 0, epoch, sequence, end),
         _ => return None,
     };

@@ -1,5 +1,5 @@
-//! Which zone each digit of the console stands for: `zones` in the announcer's state folder. A zone keeps its digit, so
-//! that no station can move another's by the names that it gives to its zones; the operator alone changes the order.
+//! The zone that each digit of the console selects: `zones` in the announcer's state folder. A zone keeps its digit, so
+//! that no station can move another's digit by the names of its zones; only the operator changes the order.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -15,33 +15,33 @@ const ZONES: Kind = Kind {
     remedy: "restore it from a backup; or delete it, and say the order anew with `bullhorn zones order`",
 };
 
-/// The digits that zones can have, from 1.
+/// How many zones can have a digit; the digits count from 1.
 pub const ZONE_DIGITS: usize = 9;
 
-/// The order of the zones, in memory, with its file, which other processes may change at any time.
+/// The order of the zones, in memory, with its file, which other processes can change at any time.
 #[derive(Debug)]
 pub struct ZoneOrder {
-    /// None in open mode, where nothing is kept.
+    /// `None` in open mode, where nothing is kept.
     folder: Option<StateFolder>,
     read: Stamp,
     zones: Vec<String>,
 }
 
 impl ZoneOrder {
-    /// Reads the file, if there is a folder; there may be none yet.
+    /// Reads the file if there is a folder; the file might not exist yet.
     ///
     /// # Errors
-    /// Those of reading; a damaged file is refused, as the wrong hallways would hear what is said.
+    /// Errors from reading; a damaged file is refused, because the wrong hallways would hear the announcement.
     pub fn open(folder: Option<&StateFolder>) -> Result<Self, KeysError> {
         let mut order = Self { folder: folder.cloned(), read: Stamp::default(), zones: Vec::new() };
         order.refresh()?;
         Ok(order)
     }
 
-    /// Reads the file again if it was changed; whether it was. Costs one `stat` when it was not.
+    /// Reads the file again if it has changed, and returns whether it has. Costs one `stat` when it has not.
     ///
     /// # Errors
-    /// Those of reading; what is in memory stays.
+    /// Errors from reading; the content in memory stays.
     pub fn refresh(&mut self) -> Result<bool, KeysError> {
         let Some(folder) = &self.folder else { return Ok(false) };
         let stamp = folder.stamp(ZONES.file)?;
@@ -53,7 +53,7 @@ impl ZoneOrder {
         Ok(true)
     }
 
-    /// The zones that have a digit, in its order, whether a station is in them or not.
+    /// The zones that have a digit, ordered by digit, whether or not a station is in them.
     pub fn with_digits(&self) -> &[String] {
         &self.zones
     }
@@ -66,8 +66,8 @@ impl ZoneOrder {
         self.zones.iter().cloned().chain(rest.into_iter().map(str::to_owned)).collect()
     }
 
-    /// Gives digits to zones that have none, in order: those that are free, and then those of zones that are not
-    /// `live` any more. In memory only; what is to be written then, if anything.
+    /// Gives digits to zones that have none, in order: first free digits, and then those of zones that are no longer
+    /// `live`. This changes memory only; it returns what has to be written, if anything.
     pub fn append(&mut self, zones: &[String], live: &BTreeSet<&str>) -> Option<ZoneDraft> {
         if !append(&mut self.zones, zones, live) {
             return None;
@@ -76,10 +76,10 @@ impl ZoneOrder {
         Some(ZoneDraft { folder: self.folder.clone()?, zones: zones.to_vec(), live })
     }
 
-    /// Puts zones first, in this order. The others follow as they did, but for those that are not `live`.
+    /// Puts zones first, in this order. The others follow in their old order, except for those that are not `live`.
     ///
     /// # Errors
-    /// [`KeysError::BadName`], and those of reading and writing.
+    /// [`KeysError::BadName`], and errors from reading and writing.
     pub fn put_first(&mut self, first: &[String], live: &BTreeSet<&str>) -> Result<(), KeysError> {
         if !first.iter().all(|zone| is_name(zone)) {
             return Err(KeysError::BadName);
@@ -98,7 +98,7 @@ impl ZoneOrder {
     }
 }
 
-/// Zones that are to be given digits on the disk as well. Writing may take as long as the disk likes.
+/// Zones that need digits on the disk as well. Writing can take as long as the disk likes.
 #[derive(Debug)]
 pub struct ZoneDraft {
     folder: StateFolder,
@@ -107,7 +107,7 @@ pub struct ZoneDraft {
 }
 
 impl ZoneDraft {
-    /// Takes up a later one, so that both are written together.
+    /// Merges a later draft into this one, so that both are written together.
     pub fn follow(&mut self, later: Self) {
         self.live = later.live;
         self.zones.extend(later.zones);
@@ -115,10 +115,10 @@ impl ZoneDraft {
         self.zones.retain(|zone| self.live.contains(zone) && seen.insert(zone.clone()));
     }
 
-    /// Puts them on the disk, after what another process has written meanwhile.
+    /// Writes them to the disk, after anything that another process has written meanwhile.
     ///
     /// # Errors
-    /// Those of reading and writing.
+    /// Errors from reading and writing.
     pub fn write(&self) -> Result<(), KeysError> {
         let locked = self.folder.lock()?;
         let mut zones = read(&self.folder)?;

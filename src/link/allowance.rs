@@ -1,15 +1,16 @@
-//! How fast messages are read: a peer that says more is slowed down by TCP, and costs nothing while it waits.
+//! The rate at which messages are read: TCP slows down a peer that sends faster, and that peer costs nothing while it
+//! waits.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// So many messages are read as fast as they come, …
+/// How many messages are read as fast as they arrive, …
 pub const MESSAGE_BURST: u32 = 256;
-/// … and then one each such time. The most that an honest peer says is live speech, 50 messages a second.
+/// … and then one per this interval. The most that an honest peer sends is live speech, 50 messages a second.
 pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Counts messages: a bucket that holds [`MESSAGE_BURST`], filled by one each [`MESSAGE_INTERVAL`].
+/// Counts messages: a bucket that holds [`MESSAGE_BURST`] and gains one per [`MESSAGE_INTERVAL`].
 #[derive(Debug)]
 pub(super) struct Allowance {
     /// When the bucket is full again.
@@ -31,7 +32,7 @@ impl Allowance {
         }
     }
 
-    /// One was read.
+    /// Counts one message that was read.
     pub fn take(&mut self) {
         self.full_at = self.full_at.max(Instant::now()) + MESSAGE_INTERVAL;
     }

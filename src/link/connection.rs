@@ -1,4 +1,4 @@
-//! What carries a link: a TCP connection, or whatever else takes bytes there and back.
+//! The carrier of a link: a TCP connection, or anything else that carries bytes both ways.
 
 use std::io;
 
@@ -9,37 +9,39 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use super::SILENCE_DEADLINE;
 use super::frames::BlockFrames;
 
-/// How sockets share a line (`tcp(7)`, `TCP_CONGESTION`): what most systems do anyway. Where a system would rather pace
-/// them (BBR), a thousand timers cost more than a clip's bytes, and some stations have them a third later than others.
+/// How sockets share a line (`tcp(7)`, `TCP_CONGESTION`): the default of most systems. Where a system's default paces
+/// sockets instead (BBR), a thousand timers cost more than sending a clip's bytes, and some stations get the clip a
+/// third later than others.
 #[cfg(target_os = "linux")]
 const EVEN_SHARES: &[u8] = b"cubic";
 
-/// Bytes there and back, in order.
+/// A stream of bytes both ways, in order.
 pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// What comes.
+    /// The incoming half.
     type Incoming: AsyncRead + Unpin + Send + 'static;
-    /// What goes.
+    /// The outgoing half.
     type Outgoing: Outgoing + 'static;
 
-    /// Sets what a link needs of it.
+    /// Sets the options that a link needs.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn prepare(&self) -> io::Result<()>;
 
-    /// Sends a few last bytes, if that takes no waiting. Whether they are read is the other's affair.
+    /// Sends a few last bytes if that needs no waiting. It does not check whether the peer reads them.
     fn part_with(&self, words: &[u8]);
 
-    /// Both directions, each on its own.
+    /// Splits it into its two directions.
     fn into_halves(self) -> (Self::Incoming, Self::Outgoing);
 }
 
-/// The bytes that go.
+/// The outgoing half of a connection.
 pub trait Outgoing: AsyncWrite + Unpin + Send {
-    /// Hands over at most `bytes` of a clip's frames, from the one at `from` on, and says how many it took.
+    /// Writes at most `bytes` bytes of a clip's frames, starting at `from`, and returns how many the connection
+    /// accepted.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn write_frames(
         &mut self,
         frames: &BlockFrames,
@@ -80,21 +82,21 @@ impl Outgoing for OwnedWriteHalf {
     }
 }
 
-/// What knows no such file copies them.
+/// A half that cannot send from a file copies the bytes.
 impl<C: Connection> Outgoing for WriteHalf<C> {}
 
-/// Sets what every socket of ours has: no delay for small messages, an end when what was sent is not
-/// acknowledged for [`SILENCE_DEADLINE`], and the same shares for all.
+/// Sets the options of every socket: no delay for small messages, a timeout when sent data is not acknowledged for
+/// [`SILENCE_DEADLINE`], and even shares of the line.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
     #[cfg(target_os = "linux")]
     {
         socket.set_tcp_user_timeout(Some(SILENCE_DEADLINE))?;
-        // Where the system has no such thing, its own usual one will do.
+        // Where the system does not have it, its default will do.
         let _ = socket.set_tcp_congestion(EVEN_SHARES);
     }
     let _ = socket;

@@ -1,4 +1,4 @@
-//! The frames of a clip, kept where the system can send them to every station without copying them first.
+//! The frames of a clip, stored where the system can send them to every station without copying them first.
 
 use std::borrow::Cow;
 #[cfg(target_os = "linux")]
@@ -8,16 +8,18 @@ use std::io;
 #[cfg(target_os = "linux")]
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How many clips are in files at once: one is being sent as a rule, and the files are meant for stations.
+/// How many clips can be in files at once: as a rule only one is being sent, and file descriptors are needed for
+/// stations.
 #[cfg(target_os = "linux")]
 static FILES: Semaphore = Semaphore::const_new(MAX_FILES);
 #[cfg(target_os = "linux")]
 const MAX_FILES: usize = 32;
 
-/// The block frames of one clip, one behind the other, as they go to every station.
+/// The block frames of one clip, one after the other, as they are sent to every station.
 ///
-/// On Linux they are in a file that exists in memory alone, whose pages every connection sends as they are
-/// (`memfd_create(2)`, `sendfile(2)`); where there can be none, or there are enough, in this program's own memory.
+/// On Linux they are in a file that exists only in memory, whose pages every connection sends directly
+/// (`memfd_create(2)`, `sendfile(2)`). Where such a file cannot be created, or there are enough of them, the frames are
+/// in this program's own memory.
 #[derive(Debug)]
 pub struct BlockFrames {
     bytes: usize,
@@ -58,20 +60,20 @@ fn in_the_system(frames: &[u8]) -> io::Result<File> {
 }
 
 impl BlockFrames {
-    /// How many bytes they are.
+    /// Their size in bytes.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there are none.
+    /// Whether they are empty.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// At most `bytes` of them, from the one at `from` on; none behind the last.
+    /// Returns at most `bytes` bytes, starting at `from`; none after the end.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn piece(&self, from: usize, bytes: usize) -> io::Result<Cow<'_, [u8]>> {
         let end = from.saturating_add(bytes).min(self.bytes);
         match &self.store {
@@ -86,7 +88,7 @@ impl BlockFrames {
         }
     }
 
-    /// The file in which they are, if they are in one.
+    /// The file that holds them, if there is one.
     #[cfg(target_os = "linux")]
     pub(super) fn file(&self) -> Option<&File> {
         match &self.store {

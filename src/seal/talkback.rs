@@ -1,10 +1,10 @@
-//! The authority in a talkback: which station spoke, for whom, when, and that it was not heard before.
+//! The checks that make a talkback authentic: which station spoke, to whom, when, and that it was not heard before.
 //!
 //! ```text
 //! header signature = Ed25519( "bullhorn talkback header v1" ‖ 0 ‖ station's key 32 ‖ header as sent )
 //! ```
 //!
-//! Another tag and another key than an announcement's: no talkback is ever taken for one, nor one for a talkback.
+//! The domain and the key differ from an announcement's, so that neither is ever taken for the other.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::keys::{AnnouncerId, StationId, StationKeys, TalkedMark};
 use crate::wire::{TALKBACK_LIFE, TalkbackHeader};
 
 const HEADER_DOMAIN: &[u8] = b"bullhorn talkback header v1\0";
-/// How far ahead of the announcer's clock a talkback may be dated: what a station's notion of that clock may be off by.
+/// How far ahead of the announcer's clock a talkback may be dated: the possible error of a station's estimate of that
+/// clock.
 const CREATED_SLACK: Duration = Duration::from_secs(5);
 
 /// Signs a talkback's header, exactly as it is sent.
@@ -27,34 +28,34 @@ pub fn verify(station: &StationId, header: &[u8], signature: &SignatureBytes) ->
     verify_message(station.as_bytes(), &message(HEADER_DOMAIN, station.as_bytes(), &[header]), signature)
 }
 
-/// Why an announcer does not take a talkback.
+/// Why an announcer does not accept a talkback.
 #[derive(Debug, thiserror::Error)]
 pub enum TalkbackRefusal {
-    /// Its size or rate cannot be.
+    /// No talkback has this size or rate.
     #[error(transparent)]
     Format(#[from] ClipError),
-    /// Another name than the station's.
+    /// It has another name than the station's.
     #[error("it is said in the name of {0}, which is another station's")]
     Station(String),
-    /// For another announcer.
+    /// It is for another announcer.
     #[error("it is for another announcer")]
     Announcer,
-    /// Not signed by the station.
+    /// It is not signed by the station.
     #[error("its signature is not the station's")]
     Signature,
-    /// Its time is over, or ends before it begins.
+    /// It has expired, or expires before its own date.
     #[error("it expired {late_ms} ms ago")]
     Expired {
         /// How long ago, by the announcer's clock.
         late_ms: u64,
     },
-    /// It claims to be good for longer than any.
+    /// It claims to be valid for longer than any talkback may be.
     #[error("it claims to be good for {life_ms} ms, and no talkback is for more than {}", TALKBACK_LIFE.as_millis())]
     Life {
-        /// From its date to its expiry.
+        /// The time from its date to its expiry.
         life_ms: u64,
     },
-    /// Dated later than the announcer's clock.
+    /// It is dated later than the announcer's clock.
     #[error("it is dated {early_ms} ms ahead of the announcer's clock")]
     NotYet {
         /// How far ahead.
@@ -65,8 +66,8 @@ pub enum TalkbackRefusal {
     Replay,
 }
 
-/// Whether a talkback was said by the station of that name to that announcer, in this order: size, station, announcer,
-/// signature. The key that it is signed with is not yet held against the one pinned.
+/// Proves that the station of that name recorded a talkback for that announcer. Checks in this order: size, station,
+/// announcer, signature. Returns the key that signed it, which is not yet compared with the pinned one.
 ///
 /// # Errors
 /// The first [`TalkbackRefusal`].
@@ -92,8 +93,8 @@ pub fn prove(
     Ok(station)
 }
 
-/// Whether a proven talkback may be taken now, by the announcer's clock and the last one of that station: freshness,
-/// then sequence.
+/// Whether a proven talkback may be accepted now, by the announcer's clock and the last talkback of that station.
+/// Checks freshness first, then sequence.
 ///
 /// # Errors
 /// The first [`TalkbackRefusal`].
@@ -153,7 +154,7 @@ mod tests {
             }
         }
 
-        /// What is said of a header that its own station has signed.
+        /// Proves a header that its own station has signed.
         fn proves(&self, header: &TalkbackHeader) -> Result<StationId, TalkbackRefusal> {
             let encoded = header.encode();
             prove(header, &encoded, &sign(&self.station, &encoded), "hall-1", &self.announcer)
@@ -181,7 +182,7 @@ mod tests {
     #[test]
     fn checks_come_in_their_order() {
         let scene = Scene::new();
-        // Each is wrong in one way more than the next, and refused for the first.
+        // Each header is wrong in one way more than the next, and is refused for the first fault.
         let other = Scene::new();
         let mut header = other.header();
         header.station = *scene.station.id().as_bytes();
@@ -223,7 +224,7 @@ mod tests {
     fn no_talkback_is_an_announcement_and_no_announcement_a_talkback() {
         let scene = Scene::new();
         let encoded = scene.header().encode();
-        // Even a station that is taken for an announcer.
+        // This holds even for a station that is taken for an announcer.
         let as_announcer = AnnouncerId::from_bytes(*scene.station.id().as_bytes());
         assert!(!crate::seal::verify(&as_announcer, &encoded, &sign(&scene.station, &encoded)));
         let announcer = AnnouncerKeys::generate().unwrap();

@@ -124,7 +124,8 @@ fn of_10_000_forged_headers_none_is_admitted() {
     assert_eq!(admitted, 0);
 }
 
-/// Everything is wrong with a claim; mended in the order of the checks, each error gives way to the next.
+/// Everything is wrong with a claim. As the faults are fixed in the order of the checks, each error gives way to the
+/// next.
 #[test]
 fn checks_come_in_the_promised_order() {
     let fixture = fixture();
@@ -206,7 +207,7 @@ fn freshness_is_judged_by_the_announcers_time() {
     assert!(judge(&eternal, 0).is_ok());
 }
 
-/// The station's wall clock is nowhere asked; the announcer's may be ten years off either way.
+/// The station's wall clock is never read; the announcer's may be ten years off in either direction.
 #[test]
 fn an_announcer_whose_clock_is_years_off_is_heard() {
     let announcer = AnnouncerKeys::generate().unwrap();

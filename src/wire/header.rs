@@ -5,19 +5,19 @@ use super::message::{ClipId, check_zones};
 use crate::clip::{Format, Hash};
 use crate::priority::Priority;
 
-/// A clip header without its zones.
+/// The size of a clip header without its zones.
 const HEADER_FIXED_BYTES: usize = 77;
-/// The layout of clip header that is spoken here.
+/// The layout of a clip header in this version.
 const HEADER_VERSION: u8 = 2;
 
-/// What is announced of a clip before its bytes: everything a station checks it against.
+/// The announcement of a clip before its bytes: everything a station checks it against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipHeader {
     /// Which clip.
     pub id: ClipId,
     /// When it was recorded, in ms since 1970 by the announcer's clock.
     pub created_unix_ms: u64,
-    /// From when on it must not be played, by the same clock.
+    /// From when on it must not be played, in ms since 1970 by the same clock.
     pub expires_unix_ms: u64,
     /// Size and rate of the WAV.
     pub format: Format,
@@ -30,14 +30,14 @@ pub struct ClipHeader {
 }
 
 impl ClipHeader {
-    /// Moves both dates, so that it expires then.
+    /// Moves both dates, so that it expires at the given time.
     pub fn dated_to_expire(&mut self, expires_unix_ms: u64) {
         let life_ms = self.expires_unix_ms.saturating_sub(self.created_unix_ms);
         self.created_unix_ms = expires_unix_ms.saturating_sub(life_ms);
         self.expires_unix_ms = expires_unix_ms;
     }
 
-    /// The fixed layout of `docs/protocol.md`.
+    /// Encodes it in the fixed layout of `docs/protocol.md`.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_FIXED_BYTES + self.zones.len() * 16);
         bytes.push(HEADER_VERSION);
@@ -54,7 +54,7 @@ impl ClipHeader {
         bytes
     }
 
-    /// Which clip a header is of, even if the rest of it is wrong; `None` when not even that can be read.
+    /// Reads which clip a header is for, even if the rest of it is wrong; `None` when not even that can be read.
     pub fn id_of(bytes: &[u8]) -> Option<ClipId> {
         let mut rest = Fields(bytes);
         let [HEADER_VERSION] = rest.take()? else { return None };
@@ -65,7 +65,7 @@ impl ClipHeader {
     /// Reads a header; its [`Format`] is not yet checked.
     ///
     /// # Errors
-    /// [`WireError::Header`] for bytes that are no header, [`WireError::Field`] for a field.
+    /// [`WireError::Header`] for bytes that are not a header, [`WireError::Field`] for a field out of bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let malformed = WireError::Header(bytes.len());
         let mut rest = Fields(bytes);
@@ -93,7 +93,7 @@ impl ClipHeader {
     }
 }
 
-/// Puts zones at the end of a fixed layout.
+/// Writes zones at the end of a fixed layout.
 pub(super) fn put_zones(bytes: &mut Vec<u8>, zones: &[String]) {
     bytes.push(zones.len() as u8);
     for zone in zones {
@@ -102,7 +102,7 @@ pub(super) fn put_zones(bytes: &mut Vec<u8>, zones: &[String]) {
     }
 }
 
-/// Takes the zones that end a fixed layout.
+/// Reads the zones that end a fixed layout.
 pub(super) fn take_zones(
     rest: &mut Fields<'_>,
     malformed: &impl Fn() -> WireError,
@@ -122,7 +122,7 @@ pub(super) fn take_zones(
     Ok(zones)
 }
 
-/// What is left of a fixed layout.
+/// The unread rest of a fixed layout.
 pub(super) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {

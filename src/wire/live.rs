@@ -1,4 +1,4 @@
-//! Live speech on the wire: the header that opens and closes it, in a fixed layout, and what a station reports.
+//! Live speech on the wire: the header that opens and closes it, in a fixed layout, and a station's report of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,35 +8,35 @@ use super::message::ClipId;
 use crate::clip::{Hash, MAX_RATE_HZ, MIN_RATE_HZ};
 use crate::priority::Priority;
 
-/// A header without its zones.
+/// The size of a header without its zones.
 const LIVE_FIXED_BYTES: usize = 89;
-/// The layout of a live header; that of a clip's is another.
+/// The layout of a live header; a clip header has another.
 pub const LIVE_LAYOUT: u8 = 3;
-/// A block lasts so long, or a sample less.
+/// The duration of a block, which is rounded down to whole samples.
 pub const LIVE_BLOCK_MS: u32 = 20;
 /// The most blocks of live speech: 10 minutes.
 pub const MAX_LIVE_BLOCKS: u32 = 30_000;
 /// The most bytes of one block: [`LIVE_BLOCK_MS`] of 16-bit samples at [`MAX_RATE_HZ`].
 pub const MAX_LIVE_BLOCK_BYTES: usize = (MAX_RATE_HZ / (1_000 / LIVE_BLOCK_MS)) as usize * 2;
 
-/// What is said of live speech before its first block, and once more, with length and hash, after its last.
+/// The announcement of live speech before its first block, and again, with length and hash, after its last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveHeader {
-    /// Which announcement; in order with the clips of its announcer.
+    /// Which announcement; it is in order with the clips of its announcer.
     pub id: ClipId,
     /// When it began, in ms since 1970 by the announcer's clock.
     pub created_unix_ms: u64,
-    /// From when on it must not be played, by the same clock.
+    /// From when on it must not be played, in ms since 1970 by the same clock.
     pub expires_unix_ms: u64,
-    /// Samples a second.
+    /// Samples per second.
     pub rate_hz: u32,
-    /// Samples of a block; the last may have fewer.
+    /// Samples per block; the last may have fewer.
     pub block_frames: u16,
-    /// When the first sample of block 0 is to sound, in µs of the announcer's clock.
+    /// When the first sample of block 0 must sound, in µs of the announcer's clock.
     pub instant_us: u64,
-    /// Samples in all; 0 while it is not over.
+    /// Samples in total; 0 until the speech is over.
     pub frames: u64,
-    /// SHA-256 over all of them, as they are sent; zeros while it is not over.
+    /// SHA-256 over all samples as they are sent; zeros until the speech is over.
     pub sha256: Hash,
     /// How urgent it is.
     pub priority: Priority,
@@ -45,23 +45,23 @@ pub struct LiveHeader {
 }
 
 impl LiveHeader {
-    /// How many samples a block has at a rate.
+    /// The number of samples in a block at a rate.
     pub fn block_frames_at(rate_hz: u32) -> u16 {
         (rate_hz.clamp(MIN_RATE_HZ, MAX_RATE_HZ) * LIVE_BLOCK_MS / 1_000) as u16
     }
 
-    /// Blocks in all, the last one perhaps shorter.
+    /// The number of blocks, of which the last may be shorter.
     pub fn blocks(&self) -> u32 {
         u32::try_from(self.frames.div_ceil(u64::from(self.block_frames.max(1)))).unwrap_or(u32::MAX)
     }
 
-    /// When a block is to sound, in µs of the announcer's clock.
+    /// When a block must sound, in µs of the announcer's clock.
     pub fn block_us(&self, number: u32) -> u64 {
         let frame = u64::from(number) * u64::from(self.block_frames);
         self.instant_us.saturating_add(frame * 1_000_000 / u64::from(self.rate_hz.max(1)))
     }
 
-    /// The fixed layout of `docs/protocol.md`.
+    /// Encodes it in the fixed layout of `docs/protocol.md`.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(LIVE_FIXED_BYTES + self.zones.len() * 16);
         bytes.push(LIVE_LAYOUT);
@@ -78,10 +78,10 @@ impl LiveHeader {
         bytes
     }
 
-    /// Reads a header, and holds it against its bounds.
+    /// Reads a header and checks it against its bounds.
     ///
     /// # Errors
-    /// [`WireError::Header`] for bytes that are no such header, [`WireError::Field`] for a field.
+    /// [`WireError::Header`] for bytes that are not a live header, [`WireError::Field`] for a field out of bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let malformed = || WireError::Header(bytes.len());
         let mut rest = Fields(bytes);
@@ -121,24 +121,24 @@ impl LiveHeader {
     }
 }
 
-/// What a station heard of live speech.
+/// A station's report of the live speech that it heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveReceipt {
-    /// Which.
+    /// Which announcement.
     pub clip: ClipId,
-    /// Blocks that sounded whole, at their time.
+    /// Blocks that sounded whole and on time.
     pub played: u32,
-    /// Blocks that did not: those before it joined, those that were lost, and those that were late.
+    /// Blocks that did not: those before the station joined, those that were lost, and those that were late.
     pub concealed: u32,
-    /// Of those, blocks that came after their time.
+    /// How many of the concealed blocks arrived after their time.
     pub late: u32,
-    /// How far it was from its instant when it began, in µs; later is positive.
+    /// How far from its instant it began, in µs; later is positive.
     pub start_error_us: i64,
-    /// The largest distance from step while it played, in µs.
+    /// The largest distance from step during playback, in µs.
     pub max_error_us: u64,
-    /// Times the sound device ran dry.
+    /// How often the sound device ran dry.
     pub underruns: u32,
-    /// How far the station's notion of the instant may be off from the announcer's, in µs; [`u32::MAX`] when it
-    /// knows nothing of the announcer's clock.
+    /// How far the station's estimate of the instant may be off from the announcer's, in µs; [`u32::MAX`] when it does
+    /// not know the announcer's clock at all.
     pub uncertainty_us: u32,
 }

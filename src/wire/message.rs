@@ -12,12 +12,12 @@ use super::name::is_name;
 use super::talkback::{Answer, Offer};
 use super::{MAX_MESSAGE_BYTES, MAX_REASON_BYTES, MAX_ZONES, WireError};
 
-/// Names one clip of one announcer, in the order they were spoken.
+/// Identifies one clip of one announcer. Ids are in the order in which the announcer made the clips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClipId {
-    /// Which run of the announcer; a later run has a greater one.
+    /// The run of the announcer; a later run has a greater number.
     pub epoch: u64,
-    /// Which clip of that run, from 1.
+    /// The number of the clip in that run, from 1.
     pub sequence: u64,
 }
 
@@ -34,26 +34,26 @@ pub struct Receipt {
     pub clip: ClipId,
     /// Frames played, at the clip's rate.
     pub frames: u64,
-    /// How far the first sample was from the instant that was asked for, in µs; later is positive.
+    /// How far the first sample was from the requested instant, in µs; later is positive.
     pub start_error_us: i64,
-    /// The largest distance from step while it played, in µs.
+    /// The largest distance from step during playback, in µs.
     pub max_error_us: u64,
-    /// Times the sound device ran dry.
+    /// How often the sound device ran dry.
     pub underruns: u32,
-    /// How far the station's notion of the instant may be off from the announcer's, in µs: no error
-    /// is known better than this. [`u32::MAX`] when it knows nothing of the announcer's clock.
+    /// How far the station's estimate of the instant may be off from the announcer's, in µs: no error is known more
+    /// accurately than this. [`u32::MAX`] when it does not know the announcer's clock at all.
     pub uncertainty_us: u32,
 }
 
 impl Receipt {
-    /// How long after the page's own instant it began, in µs, where it was asked for so much later than that: what
-    /// station and announcer alike call its lateness. Negative when it began before.
+    /// How long after the page's own instant playback began, in µs, when it was requested `behind` after that instant.
+    /// Station and announcer both report this as its lateness. Negative when it began before.
     pub fn late_us(&self, behind: Duration) -> i64 {
         i64::try_from(behind.as_micros()).unwrap_or(i64::MAX).saturating_add(self.start_error_us)
     }
 }
 
-/// What a station asks the announcer's time with: random, and never used again.
+/// The nonce with which a station asks for the announcer's time: random, and never used again.
 pub type Nonce = [u8; 16];
 /// An announcer's public Ed25519 key.
 pub type AnnouncerKey = [u8; 32];
@@ -65,9 +65,9 @@ pub const CLIP_KEY_BYTES: usize = 32;
 /// An announcer's time, signed for one [`Nonce`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
-    /// In ms since 1970.
+    /// The time in ms since 1970.
     pub unix_ms: u64,
-    /// [`SIGNATURE_BYTES`] long.
+    /// The signature, [`SIGNATURE_BYTES`] long.
     pub signature: Vec<u8>,
 }
 
@@ -80,25 +80,25 @@ pub enum FromStation {
         name: String,
         /// The zones it belongs to.
         zones: Vec<String>,
-        /// Random, one a run of the station: tells a reconnect from a second station of that name.
+        /// A random number per run of the station: distinguishes a reconnect from a second station of that name.
         instance: u64,
-        /// The receipt of the clip it played last, should the first one have been lost.
+        /// The receipt of the clip that it played last, in case the first receipt was lost.
         last: Option<Receipt>,
         /// Asks for the announcer's time; see [`Statement`].
         nonce: Option<Nonce>,
         /// The clip that it began to play last, if it was cut off before the end.
         begun: Option<ClipId>,
     },
-    /// A sign of life, once a second; asks the time.
+    /// Sent once a second, to show that the station is alive; asks for the time.
     Ping {
         /// The station's clock at sending, in µs.
         t1_us: u64,
     },
-    /// The clip is here whole, and it is the one that was announced.
+    /// The clip is complete, and it is the one that was announced.
     Verified {
         /// Which clip.
         clip: ClipId,
-        /// How long before an instant the station must be told of it, in µs.
+        /// How long before an instant the station must receive it, in µs.
         lead_us: u32,
     },
     /// The clip was refused; nothing of it was played.
@@ -122,25 +122,25 @@ pub enum FromStation {
         /// Why, in words.
         reason: String,
     },
-    /// The station is being shut down by its user: it is not to be missed.
+    /// The station is being shut down by its user, so the announcer must not report it as missing.
     Goodbye,
     /// Asks for the announcer's time once more.
     AskTime {
         /// Random, and never used again.
         nonce: Nonce,
     },
-    /// Whether the loudspeaker works: sent after Welcome by a station whose does not, and whenever it changes.
+    /// Whether the loudspeaker works: sent after Welcome if it does not, and whenever this changes.
     Health {
-        /// Why it does not, in words.
+        /// Why it does not work, in words.
         fault: Option<String>,
     },
-    /// Another page goes first here: the clip is played when that is done. Said after PlayAt, and again where the
-    /// clip is cut off after Playing; then it is played again from its start.
+    /// Another page goes first here: the clip is played after it. Sent after PlayAt, and again when the clip is cut off
+    /// after Playing; then it is played again from its start.
     Queued {
         /// Which clip.
         clip: ClipId,
     },
-    /// The first message of a connection that is for a talkback.
+    /// The first message of a talkback connection.
     Talkback(Offer),
     /// Live speech is over, and this is what was heard of it.
     LivePlayed(LiveReceipt),
@@ -151,12 +151,12 @@ pub enum FromStation {
 pub enum FromAnnouncer {
     /// The station is on the roster.
     Welcome {
-        /// Random, one a run of the announcer: another one means another clock.
+        /// A random number per run of the announcer: another number means another clock.
         clock: u64,
-        /// Who the announcer is, and its time; not in open mode.
+        /// The announcer's key and its time; `None` in open mode.
         site: Option<(AnnouncerKey, Statement)>,
     },
-    /// The station is not, and why. The announcer closes after it.
+    /// The station is not on the roster. The announcer closes the connection after this.
     Refused {
         /// Why, in words.
         reason: String,
@@ -176,7 +176,7 @@ pub enum FromAnnouncer {
         header: Vec<u8>,
         /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
         signature: Vec<u8>,
-        /// What opens the clip's blocks, [`CLIP_KEY_BYTES`] long; empty in open mode.
+        /// The key that opens the clip's blocks, [`CLIP_KEY_BYTES`] long; empty in open mode.
         key: Vec<u8>,
     },
     /// When to play the verified clip.
@@ -188,22 +188,23 @@ pub enum FromAnnouncer {
     },
     /// Answers AskTime.
     Time(Statement),
-    /// Answers Played, Rejected and Failed: it is written down. The announcer closes after it.
+    /// Answers Played, Rejected and Failed: the announcer has recorded it, and closes the connection after this.
     Noted {
         /// Which clip.
         clip: ClipId,
     },
-    /// How loud to play what is played next: after Welcome where the announcer's list says, and when that changes.
+    /// The volume of everything played from now on: sent after Welcome where the announcer's list sets one, and when
+    /// that changes.
     Volume {
-        /// Instead of the station's own; none for that.
+        /// The volume in place of the station's own; `None` for the station's own.
         volume: Option<Volume>,
     },
-    /// Something more urgent comes: whatever is received, waits or plays on this connection is broken off. The
-    /// announcer closes after it, and sends the clip again when that is done.
+    /// Something more urgent is coming: the station breaks off whatever it receives, holds or plays on this connection.
+    /// The announcer closes the connection after this, and sends the clip again when the urgent page is over.
     Yield,
-    /// What is said to a talkback, on its own connection.
+    /// Answers a talkback, on the talkback's own connection.
     Talkback(Answer),
-    /// Somebody speaks live from now on: blocks follow, at the pace of speech.
+    /// Somebody speaks live from now on: blocks follow at the pace of speech.
     LiveStart {
         /// An encoded [`LiveHeader`](super::LiveHeader) without length and hash.
         header: Vec<u8>,
@@ -212,11 +213,12 @@ pub enum FromAnnouncer {
         /// The first block that follows: 0, or a later one where the station joins in the middle.
         next: u32,
     },
-    /// What was said just now.
+    /// One block of live speech.
     LiveBlock {
-        /// Of which announcement.
+        /// Which announcement it belongs to.
         clip: ClipId,
-        /// From 0, in order. Numbers are left out for a station that does not take them in time.
+        /// The number of the block, from 0, in order. Numbers are left out for a station that does not accept them in
+        /// time.
         number: u32,
         /// 16-bit samples, little-endian.
         samples: Vec<u8>,
@@ -228,17 +230,17 @@ pub enum FromAnnouncer {
         /// The announcer's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
         signature: Vec<u8>,
     },
-    /// Comes before a PlayAt that is later than the page's own instant; only to stations that take it, as their
-    /// preface says.
+    /// Precedes a PlayAt that is later than the page's own instant. Sent only to stations whose preface says that they
+    /// accept it.
     Behind {
         /// Which clip.
         clip: ClipId,
-        /// How much later, in µs.
+        /// How much later it is, in µs.
         behind_us: u64,
     },
 }
 
-/// A message that can be held against its bounds after decoding.
+/// A message that can be checked against its bounds after decoding.
 pub trait Message: Serialize + DeserializeOwned {
     /// Refuses fields beyond their bounds.
     ///
@@ -262,11 +264,11 @@ pub(super) fn check_length(field: &'static str, length: usize, legal: &[usize]) 
     if legal.contains(&length) { Ok(()) } else { Err(WireError::Field(field)) }
 }
 
-/// What ends the reason of a fault that an emergency page undoes: the loudspeaker is only muted, and its station may
-/// unmute it. Such a page is sent all the same.
+/// The end of the reason for a fault that an emergency page undoes: the loudspeaker is only muted, and its station may
+/// unmute it. Emergency pages are still sent to such a station.
 pub const UNMUTED_BY_EMERGENCIES: &str = "; an emergency page unmutes it";
 
-/// Shortens a reason to what a message may carry.
+/// Shortens a reason to the length that a message can carry.
 pub fn reason(words: impl std::fmt::Display) -> String {
     let mut words = words.to_string();
     let mut end = words.len().min(MAX_REASON_BYTES);
@@ -338,7 +340,7 @@ impl Message for FromAnnouncer {
     }
 }
 
-/// A message as bytes, without a frame header.
+/// Encodes a message, without a frame header.
 ///
 /// # Errors
 /// [`WireError::FrameSize`] when it is over [`MAX_MESSAGE_BYTES`]: its fields are over their bounds.
@@ -350,7 +352,7 @@ pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
     Ok(bytes)
 }
 
-/// The message that these bytes are, to the last of them.
+/// Decodes a message, which must use all the bytes.
 ///
 /// # Errors
 /// [`WireError::Malformed`], [`WireError::Field`].

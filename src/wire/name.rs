@@ -1,4 +1,4 @@
-//! Names of stations, zones and announcers: what may be shown, compared and used in a file's name.
+//! Names of stations, zones and announcers: what can be shown, compared and used in a file's name.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
@@ -15,7 +15,7 @@ pub fn is_unprintable(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Why a text is no name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing in it can be seen.
@@ -24,22 +24,22 @@ pub enum NameError {
     /// It is too long.
     #[error("a name has at most {MAX_NAME_BYTES} bytes, and this one has {0}")]
     Long(usize),
-    /// It begins with what hides a file, or looks like an option.
+    /// It begins with a character that hides a file or looks like an option.
     #[error("a name does not begin with {0}")]
     First(char),
-    /// White space at an end.
+    /// It has white space at an end.
     #[error("a name neither begins nor ends with a space")]
     Spaces,
-    /// Separates folders.
+    /// It has a character that separates folders.
     #[error("a name holds no {0}, as it becomes part of a file's name")]
     Slash(char),
-    /// Cannot be seen, or steers a terminal.
+    /// It has a character that cannot be seen or steers a terminal.
     #[error("a name holds no control character and nothing invisible, and this one holds {}", .0.escape_unicode())]
     Unprintable(char),
 }
 
-/// Whether a text may be shown, compared and used in a file's name: 1 to [`MAX_NAME_BYTES`] bytes, all printable, no
-/// slash, no white space at either end, no dot or hyphen first.
+/// Checks that a text can be shown, compared and used in a file's name: 1 to [`MAX_NAME_BYTES`] bytes, all printable,
+/// no slash, no white space at either end, no dot or hyphen first.
 ///
 /// # Errors
 /// The rule that it breaks.
@@ -63,23 +63,23 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     }
 }
 
-/// Whether [`check_name`] finds nothing wrong.
+/// Whether a text passes [`check_name`].
 pub fn is_name(name: &str) -> bool {
     check_name(name).is_ok()
 }
 
-/// Whether no name may hold the character.
+/// Whether a character is not allowed in any name.
 pub fn is_illegal_in_name(c: char) -> bool {
     is_unprintable(c) || matches!(c, '/' | '\\')
 }
 
-/// A name in Unicode's normalization form C, in which names are compared: `é` is one name, however it was typed.
+/// A name in Unicode's normalization form C, in which names are compared: `é` is one name, whichever way it was typed.
 pub fn normalized(name: &str) -> String {
     name.nfc().collect()
 }
 
-/// What a name looks like (the skeleton of Unicode Technical Standard 39, in which variants of a character count for
-/// nothing): of two names with one look, people cannot tell which is which.
+/// The look of a name (the skeleton of Unicode Technical Standard 39, ignoring variants of a character): people cannot
+/// tell two names with the same look apart.
 pub fn look(name: &str) -> String {
     let is_variant = |c: &char| matches!(c, '\u{fe00}'..='\u{fe0f}');
     let seen: String = name.chars().filter(|c| !is_variant(c)).collect();

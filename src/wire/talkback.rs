@@ -1,4 +1,4 @@
-//! Talkback on the wire: what a station says to its announcer, over a connection of its own.
+//! Talkback on the wire: a station's speech for its announcer, over a connection of its own.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use super::name::is_name;
 use super::{AnnouncerKey, CLIP_KEY_BYTES, SIGNATURE_BYTES, WireError};
 use crate::clip::{Format, Hash};
 
-/// A header without the station's name.
+/// The size of a header without the station's name.
 const FIXED_BYTES: usize = 140;
-/// The layout of talkback header that is spoken here; no clip header begins with it.
+/// The layout of a talkback header in this version; no clip header begins with it.
 const LAYOUT: u8 = 0x80;
 
-/// What a station says first where it talks back, in place of Hello.
+/// A station's first message on a talkback connection, in place of Hello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// An encoded [`TalkbackHeader`].
     pub header: Vec<u8>,
     /// The station's signature over it, [`SIGNATURE_BYTES`] long; empty in open mode.
     pub signature: Vec<u8>,
-    /// What opens the blocks, [`CLIP_KEY_BYTES`] long; empty in open mode.
+    /// The key that opens the blocks, [`CLIP_KEY_BYTES`] long; empty in open mode.
     pub key: Vec<u8>,
 }
 
@@ -33,26 +33,26 @@ impl Offer {
     }
 }
 
-/// What the announcer says to a talkback. It closes after the last four.
+/// The announcer's answers to a talkback. It closes the connection after any of the last four.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The blocks are wanted.
     Send,
-    /// A sign of life, once a second.
+    /// Sent once a second, to show that the announcer is alive.
     Wait,
-    /// Not now: it is to be offered again.
+    /// Not now: the station should offer it again.
     Later {
         /// Why, in words.
         reason: String,
     },
     /// The announcer's loudspeaker played it to its last sample.
     Heard,
-    /// It was kept, and could not be heard.
+    /// It was kept, but could not be heard.
     Kept {
         /// Why, in words.
         reason: String,
     },
-    /// It is not taken, and was neither heard nor kept.
+    /// It is not accepted, and was neither heard nor kept.
     Refused {
         /// Why, in words.
         reason: String,
@@ -68,21 +68,21 @@ impl Answer {
     }
 }
 
-/// No talkback is good for longer, from its date to its expiry.
+/// The longest that a talkback may be valid, from its date to its expiry.
 pub const TALKBACK_LIFE: Duration = Duration::from_secs(86_400);
 
-/// What is said of a talkback before its bytes: everything the announcer checks it against.
+/// The announcement of a talkback before its bytes: everything the announcer checks it against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TalkbackHeader {
     /// The Ed25519 key of the station that speaks; zeros in open mode.
     pub station: [u8; 32],
-    /// That of the announcer it is for; zeros in open mode.
+    /// The Ed25519 key of the announcer that it is for; zeros in open mode.
     pub announcer: AnnouncerKey,
     /// Which talkback: the run of the station, and the number in that run.
     pub id: ClipId,
     /// When it was recorded, in ms since 1970 by the announcer's clock as the station knows it.
     pub created_unix_ms: u64,
-    /// From when on it must not be taken, likewise.
+    /// From when on it must not be accepted, in ms since 1970 by the same clock.
     pub expires_unix_ms: u64,
     /// Size and rate of the WAV.
     pub format: Format,
@@ -93,7 +93,7 @@ pub struct TalkbackHeader {
 }
 
 impl TalkbackHeader {
-    /// The fixed layout of `docs/protocol.md`.
+    /// Encodes it in the fixed layout of `docs/protocol.md`.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.name.len());
         bytes.push(LAYOUT);
@@ -114,7 +114,7 @@ impl TalkbackHeader {
     /// Reads a header; its [`Format`] is not yet checked.
     ///
     /// # Errors
-    /// [`WireError::Header`] for bytes that are no header, [`WireError::Field`] for a field.
+    /// [`WireError::Header`] for bytes that are not a header, [`WireError::Field`] for a field out of bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let malformed = || WireError::Header(bytes.len());
         let mut rest = Fields(bytes);

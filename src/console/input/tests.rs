@@ -59,7 +59,7 @@ fn a_held_enter_announces_once() {
     assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, now + Duration::from_secs(1)), ANNOUNCE);
 }
 
-/// At 40 Hz from 0.54 s on: what a held key starts, it does not end, and what it ends, it does not start again.
+/// Repeats at 40 Hz from 0.54 s on: a held key does not end what it started, nor start again what it ended.
 #[test]
 fn a_held_key_does_one_thing() {
     let (enter, live) = (KeyCode::Enter, KeyCode::Char('l'));
@@ -87,7 +87,7 @@ fn a_held_key_does_one_thing() {
     }
 }
 
-/// A press that comes soon after another counts when no repeat follows it, or another key does.
+/// A press soon after another counts when it is followed by no repeat, or by another key.
 #[test]
 fn a_key_that_is_pressed_again_counts() {
     let mut keyboard = Keyboard::default();
@@ -101,7 +101,7 @@ fn a_key_that_is_pressed_again_counts() {
     assert_eq!(keyboard.press(key(e), NOTHING, at(500)), None);
     assert_eq!(keyboard.settle(Some(KeyCode::Enter), NOTHING, at(510)), told(Command::Emergency));
     assert_eq!(keyboard.press(enter, NOTHING, at(510)), ANNOUNCE);
-    // A short clip is recorded, and sent as soon as it is there.
+    // A short clip is recorded, and sent as soon as it is ready.
     assert_eq!(keyboard.press(enter, Doing::Reviewing, at(900)), None);
     assert_eq!(keyboard.settle(None, Doing::Reviewing, at(1_060)), told(Command::Send));
     assert_eq!(keyboard.settle(None, NOTHING, at(2_000)), None);
@@ -187,7 +187,7 @@ fn a_sound_is_chosen_with_arrows_and_sent_with_enter() {
         [None, None, None]
     );
     assert_eq!(press(KeyCode::Enter), told(Command::AnnounceFile(folder.path().join("b.wav"))));
-    // It is closed: the next Enter speaks, and Esc cancels again.
+    // The list is closed: the next Enter speaks, and Esc cancels again.
     assert_eq!(press(KeyCode::Esc), told(Command::Cancel));
     assert_eq!(press(KeyCode::Enter), ANNOUNCE);
     assert_eq!([press(KeyCode::Char('f')), press(KeyCode::Esc)], [None, None]);
@@ -212,12 +212,12 @@ fn held_space_records_until_it_is_let_go() {
     let later = start + Duration::from_secs(3);
     assert_eq!(keyboard.press(release, RECORDING, later), told(Command::Finish));
     assert_eq!(keyboard.press(release, NOTHING, later), None);
-    // Enter is not how one speaks here, and a touch is no word.
+    // Enter does not start speech in this mode, and a short touch is not speech.
     assert_eq!(keyboard.press(key(KeyCode::Enter), NOTHING, later), None);
     assert_eq!(keyboard.press(press, NOTHING, later), ANNOUNCE);
     let touched = later + Duration::from_millis(80);
     assert_eq!(keyboard.press(release, RECORDING, touched), told(Command::Cancel));
-    // While a clip is heard or sent, Space starts nothing.
+    // While a clip is reviewed or sent, Space starts nothing.
     assert_eq!(keyboard.press(press, Doing::Reviewing, touched), None);
     assert_eq!(keyboard.press(release, Doing::Reviewing, touched), None);
 }
@@ -238,7 +238,7 @@ fn pressed_space_starts_and_ends_and_a_held_one_does_not_end_itself() {
         assert_eq!(keyboard.press(press, NOTHING, at(ms)), None, "{ms}");
     }
     assert_eq!(keyboard.press(press, NOTHING, at(6_000)), ANNOUNCE);
-    // It reached its longest and is over; the next Space starts anew.
+    // The recording reached its maximum length and is over; the next Space starts a new one.
     assert_eq!(keyboard.press(press, NOTHING, at(70_000)), ANNOUNCE);
 }
 

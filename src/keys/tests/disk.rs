@@ -44,8 +44,7 @@ fn a_file_in_place_of_the_folder_is_refused() {
     assert!(matches!(StateFolder::open(Some(&file.path().join("below"))), Err(KeysError::Io { .. })));
 }
 
-/// Cuts a file at every length and flips every bit of it: each time `read` must refuse, and leave
-/// the file as it is.
+/// Cuts a file at every length and flips every bit of it. Each time `read` must refuse it and leave the file as it is.
 fn every_damage_is_refused(folder: &StateFolder, name: &str, read: impl Fn() -> Option<KeysError>) {
     let path = folder.path().join(name);
     let whole = fs::read(&path).unwrap();
@@ -92,8 +91,8 @@ fn a_damaged_file_is_refused_and_never_replaced() {
     }
 }
 
-/// Runs one test of this program again, in a mount namespace where `folder` is a file system of its
-/// own, prepared by `script` (which finds its path in `$D`).
+/// Runs one test of this program again, in a mount namespace where `folder` is a file system of its own, prepared by
+/// `script` (which finds its path in `$D`).
 fn on_its_own_file_system(test: &str, folder: &StateFolder, script: &str) {
     let program = std::env::current_exe().unwrap();
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
@@ -110,7 +109,7 @@ fn on_its_own_file_system(test: &str, folder: &StateFolder, script: &str) {
     );
 }
 
-/// That the one test which a command runs did run, reached its end, and passed.
+/// Checks that the one test that a command runs did run, reached its end, and passed.
 fn passes_elsewhere(command: &mut Command) {
     let result = command.output().unwrap();
     let said = String::from_utf8_lossy(&result.stdout);
@@ -164,7 +163,7 @@ fn a_read_only_disk_is_named_and_changes_nothing() {
     println!("a read-only disk was refused");
 }
 
-/// Root may read everything; without two capabilities it may not.
+/// Root can read everything, but not without two capabilities.
 #[test]
 fn what_the_system_forbids_is_named() {
     let Some(path) = std::env::var_os("BULLHORN_TEST_FOLDER") else {
@@ -195,7 +194,7 @@ fn what_the_system_forbids_is_named() {
     println!("an unreadable file was refused");
 }
 
-/// Root may use anybody's folder; nobody else may.
+/// Root may use any user's folder; no other user may.
 #[test]
 fn a_folder_of_another_user_is_refused() {
     let Some(path) = std::env::var_os("BULLHORN_TEST_FOLDER") else {
@@ -203,7 +202,7 @@ fn a_folder_of_another_user_is_refused() {
         let test = "keys::tests::disk::a_folder_of_another_user_is_refused";
         let program = std::env::current_exe().unwrap();
         let command = match fs::metadata("/proc/self").unwrap().uid() {
-            // The folder is root's then, and its runner somebody else who may look into it all the same.
+            // The folder then belongs to root, and the test runs as another user who can still look into it.
             0 => {
                 let mut command = Command::new("setpriv");
                 command.args([
@@ -215,7 +214,7 @@ fn a_folder_of_another_user_is_refused() {
                 command.arg("--").arg(program);
                 command
             }
-            // Nobody but root can give a folder away, and it is root's own that is another's.
+            // Only root can give a folder away, so the test uses one of root's own folders.
             _ => {
                 let mut command = Command::new(program);
                 command.env("BULLHORN_TEST_FOREIGN", "/root");

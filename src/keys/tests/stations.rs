@@ -42,7 +42,7 @@ fn a_volume_set_by_another_process_is_seen_once_and_stays() {
         [("hall-1", quiet)]
     );
     assert_eq!(running.refresh().unwrap(), Changes::default());
-    // It outlives a change of zones, and what was seen.
+    // It survives a change of zones, and a write of who was seen.
     running.admit(&key(1), "hall-1", &["gym".into()], 20).unwrap();
     running.saw("hall-2", 30);
     running.save_seen().unwrap();
@@ -283,12 +283,12 @@ fn names_and_zones_that_look_alike_are_one_or_refused() {
     assert!(matches!(known.admit(&key(2), "attic", &both, 11), Err(KeysError::LooksAlike { .. })));
     assert!(known.station(&key(2)).is_none());
     assert_eq!(known.admit(&key(2), "attic", &zones("yard"), 12).unwrap(), Admitted::Joined);
-    // Once nobody has it any more, it is free; a station's own names are no others.
+    // A look is free once no station has it any more; a station's own names do not count as another's.
     known.admit(&key(2), "attic", &[], 13).unwrap();
     known.admit(&key(1), "g\u{443}m", &zones("\u{443}ard"), 14).unwrap();
     let mut again = KnownStations::open(&folder).unwrap();
     assert!(matches!(again.admit(&key(2), "gym", &[], 15), Err(KeysError::LooksAlike { .. })));
-    // However it is typed, it is found.
+    // A name is found in whatever form it is typed.
     again.admit(&key(3), "étage", &[], 16).unwrap();
     assert_eq!(again.named("e\u{301}tage").unwrap().key, key(3));
 }
@@ -321,7 +321,7 @@ fn what_could_not_be_read_again_is_not_written() {
     let refused = folder.lock().unwrap().write("stations.toml", &vec![b'#'; (32 << 20) + 1]).unwrap_err();
     assert!(matches!(refused, KeysError::TooLarge { .. }), "{refused}");
     assert_eq!(fs::read(folder.path().join("stations.toml")).unwrap(), before);
-    // Names and zones at their limits come back as they were.
+    // Names and zones at their limits come back unchanged.
     let name = "\"".repeat(64);
     let zones: Vec<String> = (0..16).map(|number| format!("{number:02}{}", "'".repeat(62))).collect();
     known.admit(&key(2), &name, &zones, u64::from(u32::MAX)).unwrap();
