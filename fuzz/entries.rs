@@ -131,8 +131,7 @@ pub fn announcer_message(bytes: &[u8]) {
     message::<FromAnnouncer>(bytes);
 }
 
-/// A header of a clip or of live speech that is read is written as it was read. A clip's header names its clip either
-/// way.
+/// A header of a clip or of live speech that is read is written as it was read. A clip's header names its clip either way.
 pub fn clip_header(bytes: &[u8]) {
     let id = ClipHeader::id_of(bytes);
     if let Ok(header) = ClipHeader::decode(bytes) {

@@ -1,6 +1,5 @@
 //! The floor: the same bytes to the same number of sockets, read and acknowledged, and nothing else. Also the floors
-//! for stations that check what they read: the same bytes hashed with sha2, and the same opened with ring and then
-//! hashed.
+//! for stations that check what they read: the same bytes hashed with sha2, and the same opened with ring and then hashed.
 
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};

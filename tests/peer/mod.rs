@@ -261,8 +261,7 @@ impl Office {
         Self::open_on("127.0.0.1:0", site, rate_hz, samples, keep, false).await
     }
 
-    /// Opens an announcer at an address. With `hears`, stations may talk back, and [`Self::heard`] returns what they
-    /// said.
+    /// Opens an announcer at an address. With `hears`, stations may talk back, and [`Self::heard`] returns what they said.
     pub async fn open_on(
         address: &str,
         site: Option<Arc<Site>>,

@@ -168,8 +168,7 @@ impl Drop for Flooding {
     }
 }
 
-/// Checks that three stations hear the page while somebody floods, and that the operator sees each outcome and the
-/// verdict.
+/// Checks that three stations hear the page while somebody floods, and that the operator sees each outcome and the verdict.
 pub async fn three_hear_a_page(office: &mut Office, halls: &mut [Hall], begun: Instant) {
     office.announce().await;
     for hall in halls.iter_mut() {
@@ -206,8 +205,7 @@ async fn a_flood_of_any_message_of_a_station_disturbs_nobody() {
                 office.joined(&format!("hall-{number}")).await;
             }
             let message = of_station(&name).unwrap();
-            // For faults, the flood is a fault that comes and goes; for every other message, it is the same message
-            // again.
+            // For faults, the flood is a fault that comes and goes; for every other message, it is the same message again.
             let other = match &message {
                 FromStation::Health { .. } => FromStation::Health { fault: None },
                 _ => message.clone(),

@@ -169,7 +169,7 @@ async fn where_memory_is_short_stations_are_refused_before_it_is_gone() {
     for index in 0..room {
         here.push(tokio::spawn(attend(join(&office, index).await.unwrap())));
     }
-    // Hundreds more: some are refused with a reason, and some say nothing for as long as they are allowed to.
+    // Hundreds more: some are refused with a reason, and some send nothing for as long as they are allowed to.
     for index in room..room + 100 {
         let refusal = join(&office, index).await.err().unwrap();
         assert_eq!(refusal, format!("{room} stations are here already, which is the limit"));

@@ -1,5 +1,4 @@
-//! The limits in `docs/operating.md` are those of the code: each number in a row is the value of a constant that the
-//! row names.
+//! The limits in `docs/operating.md` are those of the code: each number in a row is the value of a constant that the row names.
 
 use std::path::{Path, PathBuf};
 

@@ -211,8 +211,7 @@ fn thousands(number: usize) -> String {
     words
 }
 
-/// The next message that is not a Ping. Each Ping is answered by a clock that read `from_us` at the start of the
-/// replay.
+/// The next message that is not a Ping. Each Ping is answered by a clock that read `from_us` at the start of the replay.
 async fn next(peer: &mut RawAnnouncer, start: Instant, from_us: u64, pings: &mut usize) -> FromStation {
     loop {
         match peer.hear().await {

@@ -11,7 +11,7 @@ use crate::support::small_disk::SmallDisk;
 use crate::support::wav::Spec;
 use serde_json::Value;
 
-/// Twice the time after which a station that says nothing is lost.
+/// Twice the time after which a station that sends nothing is lost.
 const HANGS: Duration = Duration::from_secs(6);
 
 fn station(disk: &SmallDisk, home: &Path, address: &str, name: &str, environment: &Environment) -> Program {
@@ -96,8 +96,7 @@ fn a_disk_that_hangs_loses_no_station_and_holds_up_no_page() {
     let is_lost = |event: &Value| event["event"] == "station-left";
     let printed = announcer.printed();
     assert!(!printed.iter().any(|event| is_lost(event) || event["event"] == "failed"));
-    // Everything heard is on the disk, including what was heard while it hung: a new run of the station plays none of
-    // it again.
+    // Everything heard is on the disk, including what was heard while it hung: a new run of the station plays none of it again.
     let heard = std::fs::read_to_string(disk.outside("state/bullhorn/station-hall-1/heard")).unwrap();
     assert!(heard.contains("-4 finished") || heard.contains(" 4 finished"), "{heard}");
     halls[0].kill();

@@ -84,8 +84,7 @@ fn a_station_that_has_just_played_is_told_that_the_announcer_leaves() {
     }
 }
 
-/// A shell and the system both send SIGHUP when a terminal is lost: it may come several times, and after another
-/// signal.
+/// A shell and the system both send SIGHUP when a terminal is lost: it may come several times, and after another signal.
 #[test]
 fn a_hangup_never_leaves_at_once() {
     let folder = tempfile::tempdir().unwrap();

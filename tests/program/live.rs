@@ -1,5 +1,4 @@
-//! Live speech: heard while it is said, in step, complete if everything arrives in time, and concealed where it does
-//! not.
+//! Live speech: heard while it is said, in step, complete if everything arrives in time, and concealed where it does not.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

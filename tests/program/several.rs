@@ -34,8 +34,7 @@ impl Hall {
         read_i16(&self.folder.path().join("played").join(format!("hall-1-{clip}.wav"))).0
     }
 
-    /// What sounded, in order, once `played` pages were played. Checks that each begins only when the one before is
-    /// over.
+    /// What sounded, in order, once `played` pages were played. Checks that each begins only when the one before is over.
     fn sounded(&mut self, played: usize) -> Vec<(String, &'static str)> {
         (0..played).for_each(|_| drop(self.station.wait_for("played")));
         let mut sounding: Option<String> = None;

@@ -129,8 +129,7 @@ impl Disks {
     }
 }
 
-/// The last thing that a station has written down: a clip, and whether it sounded or was finished; `None` if it only
-/// began.
+/// The last thing that a station has written down: a clip, and whether it sounded or was finished; `None` if it only began.
 fn last_note(state: &Path, machine: Machine) -> Option<String> {
     let heard = fs::read_to_string(state.join(format!("station-{}", name(machine))).join("heard")).ok()?;
     let mut words = heard.lines().nth(1)?.split(' ').skip(2);

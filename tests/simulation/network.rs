@@ -77,7 +77,7 @@ struct End {
     boot: u32,
     peer: EndId,
     segment_bytes: usize,
-    /// Each read returns what one write sent, so that the length of a random number on the wire does not matter.
+    /// Each read returns the bytes of one write, so the length of a random number on the wire does not matter.
     incoming: VecDeque<BytesMut>,
     is_finished: bool,
     error: Option<io::ErrorKind>,

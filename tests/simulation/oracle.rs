@@ -88,8 +88,7 @@ struct Run {
 }
 
 impl Run {
-    /// How far ahead the clips that it left are dated, at most: it might have ended before it could correct their
-    /// dates.
+    /// How far ahead the clips that it left are dated, at most: it might have ended before it could correct their dates.
     fn left_ahead_ms(&self) -> i64 {
         let last = self.ahead_ms.partition_point(|(since, _)| *since + REDATING_MS < self.until_ms).max(1);
         let most = self.ahead_ms.iter().skip(last - 1).map(|(_, ahead)| *ahead).max().unwrap_or_default();

@@ -9,8 +9,7 @@ use crate::support::wav::speech;
 /// The server must have at least this long from one look at its streams to the next.
 const LEAST_LATENCY_US: u32 = 4_000;
 
-/// A station that is stopped shortly before the end makes its loudspeaker run dry, too late for the timestamps to show
-/// it.
+/// A station that is stopped shortly before the end makes its loudspeaker run dry, too late for the timestamps to show it.
 #[test]
 fn a_dropout_near_the_end_is_in_the_receipt() {
     const SECONDS: usize = 3;

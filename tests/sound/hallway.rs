@@ -302,8 +302,7 @@ fn a_delay_moves_a_loudspeaker_by_as_much() {
     }
 }
 
-/// A station that receives the instant only after it has passed begins late: it plays the whole clip, and reports it as
-/// late.
+/// A station that receives the instant only after it has passed begins late: it plays the whole clip, and reports it as late.
 #[test]
 fn a_late_start_is_reported_late() {
     const HELD: Duration = Duration::from_millis(600);

@@ -1,5 +1,4 @@
-//! A hole, which is sound of a microphone that the sound server loses, is noticed: it is reported, counted, and silent
-//! in its place.
+//! A hole is sound of a microphone that the sound server loses. It is noticed: reported, counted, and silent in its place.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,8 +19,7 @@ const SPOKEN: Duration = Duration::from_millis(1_500);
 const COMPARED: usize = RATE_HZ as usize;
 /// The required correlation with what was said.
 const ALIKE: f64 = 0.98;
-/// In four seconds, the sound server's clock and the system's may drift apart this far, so a hole may be measured
-/// wrongly.
+/// In four seconds, the sound server's clock and the system's may drift apart this far, so a hole may be measured wrongly.
 const MOST_SHIFT_MS: f64 = 10.0;
 
 /// Waits, suspends the microphone, and waits again.

@@ -9,11 +9,9 @@ use realfft::RealFftPlanner;
 const COARSE: usize = 6;
 /// How many lags on either side are used to interpolate between two.
 const NEIGHBOURS: isize = 16;
-/// A station steers by the system's clock: parts of a clip may be a quarter of a millisecond at 48 kHz off a straight
-/// course.
+/// A station steers by the system's clock: parts of a clip may be a quarter of a millisecond at 48 kHz off a straight course.
 const MAX_SLIP_FRAMES: usize = 12;
-/// Two devices drift independently: the sound that one of them took in is compared with the sound that the other
-/// emitted.
+/// Two devices drift independently: the sound that one of them took in is compared with the sound that the other emitted.
 const MAX_WANDER_FRAMES: f64 = 24.0;
 /// Steering is gentle; dropped or repeated sound makes a larger step from one 50 ms to the next.
 const MAX_STEP_FRAMES: f64 = 6.0;
@@ -66,7 +64,7 @@ pub fn align(reference: &[f32], heard: &[f32]) -> Match {
     }
 }
 
-/// What is missing of `reference` in `heard`, where it was found.
+/// The parts of `reference` that are missing in `heard`, where it was found.
 pub fn missing(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) -> Missing {
     let hop = rate_hz as usize * WINDOW_MS / 1000 / 2;
     let window = hop * 2;

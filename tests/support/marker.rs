@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The frequency of the tone. It has no whole number of periods in less than a second, so a tear of any shorter length
-/// shows.
+/// The frequency of the tone. It has no whole number of periods in less than a second, so a tear of any shorter length shows.
 const MARKER_HZ: u32 = 997;
 /// No recording is longer than this.
 const LENGTH_S: u32 = 120;

@@ -82,8 +82,7 @@ impl Building {
         hall
     }
 
-    /// Announces, and checks that each of these stations plays the page whole and once, and that no other is expected
-    /// to.
+    /// Announces, and checks that each of these stations plays the page whole and once, and that no other is expected to.
     pub async fn page(&mut self, halls: &mut [&mut Hall]) {
         for hall in halls.iter_mut() {
             hall.log.mark();

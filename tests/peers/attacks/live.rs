@@ -1,5 +1,4 @@
-//! Live speech of liars: announcers whose start, blocks or end are not what they should be, and stations whose receipts
-//! are not what they should be.
+//! Live speech of liars: announcers with a wrong start, wrong blocks or a wrong end, and stations with wrong receipts.
 
 use std::time::Duration;
 

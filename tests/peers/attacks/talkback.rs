@@ -484,7 +484,7 @@ async fn no_talkback_is_ever_played_as_an_announcement() {
         sha256: Sha256::digest(&said).into(),
         name: "hall-1".into(),
     };
-    // What the thief signed as talkback; and a clip's header, signed with the key for talkback.
+    // First the header that the thief signed as talkback, then a clip's header, signed with the key for talkback.
     let mut talk: Talk<'_> = mask.greet(NOW_MS).await;
     let encoded = header.encode();
     talk.offer(encoded.clone(), seal::talkback::sign(&thief, &encoded).to_vec(), &said).await;
@@ -493,7 +493,7 @@ async fn no_talkback_is_ever_played_as_an_announcement() {
     let mut talk = mask.greet(NOW_MS).await;
     talk.offer(clip.clone(), seal::talkback::sign(&thief, &clip).to_vec(), &said).await;
     assert!(talk.refusal().await.contains("signature is not its announcer's"));
-    // An announcer's answer to talkback does nothing for a station that asked for none.
+    // An announcer's answer to talkback means nothing to a station that asked for none: it hangs up.
     let mut talk = mask.greet(NOW_MS).await;
     talk.say(FromAnnouncer::Talkback(Answer::Send)).await;
     assert_eq!(talk.next().await, None);

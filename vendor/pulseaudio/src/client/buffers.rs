@@ -5,8 +5,7 @@ use crate::protocol;
 /// With `adjust_latency`, the server gives the sink half of the amount by which the target length exceeds two requests
 /// (`fix_playback_buffer_attr` of PulseAudio's `protocol-native.c`). `cpal` asks for a target of exactly two requests,
 /// so the sink runs at its minimum latency: half a millisecond, 2,000 wake-ups a second, and a monitor chopped into
-/// pieces that are as short. Requests three quarters as long leave the sink an eighth of the whole, which does not
-/// change.
+/// pieces that are as short. Requests three quarters as long leave the sink an eighth of the whole, which does not change.
 pub(super) fn give_the_sink_its_share(params: &mut protocol::PlaybackStreamParams) {
     let frame_bytes = frame_bytes(&params.sample_spec);
     let attr = &mut params.buffer_attr;
