@@ -21,7 +21,7 @@ const MEMORY_TARGET_MB: f64 = 12.0;
 const SIZE_TARGET_MB: f64 = 8.0;
 /// The share of one core that may be due to chance.
 const NOTHING_PERCENT: f64 = 0.1;
-/// How alike the clip and the sound that was heard are, and the clip and the sound that was said before its peaks were lowered.
+/// How alike the clip and the heard sound are, and the clip and the spoken sound, whose peaks were not lowered yet.
 const ALIKE: f64 = 0.98;
 const ALIKE_BEFORE_LEVELLING: f64 = 0.9;
 const WATCHED: Duration = Duration::from_secs(30);

@@ -30,7 +30,7 @@ const FRAMES: u32 = 240_000;
 /// Each page is played to its end, 5 s.
 const PAGES: usize = 10;
 const ROUNDS: usize = 5;
-/// Handshakes at once, well under the number that the announcer accepts from one address.
+/// Simultaneous handshakes, well under the number that the announcer accepts from one address.
 const DIALS_AT_ONCE: usize = 64;
 const DELAY_TARGET: Duration = Duration::from_millis(5);
 const RATIO_TARGET: f64 = 1.5;

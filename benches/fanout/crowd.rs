@@ -25,7 +25,7 @@ const NEXT_PINGS: u32 = 16;
 const NEXT_PING_INTERVAL: Duration = Duration::from_millis(100);
 const LEAD_US: u32 = 20_000;
 
-/// The work a station does on a clip before it reports it verified.
+/// The work a station does on a clip before it reports the clip as verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// All that a real station does: checks the signature, opens every block, computes SHA-256.

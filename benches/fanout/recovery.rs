@@ -90,7 +90,7 @@ pub async fn measure(stations: usize, repeat: usize, network: &Network<'_>) {
     told(&mut process, "station-joined", stations).await;
     let listen = format!("{}:{port}", network.at);
     for _ in 0..repeat {
-        // Links that were up for long are redialled at once.
+        // Links that were up for long enough are redialled at once.
         sleep(Duration::from_secs(4)).await;
         run(network.cut);
         let cut = Instant::now();

@@ -178,7 +178,7 @@ fn first_of(rig: &PulseRig, voice: &Path, distance: Option<Distance>) -> Option<
         };
         start_station(&address, name, &name.into(), &hallway.environment)
     });
-    // The measurement is of a page this long after the start.
+    // This measures a page this long after the start.
     std::thread::sleep(SETTLING);
     hallway.announcer.enter();
     let clip = hallway.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned();

@@ -277,7 +277,7 @@ fn e_makes_the_next_page_an_emergency_which_interrupts() {
     desk.leave(0);
 }
 
-/// l starts live speech; l, Enter and Esc end it, since it was already heard.
+/// l starts live speech; l, Enter and Esc all end it: Esc cannot cancel speech that was already heard.
 #[test]
 fn live_speech_begins_with_l_and_ends_with_any_of_three_keys() {
     let desk = Desk::open_with("--latency 1000", 60 * 8_000);

@@ -226,7 +226,7 @@ fn what_is_said_while_the_announcer_is_away_comes_when_it_is_back_and_once() {
     hall.wait_for("talkback-sending");
     building.restart(&HEARS);
     hall.wait_for("talkback-heard");
-    // The announcer dies after it has received it and before it is heard: it is heard when the announcer is back.
+    // The announcer dies between receiving the talkback and playing it: it is heard when the announcer is back.
     hall.enter();
     building.announcer.wait_for("talkback-received");
     building.announcer.wait_for("talkback-heard");

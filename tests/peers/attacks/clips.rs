@@ -145,7 +145,7 @@ async fn faults_are_told_in_their_order() {
     scene.hall.unwrap().close().await;
 }
 
-/// A station shares the clip's key, and could make blocks that open. Because the hash is signed, they are refused.
+/// A station shares the clip's key and could make blocks that open, but the hash is signed, so they are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_body_under_a_genuine_header_is_refused() {
     let scene = Scene::open().await;

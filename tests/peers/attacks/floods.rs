@@ -19,7 +19,7 @@ use crate::attacks::building::{Building, Disk, dial};
 use crate::bounds::{FLOOD, three_hear_a_page};
 use crate::peer::{Hall, Office};
 
-/// Connections that flood at once.
+/// The number of connections that flood at the same time.
 const CONNECTIONS: usize = 32;
 /// Pages that are timed during a flood, and as many without one.
 const PAGES: usize = 5;

@@ -79,7 +79,7 @@ async fn none_replays_anothers_clips_or_uses_up_its_sequence() {
         let first = scene.header((7, 1 + 10 * run), Priority::Normal);
         scene.plays(0, &first).await;
         if run == 0 {
-            // Nor is an announcer sent the receipt of a page of another.
+            // An announcer is not sent the receipt of another announcer's page either.
             let mut link = scene.desks[1].accept().await.unwrap();
             let Ok(Some(Frame::Message(FromStation::Hello { last, begun, .. }))) = link.0.next().await else {
                 panic!("no Hello")
