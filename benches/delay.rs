@@ -1,5 +1,5 @@
-//! What the hallway notices, measured on real sound: how long after it was said a word is heard, beyond the
-//! clip's own length; what a waiting station costs; how large the program is.
+//! What people in the hallway notice, measured on real sound: how long after it was said a word is heard, not counting
+//! the clip's own length. Also what a waiting station costs, and how large the program is.
 //!
 //! `cargo bench --bench delay -- [ANNOUNCEMENTS [SECONDS]]`, by default 10 of 5 s.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,13 +19,13 @@ use support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 const DELAY_TARGET_MS: f64 = 150.0;
 const MEMORY_TARGET_MB: f64 = 12.0;
 const SIZE_TARGET_MB: f64 = 8.0;
-/// What may be put down to chance, of one core.
+/// The share of one core that may be due to chance.
 const NOTHING_PERCENT: f64 = 0.1;
-/// How alike the clip and what was heard are, and the clip and what was said before its peaks were turned down.
+/// How alike the clip and the heard sound are, and the clip and the spoken sound, whose peaks were not lowered yet.
 const ALIKE: f64 = 0.98;
 const ALIKE_BEFORE_LEVELLING: f64 = 0.9;
 const WATCHED: Duration = Duration::from_secs(30);
-/// Starting is not waiting; in its first 20 s a stream is asked often how it runs.
+/// Start-up is not waiting: for its first 20 s, a stream's timing is queried often.
 const SETTLING: Duration = Duration::from_secs(25);
 
 fn main() {
@@ -47,7 +47,7 @@ fn figure(what: &str, measured: &str, within: bool, target: &str) {
 
 fn measure_delay(announcements: usize, seconds: usize) {
     let rig = PulseRig::start(1);
-    // One station writes the clip to the bit: it is what is looked for in what was said and heard.
+    // One station writes the clip bit for bit; that clip is then searched for in the sound said and heard.
     let kept = tempfile::tempdir().unwrap();
     let mut hallway = Hallway::plan()
         .environment(rig.environment())
@@ -77,8 +77,8 @@ fn measure_delay(announcements: usize, seconds: usize) {
     );
 }
 
-/// Milliseconds between when a word would be heard at the earliest, its clip's length after it was said,
-/// and when it was.
+/// The milliseconds from the earliest time at which a word could be heard, which is its clip's length after it was
+/// said, to the time at which it was heard.
 fn delay_of_one(hallway: &mut Hallway, recording: &Recording, kept: &Path) -> f64 {
     let announced = hallway.announce_undisturbed(recording);
     let clip = to_f32(&read_i16(&kept.join(format!("archive-{}.wav", announced.clip))).0);
@@ -89,8 +89,8 @@ fn delay_of_one(hallway: &mut Hallway, recording: &Recording, kept: &Path) -> f6
     (heard.delay_frames - said.delay_frames - clip.len() as f64) * 1000.0 / f64::from(RATE_HZ)
 }
 
-/// A station on a real device, one that writes files, and the floor: PulseAudio's own player, which does nothing
-/// but keep a stream open with as much of a buffer.
+/// Measures a station on a real device, one that writes files, and the floor: PulseAudio's own player, which only keeps
+/// a stream open with a buffer of the same size.
 fn measure_waiting() {
     let rig = PulseRig::start(1);
     let folder = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ fn measure_waiting() {
     std::thread::sleep(SETTLING);
     let before = ids.map(cpu_seconds);
     let began = Instant::now();
-    // The one thing to do here is to let time pass: what is measured is what waiting costs.
+    // Time only has to pass here: this measures the cost of waiting.
     std::thread::sleep(WATCHED);
     let watched = began.elapsed().as_secs_f64();
     let after = ids.map(cpu_seconds);

@@ -1,5 +1,5 @@
-//! What security costs: the delay of one page, and the sending of one to many, open beside secured, in
-//! one run. `cargo bench --bench security_cost -- [STATIONS]`, by default up to 1,000.
+//! What security costs: the delay of one page, and the time to send one page to many stations, open and secured, in one
+//! run. `cargo bench --bench security_cost -- [STATIONS]`, by default up to 1,000.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/peer/mod.rs"]
@@ -27,10 +27,10 @@ use tokio::time::{MissedTickBehavior, interval};
 /// 480 kB: 5 s at 48 kHz.
 const RATE_HZ: u32 = 48_000;
 const FRAMES: u32 = 240_000;
-/// Each is played to its end, 5 s.
+/// Each page is played to its end, 5 s.
 const PAGES: usize = 10;
 const ROUNDS: usize = 5;
-/// Handshakes at once, well under what the announcer takes from one address.
+/// Simultaneous handshakes, well under the number that the announcer accepts from one address.
 const DIALS_AT_ONCE: usize = 64;
 const DELAY_TARGET: Duration = Duration::from_millis(5);
 const RATIO_TARGET: f64 = 1.5;
@@ -57,7 +57,7 @@ impl Building {
         Self { office, site, _home: home }
     }
 
-    /// From the announcement until so many have verified it.
+    /// The time from the announcement until `stations` stations have verified it.
     async fn page(&mut self, stations: usize) -> Duration {
         let verified = Cell::new(0);
         let since = Instant::now();
@@ -82,7 +82,7 @@ fn figure(what: &str, measured: &str, within: bool, target: &str) {
     println!("{what:<44} {measured:>54}   {verdict} the target of {target}");
 }
 
-/// One real station, from announcing until it has verified.
+/// Measures one real station, from the announcement until it has verified.
 async fn measure_delay() {
     let mut medians = Vec::new();
     let mut lanes = Vec::new();
@@ -101,7 +101,7 @@ async fn measure_delay() {
     for (building, ..) in &mut lanes {
         building.office.joined("hall-1").await;
     }
-    // In turns, so that whatever else the machine does falls on both.
+    // In turns, so that other work of the machine affects both equally.
     for _ in 0..PAGES {
         for (building, _, _, times) in &mut lanes {
             times.push(building.page(1).await);
@@ -121,7 +121,7 @@ async fn measure_delay() {
     );
 }
 
-/// Takes one clip and answers for it; no sound, no disk.
+/// Accepts one clip and answers for it; no sound, no disk.
 async fn light_station(
     address: SocketAddr,
     number: usize,
@@ -219,7 +219,7 @@ async fn measure_fan_out(stations: usize) {
                 here.recv().await.unwrap();
             }
             let took = building.page(stations).await;
-            // The first is to warm up.
+            // The first round is a warm-up.
             if round > 0 {
                 times.push(took);
             }

@@ -1,5 +1,5 @@
-//! Minutes or days of announcements on a network that fails again and again: real processes, and the judge of the fault
-//! tests. `cargo bench --bench soak -- MINUTES`; `SOAK_SEED=…` has the same faults again.
+//! Minutes or days of announcements on a network that fails again and again, with real processes and the judge of the
+//! fault tests. `cargo bench --bench soak -- MINUTES`; `SOAK_SEED=…` repeats the same faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/support/mod.rs"]
@@ -18,11 +18,11 @@ use support::network::{Fault, Network, Way};
 use support::oracle::judge;
 use support::wav::Spec;
 
-/// Stations on networks that fail; one more is killed now and then.
+/// Stations on networks that fail. One more station is killed now and then.
 const STATIONS: usize = 4;
-/// After so long, what grows no more is there: caches, threads, the first pages.
+/// After this time, everything that grows only at first has grown: caches, threads, the first pages.
 const WARM_UP: Duration = Duration::from_secs(30);
-/// How often a deed is done, ms.
+/// How often a fault is injected, ms.
 const FAULTS_MS: (u64, u64) = (500, 6_000);
 /// How long a lasting fault lasts, ms.
 const LASTING_MS: (u64, u64) = (200, 9_000);

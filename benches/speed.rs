@@ -1,5 +1,5 @@
-//! How fast is each thing that costs on a clip's way, beside the bare library call as its floor: the same
-//! work on the same 10 s of sound, in the same run.
+//! How fast each costly step of a clip's way is, compared with the bare library call as its floor: the same work on the
+//! same 10 s of sound, in the same run.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Cursor;
@@ -19,7 +19,7 @@ fn main() {
 }
 
 const RATE_HZ: u32 = 48_000;
-/// As the link cuts a clip.
+/// The block size in which the link sends a clip.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 static SOUND: LazyLock<Sound> = LazyLock::new(|| Sound {
@@ -37,7 +37,7 @@ fn size() -> BytesCount {
 mod verify {
     use super::*;
 
-    /// Receive block by block, hash, compare hash and header.
+    /// Receives block by block, hashes, and compares hash and header.
     #[divan::bench]
     fn bullhorn(bencher: Bencher) {
         bencher.counter(size()).bench(|| {
@@ -58,7 +58,7 @@ mod verify {
 mod encode {
     use super::*;
 
-    /// Convert to 16 bit, write WAV, hash.
+    /// Converts to 16 bit, writes WAV, and hashes.
     #[divan::bench]
     fn bullhorn(bencher: Bencher) {
         bencher.counter(size()).bench(|| Clip::encode(&SOUND).unwrap());
@@ -87,7 +87,7 @@ mod encode {
 mod decode {
     use super::*;
 
-    /// A clip's samples as ±1.0.
+    /// Reads a clip's samples as ±1.0.
     #[divan::bench]
     fn bullhorn(bencher: Bencher) {
         bencher.counter(size()).bench(|| CLIP.sound());
@@ -105,7 +105,7 @@ mod decode {
 mod resample_48_to_44_khz {
     use super::*;
 
-    /// The whole clip, its delay removed, to the exact number of frames.
+    /// Resamples the whole clip, with the delay removed, to the exact number of frames.
     #[divan::bench(sample_count = 30)]
     fn bullhorn(bencher: Bencher) {
         bencher.counter(size()).bench(|| resample(&SOUND, 44_100).unwrap().into_owned());

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes; `tests/peers/fuzz_corpus.rs` does the same with the corpus.
+//! What the fuzz targets do with their bytes. `tests/peers/fuzz_corpus.rs` does the same with the corpus.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::os::unix::fs::OpenOptionsExt;
@@ -45,7 +45,7 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
     Site { announcer, station: NoiseKeys::generate().unwrap(), invite: INVITE.parse().unwrap(), time, asked }
 });
 
-/// An invite that is read is printed as it was read.
+/// An invite that is read is printed exactly as it was read.
 pub fn invite(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(invite) = text.parse::<Invite>() {
@@ -54,7 +54,7 @@ pub fn invite(bytes: &[u8]) {
     let _ = parse_validity(text);
 }
 
-/// Bytes as each message of each role, and as a message of a finished link: nothing is taken for genuine.
+/// Tries the bytes as each message of each role, and as a message of a finished link: nothing is accepted as genuine.
 pub fn handshake(bytes: &[u8]) {
     let site = &*SITE;
     let pinned = Contact::Pinned(site.announcer.noise().public());
@@ -80,7 +80,7 @@ pub fn handshake(bytes: &[u8]) {
     link.opener.open(bytes, &mut vec![0; bytes.len()]).unwrap_err();
 }
 
-/// A header with a signature that its announcer never made: it is never admitted.
+/// A header with a signature that its announcer never made is never admitted.
 pub fn header(bytes: &[u8]) {
     let site = &*SITE;
     let Some((signature, header)) = bytes.split_first_chunk::<64>() else { return };
@@ -111,7 +111,7 @@ pub fn header(bytes: &[u8]) {
     );
 }
 
-/// A message that is read is within its bounds, and is sent as it was read or shorter.
+/// A message that is read is within its bounds, and is encoded as it was read or shorter.
 fn message<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(message) = wire::decode::<M>(bytes) {
         message.check().unwrap();
@@ -121,17 +121,17 @@ fn message<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     }
 }
 
-/// What a station may say.
+/// Any message of a station.
 pub fn station_message(bytes: &[u8]) {
     message::<FromStation>(bytes);
 }
 
-/// What an announcer may say.
+/// Any message of an announcer.
 pub fn announcer_message(bytes: &[u8]) {
     message::<FromAnnouncer>(bytes);
 }
 
-/// A header of a clip, or of live speech, that is read is written as it was read; a clip's names its clip either way.
+/// A header of a clip or of live speech that is read is written as it was read. A clip's header names its clip either way.
 pub fn clip_header(bytes: &[u8]) {
     let id = ClipHeader::id_of(bytes);
     if let Ok(header) = ClipHeader::decode(bytes) {
@@ -145,7 +145,7 @@ pub fn clip_header(bytes: &[u8]) {
     }
 }
 
-/// A talkback header that is read is written as it was read; none is proven without its station's signature.
+/// A talkback header that is read is written as it was read. None is proven without its station's signature.
 pub fn talkback_header(bytes: &[u8]) {
     let Ok(header) = TalkbackHeader::decode(bytes) else { return };
     assert_eq!(header.encode(), bytes);
@@ -155,7 +155,7 @@ pub fn talkback_header(bytes: &[u8]) {
     let _ = seal::talkback::admit(&header, 1_000_000, None);
 }
 
-/// A preface, then frames to the end of the bytes.
+/// Reads a preface, then frames to the end of the bytes.
 pub fn frames(bytes: &[u8]) {
     let Some((preface, mut rest)) = bytes.split_first_chunk::<PREFACE_BYTES>() else { return };
     if let Ok(read) = Preface::decode(preface) {
@@ -174,7 +174,7 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// A folder in memory where there is one, with one file in it: nothing else is left from before.
+/// Creates a folder, in memory if possible, with these files in it and nothing else.
 fn folder_with(files: &[(&str, &[u8])]) -> (TempDir, StateFolder) {
     let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
@@ -190,7 +190,7 @@ fn put(path: PathBuf, content: &[u8]) {
     std::io::Write::write_all(&mut file, content).unwrap();
 }
 
-/// The bytes as they are, and as the body of a file whose first line and checksum are right.
+/// Returns the bytes as they are, and as the body of a file whose first line and checksum are right.
 fn with_and_without_checksum(word: &str, bytes: &[u8]) -> [Vec<u8>; 2] {
     let mut body = [b"bullhorn ", word.as_bytes(), b" 1\n", bytes].concat();
     if !body.ends_with(b"\n") {
@@ -201,7 +201,7 @@ fn with_and_without_checksum(word: &str, bytes: &[u8]) -> [Vec<u8>; 2] {
     [bytes.to_vec(), body]
 }
 
-/// Files that hold keys and the number of the run: what is read once is read again.
+/// Files that hold keys and the number of the run: a file that is read once can be read again.
 pub fn identity(bytes: &[u8]) {
     for content in with_and_without_checksum("announcer", bytes) {
         let (_home, folder) = folder_with(&[("announcer.key", &content)]);
@@ -224,7 +224,7 @@ pub fn identity(bytes: &[u8]) {
     }
 }
 
-/// How far announcers were heard: no damage moves a mark back, or lets one be written over what cannot be read.
+/// How far announcers were heard: no damage moves a mark back, or allows a mark to overwrite an unreadable file.
 pub fn heard(bytes: &[u8]) {
     let announcer = SITE.announcer.id();
     for content in with_and_without_checksum("heard", bytes) {
@@ -237,7 +237,7 @@ pub fn heard(bytes: &[u8]) {
     }
 }
 
-/// How far stations have talked back: what is read is written and read again, with one more.
+/// How far stations have talked back: a file that is read is written with one more mark, and read again.
 pub fn talked(bytes: &[u8]) {
     for content in with_and_without_checksum("talkback", bytes) {
         let (_home, folder) = folder_with(&[("talkback", &content)]);
@@ -250,7 +250,7 @@ pub fn talked(bytes: &[u8]) {
     }
 }
 
-/// The stations that have joined: what is read is written and read again, with one more.
+/// The stations that have joined: a file that is read is written with one more station, and read again.
 pub fn known(bytes: &[u8]) {
     let (_home, folder) = folder_with(&[("stations.toml", bytes)]);
     let Ok(mut known) = KnownStations::open(&folder) else { return };
@@ -261,7 +261,7 @@ pub fn known(bytes: &[u8]) {
     }
 }
 
-/// The announcers that a station trusts, likewise.
+/// The announcers that a station trusts: a file that is read is written with one more announcer, and read again.
 pub fn pins(bytes: &[u8]) {
     let (_home, folder) = folder_with(&[("announcers.toml", bytes)]);
     let Ok(mut pins) = Pins::open(&folder) else { return };
@@ -270,10 +270,11 @@ pub fn pins(bytes: &[u8]) {
     assert_eq!(Pins::open(&folder).unwrap().get("office:7766"), Some(&pin));
 }
 
-/// The clip that the seeds of `outbox` hold.
+/// The name of the clip in the seeds of `outbox`.
 const KEPT: &str = "6b49d200-7";
 
-/// A clip that an earlier run left, and its log, apart by a byte 0xFF 0x00: what is read is whole, and read again.
+/// A clip that an earlier run left, and its log, separated by the bytes 0xFF 0x00: a clip that is read is complete, and
+/// is read again.
 pub fn outbox(bytes: &[u8]) {
     let runtime = runtime();
     let _inside = runtime.enter();
@@ -293,12 +294,12 @@ pub fn outbox(bytes: &[u8]) {
     }
 }
 
-/// What runs the tasks that write to the disk.
+/// Creates the runtime of the tasks that write to the disk.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-/// The log of an archive: its end is repaired, and nothing in it proves what was not announced.
+/// The log of an archive: its end is repaired, and nothing in it proves a page that was never announced.
 pub fn archive_log(bytes: &[u8]) {
     let runtime = runtime();
     let _inside = runtime.enter();
@@ -316,7 +317,7 @@ pub fn archive_log(bytes: &[u8]) {
     assert!(bytes.starts_with(&repaired) && (repaired.is_empty() || repaired.ends_with(b"\n")));
 }
 
-/// A sound file of the user's own: what is read has a length that a clip may have.
+/// A sound file of the user's own: a sound that is read has a length that a clip may have.
 pub fn sound_file(bytes: &[u8]) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("sound");

@@ -17,18 +17,18 @@ use support::hallway::{BULLHORN, Hallway, Program, STATE, file, start_station, w
 use support::wav::Spec;
 use tempfile::TempDir;
 
-/// Each measures time; they wait for one another.
+/// Each test measures time, so they wait for one another.
 static ALONE: Mutex<()> = Mutex::new(());
 
 const STRANGERS: usize = 5_000;
 const ATTACKERS: usize = 10;
-/// What an attacked page may take longer.
+/// How much longer a page may take under attack.
 const DISTURBANCE: Duration = Duration::from_secs(1);
 const HALF_OPEN_BYTES: usize = 16 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
-/// A station's first pause, at least.
+/// The shortest first pause of a station.
 const REDIAL: Duration = Duration::from_millis(100);
-/// The first words of a station, and of an announcer that has room.
+/// The first bytes of a station, and of an announcer that has room.
 const READY: &[u8; 12] = b"BULLHORN\0\x01\x01\0";
 
 /// An announcer and a station that plays into a folder.
@@ -49,7 +49,7 @@ impl Site {
         Self { hallway, address, output, _fixtures: fixtures, pages: 0 }
     }
 
-    /// From Enter until the station plays.
+    /// Announces, and returns the time from Enter until the station plays.
     fn page(&mut self) -> Duration {
         self.pages += 1;
         let since = Instant::now();
@@ -66,7 +66,7 @@ impl Site {
         (0..3).map(|_| self.page()).max().unwrap()
     }
 
-    /// Open descriptors and resident bytes of the announcer.
+    /// The announcer's open descriptors and resident bytes.
     fn size(&self) -> (usize, usize) {
         let id = self.hallway.announcer.id();
         let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
@@ -75,7 +75,7 @@ impl Site {
         (open, line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024)
     }
 
-    /// How long a newcomer waits for its answer; while it is turned away it comes again, as a station does.
+    /// How long a newcomer waits for its answer. While it is turned away, it comes again, as a station does.
     fn answers(&self) -> Duration {
         let since = Instant::now();
         while ask(self.address) != *READY {
@@ -86,7 +86,7 @@ impl Site {
     }
 }
 
-/// What an announcer says to a station first; nothing where it hangs up.
+/// The first bytes that an announcer sends to a station; none if it hangs up.
 fn ask(address: SocketAddr) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(10 * SECOND)).unwrap();
@@ -97,7 +97,7 @@ fn ask(address: SocketAddr) -> Vec<u8> {
 
 fn dial(from: Ipv4Addr, to: SocketAddr) -> Option<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // All the ports of an address are for one announcer here.
+    // All the ports of an address are used for one announcer here.
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from((from, 0)).into()).ok()?;
     socket.connect_timeout(&to.into(), 2 * SECOND).ok()?;
@@ -113,8 +113,8 @@ fn origin(number: usize) -> Ipv4Addr {
     }
 }
 
-/// Strangers that say no more than a first word. As many as 5,000 sockets stand open at this end at all times; each is
-/// replaced by a new one, so that the announcer's end never has peace.
+/// Strangers that send no more than a first word. Up to 5,000 sockets are open at this end at all times; each is
+/// replaced by a new one, so that the announcer's end never rests.
 struct Flood {
     going: Arc<AtomicBool>,
     dialled: Arc<AtomicUsize>,
@@ -131,7 +131,7 @@ impl Flood {
                 let mut number = attacker;
                 while going.load(Ordering::Relaxed) {
                     sockets.extend(dial(origin(number), to).inspect(|mut socket| {
-                        // One that was turned away may be closed already.
+                        // One that was turned away might be closed already.
                         let _ = socket.write_all(word);
                     }));
                     number += ATTACKERS;
@@ -146,7 +146,7 @@ impl Flood {
         Self { going, dialled, attackers }
     }
 
-    /// Waits until so many were dialled in all.
+    /// Waits until `dialled` connections were dialled in all.
     fn wait_for(&self, dialled: usize) {
         let give_up = Instant::now() + support::DEADLINE;
         while self.dialled.load(Ordering::Relaxed) < dialled {
@@ -174,7 +174,7 @@ fn five_thousand_idle_connections_delay_no_page() {
     let mut site = Site::open();
     let undisturbed = site.undisturbed();
     let (open, bytes) = site.size();
-    // How many stood in the door at once, and what that took; memory is not given back at once.
+    // How many connections were half-open at once, and the memory that they took; memory is not freed at once.
     let (mut half_open, mut larger) = (0, bytes);
     let mut strangers = Vec::new();
     for number in 0..STRANGERS {
@@ -199,7 +199,7 @@ fn five_thousand_idle_connections_delay_no_page() {
     site.page();
 }
 
-/// The station dials anew after each page, from an address that the flood comes from too.
+/// The station dials again after each page, from an address that the flood comes from too.
 fn a_page_comes_through_a_flood_of(word: &'static [u8]) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     enough_sockets();
@@ -218,7 +218,7 @@ fn a_page_comes_through_a_flood_of(word: &'static [u8]) {
         word.len()
     );
     assert!(delays[0] <= undisturbed + DISTURBANCE, "{delays:?}, undisturbed {undisturbed:?}");
-    // The station had to come back for the others: one of them may meet the flood at its worst.
+    // The station had to come back for the other pages, one of which might meet the flood at its worst.
     delays.sort();
     assert!(delays[1] <= undisturbed + DISTURBANCE, "{delays:?}, undisturbed {undisturbed:?}");
     let answered = site.answers();
@@ -236,7 +236,7 @@ fn a_flood_that_speaks_lets_joined_stations_through() {
     a_page_comes_through_a_flood_of(READY);
 }
 
-/// Lets a running program open so many files from now on.
+/// Allows a running program to open `files` files from now on.
 fn allow_files(program: &Program, files: usize) {
     let pid = program.id().to_string();
     let limit = format!("--nofile={files}:");
@@ -244,7 +244,7 @@ fn allow_files(program: &Program, files: usize) {
     assert!(status.success(), "prlimit {limit}: {status}");
 }
 
-/// The first bytes that an announcer says to somebody who says nothing; nothing if it is silent.
+/// The first bytes that an announcer sends to somebody who sends nothing; none if it is silent.
 fn first_words(stranger: &Socket) -> Vec<u8> {
     let mut stream: TcpStream = stranger.try_clone().unwrap().into();
     stream.set_read_timeout(Some(10 * SECOND)).unwrap();
@@ -268,7 +268,7 @@ fn without_a_descriptor_left_the_announcer_says_busy_and_recovers() {
     site.hallway.announcer.wait_for_complaint("cannot accept");
     let busy = first_words(&strangers[49]);
     assert_eq!(busy, b"BULLHORN\0\x01\x01\x04", "the last one is told to come again");
-    // The station that is connected hears the page, and comes back when there is a descriptor again.
+    // The connected station hears the page, and comes back once there is a descriptor again.
     site.page();
     drop(strangers);
     allow_files(&site.hallway.announcer, full + 100);

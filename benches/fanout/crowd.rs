@@ -18,38 +18,38 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// As a real station has them, when the announcer's clock is new.
+/// The same pings as a real station sends when the announcer's clock is new to it.
 const FIRST_PINGS: u32 = 8;
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(25);
 const NEXT_PINGS: u32 = 16;
 const NEXT_PING_INTERVAL: Duration = Duration::from_millis(100);
 const LEAD_US: u32 = 20_000;
 
-/// What a station does with a clip before it says that it has verified it.
+/// The work a station does on a clip before it reports the clip as verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// All that a real one does: signature, every block opened, SHA-256.
+    /// All that a real station does: checks the signature, opens every block, computes SHA-256.
     Whole,
-    /// Counts the bytes: what is left is the announcer's part and the network's.
+    /// Counts the bytes only, which leaves the cost of the announcer and of the network.
     Framing,
 }
 
-/// What befell a station.
+/// Something that happened to a station.
 #[derive(Debug)]
 pub enum News {
     Joined(Instant),
     Header(Instant),
-    /// Which one, and when.
+    /// The station, and when.
     Verified(usize, Instant),
     Told,
     Noted,
     /// A connection that had joined was lost.
     Lost(Instant, String),
-    /// A dial that came to nothing.
+    /// A dial that failed.
     Failed,
 }
 
-/// Where the stations dial, and on whose word they rely.
+/// Where the stations dial, and which announcer they trust.
 #[derive(Debug)]
 pub struct Office {
     pub address: Ipv4Addr,
@@ -57,10 +57,10 @@ pub struct Office {
     pub noise: NoisePublicKey,
     pub announcer: AnnouncerId,
     pub whole: AtomicBool,
-    /// How long a station seems to play.
+    /// How long a station pretends to play.
     pub plays: Duration,
     pub bytes_heard: AtomicU64,
-    /// How the stations' own addresses begin, if they have any.
+    /// The first two bytes of the stations' own addresses, if they have any.
     pub sources: Option<[u8; 2]>,
 }
 
@@ -74,15 +74,15 @@ pub fn name(index: usize) -> String {
     format!("station-{index:05}")
 }
 
-/// Every station has an address of its own, as in a building, where the network has so many.
+/// The address of one station. Each has its own, as in a building, where the network has enough addresses.
 pub fn source([first, second]: [u8; 2], index: usize) -> Ipv4Addr {
     Ipv4Addr::new(first, second, (index / 250) as u8, (index % 250 + 1) as u8)
 }
 
-/// How addresses on the loopback network begin.
+/// The first two bytes of addresses on the loopback network.
 pub const LOOPBACK: [u8; 2] = [127, 1];
 
-/// A station until it is dropped: dials, waits, takes clips, dials again.
+/// Runs a station until it is dropped: dials, waits, receives clips, dials again.
 pub async fn station(index: usize, keys: NoiseKeys, office: Arc<Office>, news: mpsc::UnboundedSender<News>) {
     let mut redial = Redial::default();
     let mut memory = Memory::default();
@@ -125,7 +125,7 @@ async fn session(
         timeout(DIAL_DEADLINE, connect(office, index, announcer)).await.map_err(|_| "nobody answers")?;
     let stream = stream.map_err(|error| error.to_string())?;
     let introduction = Some((keys, Contact::Pinned(office.noise), "office"));
-    // Boxed, so that a waiting station does not hold the room of a handshake.
+    // Boxed, so that a waiting station does not keep the memory of a handshake.
     let ((mut receiver, mut sender), _) = Box::pin(link::dial(stream, introduction)).await.map_err(words)?;
     let hello = FromStation::Hello {
         name: name(index),
@@ -197,7 +197,7 @@ async fn session(
                     let _ = news.send(News::Verified(index, Instant::now()));
                 }
             }
-            // It is not late by its own word: only the announcer's figures are looked at.
+            // The station does not report its own lateness: only the announcer's figures are used.
             Frame::Message(FromAnnouncer::Behind { .. }) => (),
             Frame::Message(FromAnnouncer::PlayAt { clip: id, .. }) => {
                 let taking = clip.as_ref().ok_or("an instant without a clip")?;
@@ -236,7 +236,7 @@ pub async fn connect(office: &Office, index: usize, announcer: SocketAddr) -> st
     Ok(stream)
 }
 
-/// A clip that comes in.
+/// A clip that is being received.
 struct Taking {
     header: ClipHeader,
     missing: usize,
@@ -261,7 +261,7 @@ impl Taking {
         Ok(Self { missing: header.format.wav_bytes as usize, header, index: 0, opener })
     }
 
-    /// Whether the clip is whole, and what its header says.
+    /// Returns whether the clip is complete. An error means that it is not the clip of its header.
     fn take(&mut self, block: &mut [u8]) -> Result<bool, String> {
         let plain = block.len().saturating_sub(TAG_BYTES);
         if let Some((opener, hash)) = &mut self.opener {

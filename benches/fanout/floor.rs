@@ -1,5 +1,5 @@
-//! The floor: the same bytes to the same number of sockets, read and acknowledged, and nothing else; and the
-//! floors for stations that check what they read: the same, hashed with sha2, and opened with ring before.
+//! The floor: the same bytes to the same number of sockets, read and acknowledged, and nothing else. Also the floors
+//! for stations that check what they read: the same bytes hashed with sha2, and the same opened with ring and then hashed.
 
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ pub enum Work {
     Count,
     /// Hashes it.
     Hash,
-    /// Opens it, and hashes what was under the seal.
+    /// Opens (decrypts) it, and hashes the plaintext.
     OpenAndHash,
 }
 
@@ -44,8 +44,8 @@ impl Work {
     }
 }
 
-/// The writing side, in a process of its own: takes `sockets` connections, and for each line on its
-/// standard input writes a file's bytes to all of them and reads a byte back from each.
+/// The writing side, in a process of its own: accepts `sockets` connections, and for each line on its standard input
+/// writes a file's bytes to all of them and reads a byte back from each.
 pub fn serve(sockets: usize, file: &str) {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -87,8 +87,8 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
-/// The reading side, in a process of its own: makes `sockets` connections, and for each line on its standard
-/// input reads the clip from all of them, acknowledges it, and says after how many microseconds each had it.
+/// The reading side, in a process of its own: makes `sockets` connections, and for each line on its standard input
+/// reads the clip from all of them, acknowledges it, and prints after how many microseconds each had it.
 pub fn read(sockets: usize, port: u16, bytes: usize, work: &str, key: &str) {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let work = Work::of(work);
@@ -155,7 +155,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// A clip of so many bytes.
+    /// Creates a clip of `bytes` bytes.
     pub fn new(bytes: usize) -> Self {
         let sealed = SealedClip::seal(&vec![0x5a; bytes], BLOCK_BYTES).unwrap();
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -164,7 +164,7 @@ impl Load {
     }
 }
 
-/// Runs both sides once: when each station had the clip, and processor time of both.
+/// Runs both sides once, and returns when each station had the clip, and the processor time of both sides.
 pub async fn run(stations: usize, load: &Load, work: Work) -> (Vec<Duration>, Duration) {
     let exe = std::env::current_exe().unwrap();
     let file = load.file.path().display().to_string();

@@ -1,4 +1,4 @@
-//! What bad stations cost the others: pages to the same crowd with and without them, by turns, in one run.
+//! What bad stations cost the others: pages to the same crowd with and without them, in turns, in one run.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,16 +23,16 @@ use super::crowd::{self, News, Office};
 use super::measure::{Crowd, Page, SECONDS, announcer_with, site};
 use super::process::Process;
 
-/// How a station is bad.
+/// In what way a station is bad.
 #[derive(Debug, Clone, Copy)]
 enum Bad {
-    /// Takes nothing of a clip, and goes on to give signs of life.
+    /// Reads nothing of a clip, but keeps sending signs of life.
     Stalled,
-    /// Takes a byte a second of it.
+    /// Reads one byte of it per second.
     Slow,
-    /// Is welcomed, and never heard of again.
+    /// Is welcomed, and then never heard from again.
     HalfOpen,
-    /// Speaks out of turn as fast as it can, and dials anew whenever it is thrown out.
+    /// Sends messages out of turn as fast as it can, and dials again whenever it is thrown out.
     Hostile,
 }
 
@@ -41,7 +41,7 @@ const KEEP_SECONDS: u32 = 3;
 
 const ALL: [Bad; 4] = [Bad::Stalled, Bad::Slow, Bad::HalfOpen, Bad::Hostile];
 
-/// Is bad, again and again.
+/// Misbehaves in this way, again and again.
 async fn misbehave(
     index: usize,
     bad: Bad,
@@ -113,7 +113,7 @@ async fn misbehave_once(
     }
 }
 
-/// A stream that can be told to give one byte a second.
+/// A stream that can be slowed to one byte per second.
 struct Dripping {
     stream: TcpStream,
     is_slow: Arc<AtomicBool>,
@@ -174,7 +174,7 @@ impl Connection for Dripping {
     }
 }
 
-/// Delivery times of one page, to the honest, in seconds.
+/// The delivery times of one page to the honest stations, in seconds.
 async fn page(process: &mut Process, crowd: &mut Crowd) -> Vec<f64> {
     let stations = crowd.stations;
     process.say("").await;
@@ -206,7 +206,7 @@ fn p99(mut times: Vec<f64>) -> (f64, f64) {
 pub async fn measure(stations: usize, repeat: usize) {
     let (folder, keys, mut station_keys) = site(stations + ALL.len());
     let bad_keys = station_keys.split_off(stations);
-    // A page is done when the bad have missed it.
+    // A page is done once the bad stations have missed it.
     let (mut process, port, _) =
         announcer_with(folder.path(), "127.0.0.1:0", "", &[format!("--keep={KEEP_SECONDS}")]).await;
     let office = Arc::new(Office {
@@ -227,7 +227,7 @@ pub async fn measure(stations: usize, repeat: usize) {
     let mut crowd = Crowd { stations, news, lost: Vec::new(), failed: 0 };
     crowd.until(&mut Page::default(), "all to join", |page| page.joined >= stations).await;
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    // The first page pays for what the next ones find.
+    // The first page pays for things that later pages find ready.
     page(&mut process, &mut crowd).await;
     let began = Instant::now();
     for _ in 0..repeat {

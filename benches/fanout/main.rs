@@ -1,10 +1,10 @@
-//! A thousand stations and what each one costs: the real announcer in a process of its own, and a crowd
-//! of light stations in this one, against the bare floor in the same run.
+//! A thousand stations and the cost of each: the real announcer in a process of its own and a crowd of light stations
+//! in this one, compared with the bare floor in the same run.
 //!
-//! `cargo bench --bench fanout -- [--repeat=N] [--write] STATIONS…`, or, where the announcer is reached
-//! over another network than loopback and started by other words (see `script/bench-slow-network`),
+//! `cargo bench --bench fanout -- [--repeat=N] [--write] STATIONS…`, or, where the announcer is reached over another
+//! network than loopback and started by another command (see `script/bench-slow-network`),
 //! `… -- slow-network --at=ADDRESS --through=WORDS STATIONS…`; `… -- isolation [STATIONS [PAGES]]`; and
-//! `… -- recovery` as `script/measure-recovery` has it.
+//! `… -- recovery` as in `script/measure-recovery`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod crowd;

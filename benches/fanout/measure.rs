@@ -1,4 +1,4 @@
-//! Measures one number of stations after the other, and prints the table.
+//! Measures one number of stations after another, and prints the table.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -23,12 +23,12 @@ use super::process::{PATIENCE, Process, own_cpu};
 const BULLHORN: &str = env!("CARGO_BIN_EXE_bullhorn");
 const RATE_HZ: u32 = 48_000;
 pub const SECONDS: u32 = 5;
-/// What a clip of that length is, header included.
+/// The size of a clip of that length, header included.
 const WAV_BYTES: usize = 44 + (SECONDS * RATE_HZ * 2) as usize;
 /// How long the idle announcer is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// The middle of what was measured, and its ends.
+/// The median of the measured values, and the lowest and highest.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
     pub least: f64,
@@ -48,7 +48,7 @@ impl Spread {
     }
 }
 
-/// One way of checking, over all repeats.
+/// The figures of one way of checking, over all repeats.
 #[derive(Debug)]
 pub struct Sending {
     pub all_s: Spread,
@@ -64,7 +64,7 @@ pub struct Figures {
     pub floor_s: Spread,
     pub hashed_floor_s: Spread,
     pub checked_floor_s: Spread,
-    /// Until all have verified, as a ratio to the bare floor.
+    /// The time until all have verified, as a ratio to the bare floor.
     pub whole_to_bare: Spread,
     pub whole: Sending,
     pub framing: Sending,
@@ -85,8 +85,8 @@ pub fn run(sizes: &[usize], repeat: usize, write: bool) {
     let figures: Vec<Figures> = sizes
         .iter()
         .map(|&stations| {
-            // As one task among the stations' own: to wake the thread that waits here for each word of theirs would cost
-            // more than the word.
+            // Runs as one task among the stations' own: waking the thread that waits here for each of their messages
+            // would cost more than the message.
             let figures = runtime.block_on(runtime.spawn(measure(stations, repeat))).unwrap();
             println!("{}", plot::row(&figures));
             figures
@@ -108,7 +108,7 @@ fn speak(path: &Path) {
     writer.finalize().unwrap();
 }
 
-/// A state folder in which so many stations have joined, and their keys.
+/// Creates a state folder in which `stations` stations have joined, and returns it with their keys.
 pub fn site(stations: usize) -> (TempDir, AnnouncerKeys, Vec<NoiseKeys>) {
     let folder = tempfile::tempdir().unwrap();
     let state = StateFolder::open(Some(&folder.path().join("state"))).unwrap();
@@ -126,7 +126,7 @@ pub fn site(stations: usize) -> (TempDir, AnnouncerKeys, Vec<NoiseKeys>) {
     (folder, announcer, keys)
 }
 
-/// The real program, and the instant from which it accepts stations.
+/// Starts the real program, and returns it with the instant from which it accepts stations.
 pub async fn announcer(folder: &Path, port: u16) -> (Process, u16, Instant) {
     announcer_with(folder, &format!("127.0.0.1:{port}"), "", &[]).await
 }
@@ -162,11 +162,11 @@ pub struct Crowd {
     pub failed: usize,
 }
 
-/// What was heard of one page.
+/// The events of one page.
 #[derive(Default)]
 pub struct Page {
     pub first_header: Option<Instant>,
-    /// When each station had the clip first.
+    /// When each station first had the clip.
     pub verified: BTreeMap<usize, Instant>,
     pub told: usize,
     pub noted: usize,
@@ -176,7 +176,7 @@ pub struct Page {
 }
 
 impl Crowd {
-    /// How often which reason was given for a lost link.
+    /// How often each reason was given for a lost link.
     fn losses(&self) -> BTreeMap<&str, usize> {
         let mut losses = BTreeMap::new();
         for reason in &self.lost {
@@ -233,7 +233,7 @@ async fn page(process: &mut Process, crowd: &mut Crowd) -> Run {
     let cpu = process.cpu() + own_cpu();
     process.say("").await;
     let mut page = Page::default();
-    // The time counts from when the clip is recorded and sealed.
+    // Times are counted from when the clip is recorded and sealed.
     let recorded = loop {
         let (at, line) = process.stamped_line().await;
         if line.contains("\"event\":\"recorded\"") {
@@ -248,7 +248,7 @@ async fn page(process: &mut Process, crowd: &mut Crowd) -> Run {
     times.sort();
     crowd.until(&mut page, "the first receipt to be noted", |page| page.noted > 0).await;
     let noted = Instant::now();
-    // Whose link broke before it was noted tells again what it played when it is back.
+    // A station whose link broke before its receipt was noted reports again what it played when it is back.
     let is_back = |page: &Page| page.joined >= stations && page.noted + page.lost_at.len() >= stations;
     crowd.until(&mut page, "all to be back", is_back).await;
     let rejoined = noted.elapsed();
@@ -329,7 +329,7 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
     let (mut floors, mut hashed_floors, mut checked_floors) = (Vec::new(), Vec::new(), Vec::new());
     let (mut whole, mut framing, mut after_page) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeat {
-        // The first run of a connection pays for its buffers; so does bullhorn, every clip on a new one.
+        // A connection's first run pays for its buffers. bullhorn pays too, as it sends every clip on a new connection.
         let (hashed, _) = floor::run(stations, &load, Work::Hash).await;
         hashed_floors.push(last_s(&hashed));
         for (check, work) in [(true, Work::OpenAndHash), (false, Work::Count)] {
@@ -353,7 +353,7 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
         process = again;
         crowd.until(&mut Page::default(), "all to be back", |page| page.joined >= stations).await;
         restarts.push(listening.elapsed().as_secs_f64());
-        // That all lose the link when the announcer is killed is what was asked for.
+        // All stations lose the link when the announcer is killed: that was intended, and does not count.
         crowd.lost = lost;
         sleep(Duration::from_secs(1)).await;
     }
@@ -381,7 +381,7 @@ async fn measure(stations: usize, repeat: usize) -> Figures {
     }
 }
 
-/// How a page reaches stations behind one slow line, at each rate.
+/// Measures how a page reaches stations behind one slow line, at each rate.
 pub fn slow_network(sizes: &[usize], at: &str, through: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for &stations in sizes {

@@ -1,4 +1,4 @@
-//! The figures as a line, as a table in `docs/performance.md`, and as a picture beside it.
+//! The figures as a line, as a table in `docs/performance.md`, and as a picture in the same folder.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -87,7 +87,7 @@ pub fn write(all: &[Figures]) {
 
 type Curve<'a> = (&'a str, &'a str, &'a dyn Fn(&Figures) -> f64);
 
-/// Two logarithmic panels, time and memory against stations.
+/// Draws two logarithmic panels, time and memory against stations.
 fn picture(all: &[Figures]) -> String {
     let time: [Curve; 4] = [
         ("bare floor", "#999999", &|it| it.floor_s.middle),

@@ -1,4 +1,4 @@
-//! A child process, its lines, and what the kernel says of it.
+//! A child process, its output lines, and its resource use according to the kernel.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-/// Longer than anything here takes; what runs into it is broken.
+/// Longer than anything here takes; whatever exceeds it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// User and system time in /proc count in these (proc(5); USER_HZ is 100 on every Linux).
 const TICK: Duration = Duration::from_millis(10);
@@ -67,12 +67,12 @@ impl Process {
         cpu(&self.id.to_string())
     }
 
-    /// Resident now, in bytes.
+    /// The memory that is resident now, in bytes.
     pub fn resident(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most that was resident since [`Self::forget_peak`], in bytes.
+    /// The most memory that was resident since [`Self::forget_peak`], in bytes.
     pub fn peak(&self) -> u64 {
         self.status("VmHWM:")
     }
@@ -94,7 +94,7 @@ pub fn own_cpu() -> Duration {
 
 fn cpu(process: &str) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // Fields are counted from after the name, which may hold spaces: utime and stime are 14 and 15 of all.
+    // Fields are counted after the name, which may contain spaces: utime and stime are fields 14 and 15 of all.
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let ticks = |field: usize| fields.split_whitespace().nth(field - 3).unwrap().parse::<u32>().unwrap();
     TICK * (ticks(14) + ticks(15))

@@ -1,5 +1,5 @@
-//! How soon a lost link is shown, and how soon all stations are back: after a restart of the announcer, and after a
-//! network that swallowed everything for 30 s.
+//! How soon a lost link is reported, and how soon all stations are back: after a restart of the announcer, and after
+//! the network has swallowed everything for 30 s.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -25,9 +25,9 @@ const AWAY: [Duration; 2] = [Duration::ZERO, Duration::from_secs(20)];
 pub struct Network<'a> {
     /// The announcer's address.
     pub at: &'a str,
-    /// What starts a program on the announcer's machine.
+    /// The command that starts a program on the announcer's machine.
     pub through: &'a str,
-    /// What cuts the network, and what mends it.
+    /// The command that cuts the network, and the one that restores it.
     pub cut: &'a str,
     pub mend: &'a str,
 }
@@ -37,7 +37,7 @@ fn run(words: &str) {
     assert!(status.success(), "{words}");
 }
 
-/// Of times after an instant: how many, the middle, 99 of 100, and the last, in seconds.
+/// Prints how many times there are, then the median, the 99th percentile and the last, in seconds after `since`.
 fn show(what: &str, since: Instant, mut times: Vec<Instant>) {
     times.sort();
     let at = |share: f64| {
@@ -53,7 +53,7 @@ fn show(what: &str, since: Instant, mut times: Vec<Instant>) {
     );
 }
 
-/// When the announcer says something of each of so many stations.
+/// Returns when the announcer emitted `event` for each of `stations` stations.
 async fn told(process: &mut Process, event: &str, stations: usize) -> Vec<Instant> {
     let mut times = Vec::new();
     while times.len() < stations {
@@ -90,7 +90,7 @@ pub async fn measure(stations: usize, repeat: usize, network: &Network<'_>) {
     told(&mut process, "station-joined", stations).await;
     let listen = format!("{}:{port}", network.at);
     for _ in 0..repeat {
-        // Links that stood for long are dialled anew at once.
+        // Links that were up for long enough are redialled at once.
         sleep(Duration::from_secs(4)).await;
         run(network.cut);
         let cut = Instant::now();

@@ -1,4 +1,4 @@
-//! A network between two computers, made of threads: what goes through takes its time, which varies.
+//! A network between two computers, made of threads: everything sent through it is delayed, by a varying time.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::wav::noise;
 
-/// How far apart two computers are.
+/// How far apart two computers are in time.
 #[derive(Debug, Clone, Copy)]
 pub struct Distance {
     way: Duration,
     jitter: Duration,
-    /// How much longer one way takes than the other.
+    /// By what share one direction takes longer than the other.
     asymmetry: f64,
 }
 
@@ -23,7 +23,7 @@ impl Default for Distance {
 }
 
 impl Distance {
-    /// The address at which `address` is this far away; farther there than back, or the other way round.
+    /// Returns an address at which `address` is this far away; farther there than back, or the other way round.
     pub fn to(self, address: &str, is_farther_back: bool) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = listener.local_addr().unwrap().to_string();
@@ -59,14 +59,14 @@ impl Distance {
             }
         });
         std::thread::spawn(move || {
-            // What comes later does not overtake: it is a stream.
+            // Later data does not overtake earlier data: it is a stream.
             for (due, parcel) in parcels {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 if into.write_all(&parcel).is_err() {
                     break;
                 }
             }
-            // The other side may be gone already.
+            // The other side might be gone already.
             let _ = into.shutdown(Shutdown::Write);
         });
     }

@@ -1,5 +1,5 @@
-//! How well stations keep together, measured on real sound: two loudspeakers' channels of one recording, on one
-//! clock. Beside Snapcast on the same sound server, where its packages are installed.
+//! How well stations keep together, measured on real sound: the channels of two loudspeakers in one recording, on one
+//! clock. Compared with Snapcast on the same sound server, where its packages are installed.
 //!
 //! `cargo bench --bench sync -- [ANNOUNCEMENTS [STARTS [STATIONS]]]`, by default 20, 10 and 200.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -23,9 +23,9 @@ use support::pulse::{MICROPHONE, MOUTH, PulseRig, Recording};
 use support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 use together::{CLIP_SECONDS, Play, delay_ms, one_clip};
 
-/// How long after its start a station has to be in step.
+/// How long after its start a station must be in step.
 const SETTLING: Duration = Duration::from_secs(3);
-/// Announcements in which the sound server dropped out are made again, so many times at most in each part.
+/// Announcements during which the sound server dropped out are repeated, at most this often in each part.
 const MOST_REPEATS: usize = 20;
 
 fn main() {
@@ -60,7 +60,7 @@ fn percentiles(values: &[f64]) -> (f64, f64) {
     (sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN))
 }
 
-/// One row: p50 and maximum with their targets.
+/// Prints one row: p50 and maximum with their targets.
 fn row(what: &str, unit: &str, values: &[f64], targets: Option<(f64, f64)>) {
     let (middle, most) = percentiles(values);
     let digits = if middle < 10.0 { 3 } else { 1 };
@@ -86,7 +86,7 @@ fn rows(what: &str, plays: &[Play], targets: (f64, f64), most_disagreement_ms: O
     row(&format!("… what they say that it may be, exceeded {beyond} times"), "ms", &doubts, None);
 }
 
-/// What a station said when it had played, from the announcer.
+/// What a station reported when it had played, as the announcer emitted it.
 fn played(announcer: &mut Program, clip: &str, station: &str) -> Value {
     loop {
         let played = announcer.wait_for_one("played", "station", station);
@@ -100,7 +100,7 @@ fn underruns(receipts: &[Value]) -> u64 {
     receipts.iter().map(|receipt| receipt["underruns"].as_u64().unwrap()).sum()
 }
 
-/// Speech into the microphone, over and over, to two loudspeakers that have been open for a while.
+/// Plays speech into the microphone, over and over, to two loudspeakers that have been open for a while.
 fn settled(announcements: usize) {
     let rig = PulseRig::start(2);
     let kept = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn say_repeats(repeats: usize) {
     }
 }
 
-/// A first announcement soon after everything has started, again and again.
+/// Measures a first announcement soon after everything has started, again and again.
 fn first(starts: usize, distance: Option<Distance>) {
     let (mut plays, mut repeats) = (Vec::new(), 0);
     let folder = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ fn first(starts: usize, distance: Option<Distance>) {
     say_repeats(repeats);
     match distance {
         None => rows("first announcement, 3 s after their start", &plays, (0.05, 0.2), Some(0.1)),
-        // What differs between there and back cannot be seen by any of the three.
+        // None of the three programs can see a difference between the way there and the way back.
         Some(_) => rows("… 5 ± 3 ms away, 10 % more there or back", &plays, (2.0, 2.0), None),
     }
 }
@@ -178,7 +178,7 @@ fn first_of(rig: &PulseRig, voice: &Path, distance: Option<Distance>) -> Option<
         };
         start_station(&address, name, &name.into(), &hallway.environment)
     });
-    // What is measured is a page so long after the start.
+    // This measures a page this long after the start.
     std::thread::sleep(SETTLING);
     hallway.announcer.enter();
     let clip = hallway.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned();
@@ -190,7 +190,7 @@ fn first_of(rig: &PulseRig, voice: &Path, distance: Option<Distance>) -> Option<
     (underruns(&receipts) == 0).then(|| Play::of(&sound, &recording, Some(&receipts)))
 }
 
-/// Snapcast, on the same sound server and the same measure.
+/// Measures Snapcast, on the same sound server and in the same way.
 fn snapcast(announcements: usize, starts: usize) {
     let folder = tempfile::tempdir().unwrap();
     let voice = one_clip(folder.path());
@@ -198,7 +198,7 @@ fn snapcast(announcements: usize, starts: usize) {
     let announce = |rig: &PulseRig, snapcast: &mut Snapcast| {
         let recording: Recording = rig.record();
         snapcast.say(&voice);
-        // A second of buffer at the server, and what a pipe holds.
+        // A second of buffer at the server, and the contents of a pipe.
         recording.wait_for(Duration::from_secs(3));
         Play::of(&sound, &recording, None).worst_skew_ms
     };
@@ -222,8 +222,8 @@ fn snapcast(announcements: usize, starts: usize) {
     }
 }
 
-/// Stations that write down what happens, to be read when all is over: to read along with hundreds takes longer
-/// than the page.
+/// Stations that write their events to files, which are read when all is over: reading along with hundreds of stations
+/// would take longer than the page.
 struct Crowd {
     stations: Vec<Child>,
     diaries: Vec<PathBuf>,
@@ -246,7 +246,7 @@ impl Crowd {
         crowd
     }
 
-    /// When the last of them told that a clip sounds, in ms since 1970; all have.
+    /// When the last of the stations reported that a clip sounds, in ms since 1970. All must have reported it.
     fn last_playing_unix_ms(&self, clip: &str) -> f64 {
         let playing = |diary: &PathBuf| {
             let diary = std::fs::read_to_string(diary).unwrap();
@@ -268,12 +268,12 @@ impl Drop for Crowd {
     }
 }
 
-/// How soon a page sounds everywhere, of many stations on this one machine, which write files. All that is written is
-/// kept in memory where the system has a place for that: every station has a disk of its own, and 200 of them on one
-/// would wait for one another.
+/// Measures how soon a page sounds everywhere, with many stations on this one machine that write files. All files are
+/// kept in memory if the system has a place for that: in a building, every station has a disk of its own, while 200
+/// stations on one disk would wait for one another.
 fn crowd(stations: usize) {
     const PAGES: usize = 5;
-    /// Nobody presses Enter the moment that the verdict appears, with 200 stations putting away their files.
+    /// Nobody presses Enter at the moment the verdict appears, while 200 stations are still storing their files.
     const PAUSE: Duration = Duration::from_secs(2);
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let mut hallway = Hallway::plan().says(&one_clip(folder.path())).home(folder.path()).open();
@@ -281,7 +281,7 @@ fn crowd(stations: usize) {
     let (mut sound, mut known) = (Vec::new(), Vec::new());
     for _ in 0..PAGES {
         std::thread::sleep(PAUSE);
-        // A file is recorded at once: this is the end of the recording.
+        // A file is recorded at once, so this is the end of the recording.
         hallway.announcer.enter();
         let recorded = hallway.announcer.wait_for("recording")["unix_ms"].as_f64().unwrap();
         let clip = hallway.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Snapcast's server and two clients on a sound server of one's own.
+//! Snapcast's server and two clients on a private sound server.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::pulse::{PulseRig, RATE_HZ};
 
-/// A port that nothing else here listens on.
+/// A port on which nothing else here listens.
 const PORT: u16 = 17_041;
 
-/// A running server with clients on `hall-1` and `hall-2`. Ends with its owner.
+/// A running server with clients on `hall-1` and `hall-2`. Stops when it is dropped.
 #[derive(Debug)]
 pub struct Snapcast {
     programs: Vec<Child>,
@@ -63,12 +63,12 @@ impl Snapcast {
             let player = ["--player", "pulse", "-s", hall, "--logsink", "stdout"];
             programs.push(start("snapclient", &[&arguments[..], &player].concat()));
         }
-        // For reading too: so it opens at once, and stays open between announcements.
+        // Opened for reading as well, so that it opens at once and stays open between announcements.
         let pipe = std::fs::OpenOptions::new().read(true).write(true).open(pipe).unwrap();
         Self { programs, pipe }
     }
 
-    /// Plays a WAV of 44 bytes of header, mono, 16 bit; returns when the server has taken the last of it.
+    /// Plays a WAV file with a header of 44 bytes, mono, 16 bit; returns when the server has accepted the last of it.
     pub fn say(&mut self, wav: &Path) {
         self.pipe.write_all(&std::fs::read(wav).unwrap()[44..]).unwrap();
     }

@@ -8,19 +8,20 @@ use crate::support::correlate::{align, skews_frames};
 use crate::support::pulse::{RATE_HZ, Recording};
 use crate::support::wav::speech;
 
-/// How long an announcement lasts here, as by default.
+/// How long an announcement is here, which is the default.
 pub const CLIP_SECONDS: usize = 5;
-/// A part of it that is judged by itself.
+/// A part of an announcement that is judged by itself.
 const WINDOW: usize = RATE_HZ as usize / 2;
 
-/// How well two loudspeakers were together.
+/// How well two loudspeakers kept together.
 #[derive(Debug)]
 pub struct Play {
-    /// Of the half second in which they were farthest apart.
+    /// The skew in the half second in which they were farthest apart.
     pub worst_skew_ms: f64,
-    /// Between the skew of the first half second, as recorded, and what the receipts make of it; 0 without.
+    /// The difference between the recorded skew of the first half second and the skew according to the receipts; 0
+    /// without receipts.
     pub disagreement_ms: f64,
-    /// By how much that may be, by the receipts' own word.
+    /// How large that difference may be according to the receipts.
     pub doubt_ms: f64,
 }
 
@@ -50,8 +51,7 @@ impl Play {
     }
 }
 
-/// From when the last of a sound was said into channel 0 until the first of it was heard on the later of
-/// channels 1 and 2.
+/// The time from the end of a sound in channel 0 until its start in the later of channels 1 and 2.
 pub fn delay_ms(sound: &[f32], recording: &Recording) -> f64 {
     let [said, first, second] =
         [0, 1, 2].map(|channel| align(sound, &recording.channel(channel, 0)).delay_frames);

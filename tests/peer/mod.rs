@@ -1,4 +1,4 @@
-//! A peer that is played by the test, byte for byte, and both roles run in process.
+//! A peer that is played by the test, byte for byte, and both roles, run in this process.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::marker::PhantomData;
@@ -27,14 +27,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Longer than anything here takes; what runs into it is broken.
+/// Longer than anything here takes; whatever exceeds it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn clip_of(frames: u32) -> Vec<i16> {
     (0..frames).map(|frame| (frame.wrapping_mul(7_919) >> 3) as i16).collect()
 }
 
-/// The one form that a clip's WAV has.
+/// Encodes samples in the one form that a clip's WAV has.
 pub fn wav(rate_hz: u32, samples: &[i16]) -> Vec<u8> {
     let spec = hound::WavSpec {
         channels: 1,
@@ -49,17 +49,17 @@ pub fn wav(rate_hz: u32, samples: &[i16]) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A clip's announcement in open mode.
+/// The message that announces a clip in open mode.
 pub fn clip_message(header: Vec<u8>) -> FromAnnouncer {
     FromAnnouncer::Clip { header, signature: vec![], key: vec![] }
 }
 
-/// Its block frames in open mode.
+/// A clip's block frames in open mode.
 pub fn blocks(wav: &[u8]) -> Vec<u8> {
     wire::block_frames(wav.chunks(wire::BLOCK_BYTES))
 }
 
-/// One end of a connection, the test's; it reads messages of type `In`.
+/// The test's end of a connection; it reads messages of type `In`.
 pub struct Raw<In> {
     pub stream: TcpStream,
     messages: PhantomData<In>,
@@ -68,7 +68,7 @@ pub struct Raw<In> {
 pub type RawStation = Raw<FromAnnouncer>;
 pub type RawAnnouncer = Raw<FromStation>;
 
-/// What a raw peer reads: a message, a block, or the end of the connection however it came.
+/// Something that a raw peer reads: a message, a block, or the end of the connection, however it ended.
 #[derive(Debug, PartialEq)]
 pub enum Heard<In> {
     Message(In),
@@ -82,7 +82,7 @@ impl<In: Message + std::fmt::Debug + PartialEq> Raw<In> {
         Self { stream, messages: PhantomData }
     }
 
-    /// Sends bytes; a peer that has hung up already is no failure.
+    /// Sends bytes. It is not a failure if the peer has hung up already.
     pub async fn bytes(&mut self, bytes: &[u8]) {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the peer takes nothing");
     }
@@ -133,7 +133,7 @@ impl RawStation {
         Self::over(timeout(PATIENCE, TcpStream::connect(address)).await.unwrap().unwrap())
     }
 
-    /// Dials and exchanges prefaces, as a station that takes no Behind does.
+    /// Dials and exchanges prefaces, as a station that does not accept Behind does.
     pub async fn open(address: SocketAddr) -> Self {
         let mut peer = Self::dial(address).await;
         peer.bytes(&Preface { status: 0, ..Preface::of_station(Mode::Open) }.encode()).await;
@@ -141,7 +141,7 @@ impl RawStation {
         peer
     }
 
-    /// As far as the roster.
+    /// Dials and joins the roster.
     pub async fn join(address: SocketAddr, name: &str, instance: u64) -> Self {
         let mut peer = Self::open(address).await;
         peer.say(&hello(name, instance)).await;
@@ -150,7 +150,7 @@ impl RawStation {
         peer
     }
 
-    /// Waits for a clip, sending a sign of life every second; its header, and nothing of its blocks.
+    /// Waits for a clip, sending a sign of life every second. Reads its header and none of its blocks.
     pub async fn clip(&mut self) -> wire::ClipHeader {
         loop {
             match self.next().await {
@@ -163,7 +163,7 @@ impl RawStation {
         }
     }
 
-    /// A clip and its WAV whole.
+    /// Reads a whole clip, and returns its header and WAV.
     pub async fn whole_clip(&mut self) -> (wire::ClipHeader, Vec<u8>) {
         let header = self.clip().await;
         let mut wav = Vec::new();
@@ -177,11 +177,11 @@ impl RawStation {
         (header, wav)
     }
 
-    /// The next that is no Pong, with a sign of life every second.
+    /// The next message or block that is not a Pong. Sends a sign of life every second.
     pub async fn next(&mut self) -> Heard<FromAnnouncer> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
-            // Peeking can be given up without losing a byte.
+            // Peeking can be cancelled without losing a byte.
             match timeout(Duration::from_secs(1), self.stream.peek(&mut [0])).await {
                 Err(_) => self.say(&FromStation::Ping { t1_us: 1 }).await,
                 Ok(_) => match self.hear().await {
@@ -198,7 +198,7 @@ pub fn hello(name: &str, instance: u64) -> FromStation {
     FromStation::Hello { name: name.into(), zones: vec![], instance, last: None, nonce: None, begun: None }
 }
 
-/// What a role told, all of it, and where the test stands in it.
+/// All events that a role has emitted, and the test's position in them.
 pub struct Log {
     events: mpsc::Receiver<Event>,
     pub seen: Vec<Event>,
@@ -210,7 +210,7 @@ impl Log {
         Self { events, seen: Vec::new(), mark: 0 }
     }
 
-    /// The first event since the mark that the test picks.
+    /// Waits for the first event since the mark that the test picks.
     pub async fn until<T>(&mut self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
         let mut at = self.mark;
         let deadline = Instant::now() + PATIENCE;
@@ -235,7 +235,7 @@ impl Log {
         self.mark = self.seen.len();
     }
 
-    /// How many events since the mark the test picks.
+    /// The number of events since the mark that the test picks.
     pub fn count(&self, pick: impl Fn(&Event) -> bool) -> usize {
         self.seen[self.mark..].iter().filter(|event| pick(event)).count()
     }
@@ -256,12 +256,12 @@ impl Office {
         Self::open_as(None, rate_hz, samples, keep).await
     }
 
-    /// With a site, or open without.
+    /// Opens an announcer with a site, or in open mode without one.
     pub async fn open_as(site: Option<Arc<Site>>, rate_hz: u32, samples: &[i16], keep: Duration) -> Self {
         Self::open_on("127.0.0.1:0", site, rate_hz, samples, keep, false).await
     }
 
-    /// At an address; with `hears`, stations may talk back, and [`Self::heard`] is what they said.
+    /// Opens an announcer at an address. With `hears`, stations may talk back, and [`Self::heard`] returns what they said.
     pub async fn open_on(
         address: &str,
         site: Option<Arc<Site>>,
@@ -310,7 +310,7 @@ impl Office {
         Self { address, wav, log: Log::new(log), commands, running, dir }
     }
 
-    /// What its loudspeaker has played of talkback, and what it has kept, by file.
+    /// The talkback that its loudspeaker has played, and the talkback that it has kept, one entry per file.
     pub fn heard(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let all = |folder: &str| {
             let entries = std::fs::read_dir(self.dir.path().join(folder)).unwrap();
@@ -341,12 +341,12 @@ impl Office {
         self.commands.send(Command::Announce).await.unwrap();
     }
 
-    /// Begins to speak live, or ends it.
+    /// Begins or ends live speech.
     pub async fn speak(&mut self) {
         self.commands.send(Command::Live).await.unwrap();
     }
 
-    /// Played, expected, and who did not and why.
+    /// Waits for the verdict: how many stations played, how many were expected, and which did not play and why.
     pub async fn verdict(&mut self) -> (usize, usize, Vec<(String, String)>) {
         let done = |event: &Event| match event {
             Event::Done { played, expected, missing, .. } => Some((*played, *expected, missing.clone())),
@@ -356,7 +356,7 @@ impl Office {
         (played, expected, missing.into_iter().map(|it| (it.station, it.reason)).collect())
     }
 
-    /// Leaves, and must do so by itself.
+    /// Leaves, and checks that it does so by itself.
     pub async fn close(self) -> bool {
         self.commands.send(Command::Leave).await.unwrap();
         timeout(PATIENCE, self.running).await.expect("the announcer does not leave").unwrap().all_heard
@@ -377,7 +377,7 @@ impl Hall {
         Self::open_as(address, name, vec![], None)
     }
 
-    /// As a member of a site, or open without.
+    /// Opens a station as a member of a site, or in open mode without one.
     pub fn open_as(
         address: SocketAddr,
         name: &str,
@@ -387,7 +387,7 @@ impl Hall {
         Self::open_with(name, zones, vec![(address, membership)])
     }
 
-    /// With several announcers.
+    /// Opens a station with several announcers.
     pub fn open_with(
         name: &str,
         zones: Vec<String>,
@@ -425,7 +425,7 @@ impl Hall {
         self.dir.path()
     }
 
-    /// The files it has written so far, by name.
+    /// The files it has written so far, sorted by name.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
             std::fs::read_dir(self.dir()).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -1,5 +1,5 @@
-//! The table of bounds in `docs/protocol.md`, walked: every message of both sides has a row, and for each a peer sends it
-//! as fast as it can, beside three honest stations that hear a page all the same.
+//! Walks the table of bounds in `docs/protocol.md`: every message of both sides has a row, and for each row a peer
+//! sends the message as fast as it can, while three honest stations still hear a page.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::hostile::Cases;
 use crate::peer::{Hall, Office, RawStation, clip_of, hello};
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
-/// How long a peer floods before a page is announced: long enough to spend what it may send at once.
+/// How long a peer floods before a page is announced: long enough to use up what it may send at once.
 pub const FLOOD: Duration = Duration::from_secs(3);
 const CLIP: ClipId = ClipId { epoch: u64::MAX, sequence: u64::MAX };
 
@@ -34,7 +34,7 @@ fn longest_reason() -> String {
     "x".repeat(MAX_REASON_BYTES)
 }
 
-/// The largest of each message of a station. A message without an arm does not compile into a row: see the test below.
+/// The largest example of each message of a station. A message without an arm has none, and fails the test below.
 fn of_station(name: &str) -> Option<FromStation> {
     let receipt = Receipt {
         clip: CLIP,
@@ -82,7 +82,7 @@ fn of_station(name: &str) -> Option<FromStation> {
     })
 }
 
-/// The largest of each message of an announcer.
+/// The largest example of each message of an announcer.
 fn of_announcer(name: &str) -> Option<FromAnnouncer> {
     let statement = Statement { unix_ms: u64::MAX, signature: vec![255; wire::SIGNATURE_BYTES] };
     let (header, signature) = (vec![255; 77 + 16 * 65], vec![255; wire::SIGNATURE_BYTES]);
@@ -115,7 +115,7 @@ fn is_within(row: &[String], message: &impl Message) {
     assert!(bytes <= most, "{} has up to {bytes} bytes, not {most}", row[1]);
 }
 
-/// The name of every message of a side, by the table that defines them.
+/// The name of every message of a side, from the table that defines them.
 fn defined(heading: &str) -> Vec<String> {
     rows(heading).into_iter().map(|row| row[1].clone()).collect()
 }
@@ -134,7 +134,7 @@ fn every_message_of_both_sides_has_its_row_and_its_size() {
     assert_eq!(names(&announcers), defined("### From the announcer"));
     for (number, row) in stations.iter().enumerate() {
         let message = of_station(&row[1]).unwrap();
-        // The number of the variant comes first: no variant is left out, nor the table in another order.
+        // The number of the variant comes first: no variant is left out, and the table is in their order.
         assert_eq!(wire::encode(&message).unwrap()[0] as usize, number, "{}", row[1]);
         is_within(row, &message);
     }
@@ -149,7 +149,7 @@ fn every_message_of_both_sides_has_its_row_and_its_size() {
     assert!(wire::decode::<FromAnnouncer>(&next).is_err(), "a message of an announcer stands in no table");
 }
 
-/// Sends the same over and over, and reads whatever comes, until the peer hangs up.
+/// Sends two messages over and over, and reads whatever comes, until the peer hangs up.
 async fn pour(stream: TcpStream, message: &impl Message, other: &impl Message) {
     let frame = |message: &[u8]| [&[1][..], &(message.len() as u16).to_be_bytes(), message].concat();
     let both = [frame(&wire::encode(message).unwrap()), frame(&wire::encode(other).unwrap())].concat();
@@ -159,7 +159,7 @@ async fn pour(stream: TcpStream, message: &impl Message, other: &impl Message) {
     tokio::select! { _ = drain => (), () = flood => () }
 }
 
-/// Ends with the test.
+/// Stops the flood when the test ends.
 struct Flooding(AbortHandle);
 
 impl Drop for Flooding {
@@ -168,7 +168,7 @@ impl Drop for Flooding {
     }
 }
 
-/// The page is heard by three while somebody floods, and the operator sees each outcome and the verdict.
+/// Checks that three stations hear the page while somebody floods, and that the operator sees each outcome and the verdict.
 pub async fn three_hear_a_page(office: &mut Office, halls: &mut [Hall], begun: Instant) {
     office.announce().await;
     for hall in halls.iter_mut() {
@@ -183,8 +183,8 @@ pub async fn three_hear_a_page(office: &mut Office, halls: &mut [Hall], begun: I
     let (played, _, missing) = office.verdict().await;
     assert!(played >= halls.len(), "{missing:?}");
     assert!(missing.iter().all(|(name, _)| name.starts_with("bad")), "{missing:?}");
-    // What is told of the one that floods keeps to once a second of a kind: joined, left, faulty, healthy; and the
-    // clip's own events, a few for each connection that was sent it.
+    // Events about the flooding station are limited to one a second of each kind: joined, left, faulty, healthy. The
+    // clip's own events come on top, a few for each connection to which it was sent.
     let of_bad = office.log.seen.iter().filter(|event| format!("{event:?}").contains("\"bad")).count();
     let most = 4 * (begun.elapsed().as_secs() as usize + 2) + 20;
     assert!(of_bad <= most, "{of_bad} events in {:?}", begun.elapsed());
@@ -205,7 +205,7 @@ async fn a_flood_of_any_message_of_a_station_disturbs_nobody() {
                 office.joined(&format!("hall-{number}")).await;
             }
             let message = of_station(&name).unwrap();
-            // A fault that comes and goes is the flood; of all else, the same again.
+            // For faults, the flood is a fault that comes and goes; for every other message, it is the same message again.
             let other = match &message {
                 FromStation::Health { .. } => FromStation::Health { fault: None },
                 _ => message.clone(),

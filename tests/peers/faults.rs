@@ -1,5 +1,5 @@
-//! Whatever the network does to a station, and whenever in an announcement: every clip has exactly one outcome there,
-//! which is the true one, and the other stations notice nothing. Real announcer, real stations, real sockets.
+//! Whatever the network does to a station, and whenever in an announcement: every clip has exactly one outcome at that
+//! station, which is the true one, and the other stations notice nothing. Real announcer, real stations, real sockets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// How many buildings are struck at once.
+/// How many buildings are hit at once.
 const AT_ONCE: usize = 16;
-/// How long a lasting fault lasts at least: longer than a station or an announcer takes to notice.
+/// The least time that a lasting fault lasts: longer than a station or an announcer takes to notice.
 const LASTING: Duration = Duration::from_millis(3_500);
-/// A ping is shorter, and so is whatever else a station sends after it has begun, but its receipt.
+/// A ping is shorter, and so is anything else that a station sends after it has begun to play, except its receipt.
 const RECEIPT_BYTES: usize = 30;
 
-/// When in an announcement.
+/// The point in an announcement at which the fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Waiting,
@@ -35,7 +35,7 @@ enum Phase {
 const PHASES: [Phase; 5] =
     [Phase::Waiting, Phase::Sending, Phase::Verified, Phase::Playing, Phase::Reporting];
 
-/// One announcement to three stations, of which the network of the first fails; and one more when it is well again.
+/// Makes one announcement to three stations while the network of the first fails, and another after it has recovered.
 async fn announced(fault: Fault, phase: Phase) {
     let mut building = Building::open().await;
     let network = Network::to(building.office.address).await;
@@ -85,7 +85,7 @@ async fn announced(fault: Fault, phase: Phase) {
         let last = outcome(&mut building.office.log, name).await;
         assert!(matches!(last, Event::Played { .. }), "after the fault: {last:?}");
     }
-    // All that the stations tell by leaving is no part of it.
+    // Events that the stations cause by leaving are not part of it.
     building.office.log.mark();
     let announcer = vec![told(&building.office.log)];
     let mut stories = BTreeMap::new();
@@ -111,7 +111,7 @@ async fn announced(fault: Fault, phase: Phase) {
     building.office.close().await;
 }
 
-/// What became of a clip at a station, since the mark.
+/// Waits for the outcome of a clip at a station, since the mark.
 async fn outcome(log: &mut Log, name: &str) -> Event {
     let last = |event: &Event| match event {
         Event::Played { station, .. } | Event::Failed { station, .. } if station == name => {
@@ -122,7 +122,7 @@ async fn outcome(log: &mut Log, name: &str) -> Event {
     log.until(&format!("the outcome for {name}"), last).await
 }
 
-/// All that was told, as it is printed.
+/// All emitted events, as they are printed.
 fn told(log: &Log) -> Vec<Value> {
     log.seen
         .iter()

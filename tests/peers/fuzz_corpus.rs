@@ -1,4 +1,4 @@
-//! Replays the seeds of the fuzz targets, and what they once found, through the same functions.
+//! Replays the seeds of the fuzz targets, and inputs that these once found, through the same functions.
 
 #[path = "../../fuzz/entries.rs"]
 mod entries;

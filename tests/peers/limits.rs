@@ -1,4 +1,4 @@
-//! At the limit: whoever is one too many is told so, and whoever is here never suffers.
+//! At the limit: a station too many is refused with that reason, and the stations already here never suffer.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Office {
         }
     }
 
-    /// Announces to these, who all play, and reads the verdict.
+    /// Announces to these stations, which all play, and reads the verdict.
     async fn page(&mut self, stations: &mut [RawStation]) {
         self.input.write_all(b"\n").await.unwrap();
         for station in stations.iter_mut() {
@@ -86,7 +86,7 @@ impl Office {
     }
 }
 
-/// Dials and says hello: whether it is welcome, or why not.
+/// Dials and says hello; returns the connection if welcome, or the reason if not.
 async fn join(office: &Office, index: usize) -> Result<RawStation, String> {
     let mut station = RawStation::open(office.address).await;
     station.say(&hello(&format!("hall-{index}"), index as u64)).await;
@@ -107,7 +107,7 @@ async fn the_station_above_the_limit_is_refused_with_a_reason() {
     let refusal = join(&office, 3).await.err().unwrap();
     assert_eq!(refusal, "3 stations are here already, which is the limit");
     office.page(&mut here).await;
-    // They are free to go, and then there is room.
+    // They are free to leave, and then there is room.
     drop(here);
     let deadline = Instant::now() + PATIENCE;
     while join(&office, 3).await.is_err() {
@@ -140,7 +140,7 @@ async fn where_few_files_may_be_open_the_announcer_says_so_and_takes_fewer_stati
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_memory_is_short_stations_are_refused_before_it_is_gone() {
-    // What the program takes before the first station depends on the machine, but not on chance.
+    // The memory that the program uses before the first station depends on the machine, but not on chance.
     let alone = Office::open("export MALLOC_ARENA_MAX=1;", "").await;
     let id = alone.child.id().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -169,7 +169,7 @@ async fn where_memory_is_short_stations_are_refused_before_it_is_gone() {
     for index in 0..room {
         here.push(tokio::spawn(attend(join(&office, index).await.unwrap())));
     }
-    // Hundreds more: some are told why they are refused, and some say nothing for as long as they are let.
+    // Hundreds more: some are refused with a reason, and some send nothing for as long as they are allowed to.
     for index in room..room + 100 {
         let refusal = join(&office, index).await.err().unwrap();
         assert_eq!(refusal, format!("{room} stations are here already, which is the limit"));
@@ -201,7 +201,7 @@ async fn where_memory_is_short_stations_are_refused_before_it_is_gone() {
     assert!(office.child.try_wait().unwrap().is_none(), "it lives");
 }
 
-/// A station that hears one page, and leaves.
+/// Hears one page as a station, and leaves.
 async fn attend(mut station: RawStation) {
     let (header, _) = station.whole_clip().await;
     station.say(&FromStation::Verified { clip: header.id, lead_us: 0 }).await;
@@ -216,7 +216,7 @@ async fn attend(mut station: RawStation) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_file_descriptor_left_strangers_are_told_to_come_again() {
-    // Room for itself and a few connections: the system refuses before the announcer does.
+    // There is room for itself and a few connections: the system refuses before the announcer does.
     let office = Office::open("ulimit -n 20 &&", "").await;
     let mut dialled = Vec::new();
     for _ in 0..40 {
@@ -236,7 +236,7 @@ async fn without_a_file_descriptor_left_strangers_are_told_to_come_again() {
     }
     assert!(told >= 15, "{told} told, {cut} cut");
     drop(dialled);
-    // It hears again, once it has noticed that they are gone.
+    // It hears again once it has noticed that they are gone.
     let hears = async {
         loop {
             let mut station = RawStation::dial(office.address).await;

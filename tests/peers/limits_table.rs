@@ -1,10 +1,10 @@
-//! The limits in `docs/operating.md` are those of the code: each number in a row is the value of a constant named there.
+//! The limits in `docs/operating.md` are those of the code: each number in a row is the value of a constant that the row names.
 
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../../docs/operating.md");
 
-/// What a constant is worth.
+/// The value of a constant.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Value {
     Number(u128),
@@ -12,7 +12,7 @@ enum Value {
     Time(u128),
 }
 
-/// The files of the program that may hold what a path such as `announcer::room::MAX_STRANGERS` names.
+/// The source files that might define a constant with a path such as `announcer::room::MAX_STRANGERS`, and its name.
 fn files(path: &str) -> (Vec<PathBuf>, &str) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let Some((module, name)) = path.rsplit_once("::") else {
@@ -36,7 +36,7 @@ fn value_of(path: &str) -> Value {
     panic!("there is no constant {path}");
 }
 
-/// Sums, products and shifts of numbers and other constants, from the left.
+/// Evaluates sums, products and shifts of numbers and other constants, from the left.
 fn evaluate(expression: &str, of: &str) -> Value {
     let expression = expression.replace(".as_secs() as usize", "").replace(" as usize", "");
     if let Some(argument) = expression.strip_prefix("Duration::from_secs(") {
@@ -67,7 +67,7 @@ fn number(text: &str, of: &str) -> u128 {
     }
 }
 
-/// Another constant, of the same module or by its whole path.
+/// The value of another constant, from the same module or by its whole path.
 fn named(name: &str, of: &str) -> Value {
     match (name.strip_prefix("crate::"), of.rsplit_once("::")) {
         (Some(path), _) => value_of(path),
@@ -76,7 +76,7 @@ fn named(name: &str, of: &str) -> Value {
     }
 }
 
-/// The ways to write a value, of which the page uses one.
+/// The ways to write a value; the page uses one of them.
 fn spellings(value: Value) -> Vec<String> {
     let grouped = |number: u128| {
         let digits = number.to_string();
@@ -134,7 +134,7 @@ fn every_limit_in_the_table_is_that_of_the_code() {
         };
         let mut paths: Vec<String> = Vec::new();
         for name in constants.split('`').skip(1).step_by(2) {
-            // A name alone is of the same module as the one before it.
+            // A name without a path is in the same module as the one before it.
             let module = paths.last().and_then(|path| path.rsplit_once("::")).map(|(module, _)| module);
             paths.push(match (name.contains("::"), module) {
                 (false, Some(module)) => format!("{module}::{name}"),

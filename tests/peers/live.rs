@@ -1,4 +1,4 @@
-//! Live speech on the wire: its header and messages as `docs/protocol.md` has them, and their bounds.
+//! Live speech on the wire: its header and messages as `docs/protocol.md` describes them, and their bounds.
 
 use bullhorn::priority::Priority;
 use bullhorn::wire::{

@@ -1,4 +1,4 @@
-//! `docs/protocol.md` is what the code does: its exchange decodes, encodes, and is replayed to a station.
+//! `docs/protocol.md` describes what the code does: its exchange decodes, encodes, and is replayed to a station.
 
 use crate::peer::{Hall, Heard, PATIENCE, RawAnnouncer};
 use bullhorn::wire::{
@@ -58,7 +58,7 @@ fn payload(bytes: &[u8]) -> (FrameKind, &[u8]) {
     (header.kind, payload)
 }
 
-/// The message in a line, which is called what the page calls it and encodes to the same bytes.
+/// The message in a line. Checks that it has the name that the page gives it and that it encodes to the same bytes.
 fn message<M: Message + std::fmt::Debug>(line: &Line) -> M {
     let (kind, payload) = payload(&line.bytes);
     assert_eq!(kind, FrameKind::Message, "{}", line.what);
@@ -211,8 +211,7 @@ fn thousands(number: usize) -> String {
     words
 }
 
-/// The next message that is no Ping, each of which is answered on a clock that reads `from` when the
-/// replay starts.
+/// The next message that is not a Ping. Each Ping is answered by a clock that read `from_us` at the start of the replay.
 async fn next(peer: &mut RawAnnouncer, start: Instant, from_us: u64, pings: &mut usize) -> FromStation {
     loop {
         match peer.hear().await {
@@ -253,7 +252,7 @@ async fn a_station_plays_the_documented_exchange() {
 
     let FromAnnouncer::Pong { t2_us, t3_us, .. } = message(&line("Pong")) else { panic!("no Pong") };
     let (start, mut pings) = (Instant::now(), 0);
-    // The station's own time is all that differs from the page.
+    // Only the station's own time differs from the page.
     let Heard::Message(FromStation::Ping { t1_us }) = peer.hear().await else { panic!("no Ping") };
     peer.say(&FromAnnouncer::Pong { t1_us, t2_us, t3_us }).await;
     peer.bytes(&line("Clip").bytes).await;
@@ -268,7 +267,7 @@ async fn a_station_plays_the_documented_exchange() {
 
     let playing = next(&mut peer, start, t2_us, &mut pings).await;
     assert_eq!(playing, message(&line("Playing")));
-    // It played at the documented instant, which the exchange of times has placed.
+    // It played at the documented instant, which it knew from the exchange of times.
     let FromAnnouncer::PlayAt { instant_us, .. } = message(&line("PlayAt")) else { panic!() };
     let after_us = start.elapsed().as_micros() as u64;
     assert!(after_us >= instant_us - t2_us - 10, "{after_us} µs, due {} µs", instant_us - t2_us);
@@ -286,7 +285,7 @@ async fn a_station_plays_the_documented_exchange() {
     assert_eq!(files, [hall.dir().join(format!("hall-1-{clip}.wav"))]);
     assert_eq!(std::fs::read(&files[0]).unwrap(), wav);
 
-    // It is back at once, and brings the receipt along.
+    // It is back at once, and brings the receipt.
     let (stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
     let mut peer = RawAnnouncer::over(stream);
     assert_eq!(peer.preface().await.encode()[..], from_station.bytes);

@@ -1,4 +1,4 @@
-//! One station on a slow line, which is not its fault: it may be late itself, and makes nobody else late.
+//! One station is on a slow line, which is not its fault: it may be late itself, but makes no other station late.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::peer::{Hall, Log, Office, clip_of};
 use crate::support::network::{Fault, Network};
 
 const RATE_HZ: u32 = 8_000;
-/// Of a page.
+/// The length of a page.
 const LENGTH: Duration = Duration::from_secs(8);
-/// A page lives while the one before it sounds, but not while that sounds once more for the late.
+/// A page is kept while the one before it plays, but not while that one plays once more for the late station.
 const KEEP: Duration = Duration::from_secs(10);
-/// What the slow line carries a second: a page of 128 kB takes three seconds.
+/// The bytes per second of the slow line: a page of 128 kB takes three seconds.
 const SLOW_BYTES: u64 = 40_000;
 
 async fn announced(office: &mut Office) -> String {
@@ -25,7 +25,7 @@ async fn announced(office: &mut Office) -> String {
     office.log.until("the recording", recorded).await
 }
 
-/// What became of a clip at a station, and how late it was.
+/// Waits for the outcome of a clip at a station, and returns it with its lateness in ms.
 async fn outcome(log: &mut Log, of: &str, at: &str) -> (Outcome, u64) {
     let ended = |event: &Event| match event {
         Event::Played { clip, station, outcome, late_ms, .. } if clip == of && station == at => {
@@ -68,7 +68,7 @@ async fn a_station_that_is_late_makes_nobody_miss_the_next_page() {
     let (late, late_ms) = outcome(&mut office.log, &first, "slow").await;
     assert_eq!(late, Outcome::PlayedLate);
     assert!(late_ms >= LENGTH.as_millis() as u64, "{late_ms} ms");
-    // By the time that it is free the second page has expired.
+    // By the time the slow station is free, the second page has expired.
     assert_eq!(outcome(&mut office.log, &second, "slow").await.0, Outcome::Missed);
     for (hall, pages) in halls.iter_mut().zip([1, 2, 2]) {
         for _ in 0..pages {

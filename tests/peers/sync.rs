@@ -1,4 +1,4 @@
-//! What a station has learnt of its announcer's clock outlives its connections, and it claims no more than that.
+//! What a station has learnt about its announcer's clock outlives its connections, and it claims no more than that.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Announcer {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// The station dials and is welcomed.
+    /// Accepts the station's connection and welcomes it.
     async fn welcome(&self, clock: u64) -> RawAnnouncer {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("it does not dial").unwrap();
         let mut peer = RawAnnouncer::over(stream);
@@ -32,7 +32,7 @@ impl Announcer {
         peer
     }
 
-    /// Answers pings until there were so many; how long that took.
+    /// Answers `pings` pings, and returns how long that took.
     async fn answer(&self, peer: &mut RawAnnouncer, pings: usize) -> Duration {
         let began = Instant::now();
         for _ in 0..pings {
@@ -43,7 +43,7 @@ impl Announcer {
         began.elapsed()
     }
 
-    /// Has a short clip played, without an answer to any ping meanwhile.
+    /// Has the station play a short clip, and answers no ping meanwhile.
     async fn announce(&mut self, mut peer: RawAnnouncer) -> Receipt {
         self.sequence += 1;
         let wav = wav(16_000, &clip_of(400));

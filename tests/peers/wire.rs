@@ -1,4 +1,4 @@
-//! The wire's encodings: they round-trip, keep their bounds, and no bytes make a decoder panic.
+//! The wire's encodings: they round-trip, keep to their bounds, and no bytes make a decoder panic.
 
 use bullhorn::clip::Format;
 use bullhorn::priority::Priority;
@@ -125,7 +125,7 @@ fn clip_header() -> impl Strategy<Value = ClipHeader> {
     )
 }
 
-/// A flip of bits, a cut, or bytes more.
+/// Flipped bits, a cut, or extra bytes.
 #[derive(Debug, Clone)]
 enum Mutation {
     Flip(prop::sample::Index, u8),
@@ -163,7 +163,7 @@ fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes without a panic, and whatever decodes is stable.
+/// Checks that the bytes decode without a panic, and that whatever decodes is stable.
 fn stable<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(message) = wire::decode::<M>(bytes) {
         message.check().unwrap();
@@ -286,7 +286,7 @@ proptest! {
         everything_is_stable(&bytes);
     }
 
-    /// The first byte chooses the message: this one gets past it every time.
+    /// The first byte chooses the message; this test always gets past it.
     #[test]
     fn arbitrary_fields_never_panic(variant in 0_u8..12, bytes in vec(any::<u8>(), 0..200)) {
         everything_is_stable(&[&[variant][..], &bytes].concat());
@@ -322,7 +322,7 @@ fn hello(name: &str, zones: Vec<String>) -> FromStation {
     FromStation::Hello { name: name.into(), zones, instance: 1, last: None, nonce: None, begun: None }
 }
 
-/// What a peer that keeps no bounds can encode.
+/// Decodes a message that was encoded without regard to its bounds.
 fn decoded<M: Message>(message: &M) -> Result<M, WireError> {
     wire::decode(&wire::encode(message).unwrap())
 }
@@ -510,7 +510,7 @@ fn golden_vectors() {
         (FromAnnouncer::Volume { volume: None }, &[7, 0]),
         (FromAnnouncer::Volume { volume: Volume::from_db(-6.5) }, &[7, 1, 0x93, 0x0a]),
     ];
-    // +0.01 dB, and 0.01 dB below the quietest.
+    // +0.01 dB, and 0.01 dB below the lowest volume.
     for beyond in [&[7, 1, 2][..], &[7, 1, 0xe1, 0x5d]] {
         assert_eq!(wire::decode::<FromAnnouncer>(beyond), Err(WireError::Field("volume")));
     }

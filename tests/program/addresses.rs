@@ -7,8 +7,8 @@ use crate::support::hallway::{BULLHORN, Program, file};
 use crate::support::wav::Spec;
 use socket2::{Domain, Socket, Type};
 
-/// One of the addresses drops every SYN, as behind a firewall; the system's order decides which is dialled first, so each
-/// of them is the silent one once.
+/// One of the addresses drops every SYN, as behind a firewall. The system's order decides which is dialled first, so
+/// each of them is the silent one once.
 #[test]
 fn an_address_that_is_silent_keeps_nobody_from_the_other() {
     let folder = tempfile::tempdir().unwrap();
@@ -17,7 +17,7 @@ fn an_address_that_is_silent_keeps_nobody_from_the_other() {
     let hosts = folder.path().join("hosts");
     std::fs::write(&hosts, addresses.map(|it| format!("{it} two-homes\n")).concat()).unwrap();
     for (silent, answers) in [(addresses[0], addresses[1]), (addresses[1], addresses[0])] {
-        // Its queue is full, so that the system drops what comes.
+        // Its queue is full, so the system drops new connections.
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from((silent, 0)).into()).unwrap();
         listener.listen(0).unwrap();
@@ -27,7 +27,7 @@ fn an_address_that_is_silent_keeps_nobody_from_the_other() {
         let arguments = ["announce", "--open", "--listen", &listen, "--file", wav.to_str().unwrap()];
         let mut announcer = Program::start("announcer", arguments, &[]);
         announcer.wait_for("listening");
-        // A name server of its own: a mount that nobody else sees.
+        // A hosts file of its own: a mount that nobody else sees.
         let mut station = Command::new("unshare");
         station.args([
             "--map-root-user",
@@ -47,7 +47,7 @@ fn an_address_that_is_silent_keeps_nobody_from_the_other() {
     }
 }
 
-/// By default an announcer is there for IPv6 and IPv4, and shows each station by its own address.
+/// By default an announcer listens on IPv6 and IPv4, and shows each station by its own address.
 #[test]
 fn stations_of_both_families_reach_an_announcer() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The command line from outside: what it accepts, prints and refuses, and how it ends.
+//! The command line from outside: what it accepts, prints and refuses, and how it exits.
 
 use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const ANYWHERE: [&str; 3] = ["announce", "--listen", "127.0.0.1:0"];
 
-/// How a run ended that was given no input.
+/// How a run without any input ended.
 struct Ended {
     code: i32,
     output: Vec<String>,
@@ -22,7 +22,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The exit status, and words that its complaint must hold.
+    /// Checks the exit status, and for words that its complaint must contain.
     fn expect(&self, code: i32, words: &[&str]) -> &Self {
         assert_eq!(self.code, code, "complained: {}\nprinted: {:#?}", self.complaints, self.output);
         let complaints = self.complaints.to_lowercase();
@@ -33,7 +33,7 @@ impl Ended {
         self
     }
 
-    /// Fails with status 1, in one line that begins with the program's name.
+    /// Checks that it failed with status 1, in one line that begins with the program's name.
     fn expect_failure(&self, words: &[&str]) -> &Self {
         self.expect(1, words);
         let last = self.complaints.trim_end().lines().last().unwrap_or_default();
@@ -54,7 +54,7 @@ fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ended {
     run_in(&[], arguments)
 }
 
-/// `announce` of a file, once.
+/// Runs `announce` with a file, once.
 fn announce_file(wav: &Path) -> Ended {
     let arguments: Vec<OsString> =
         ANYWHERE.iter().map(OsString::from).chain(["--once".into(), "--input".into(), file(wav)]).collect();
@@ -68,7 +68,7 @@ fn in_folder(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// A WAV of 100 samples whose header was changed at an offset.
+/// Writes a WAV of 100 samples whose header was changed at an offset.
 fn tampered(offset: usize, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = Spec::mono(16, 8_000).write(folder.path(), 100);
@@ -135,7 +135,7 @@ fn an_unknown_device_is_answered_with_the_near_ones() {
     let environment = rig.environment();
     run_in(&environment, &[&ANYWHERE[..], &["--once", "--input", "microphon"]].concat())
         .expect_failure(&["microphon", "microphone"]);
-    // A station's only where somebody may have mistyped it: a service waits.
+    // A station complains only where somebody might have mistyped its device: a service waits.
     let terminal = Terminal::open(160, 20, &environment);
     terminal.type_line(&format!("{BULLHORN} speaker 127.0.0.1:9 --output hall-9; echo ended $?"));
     let screen = terminal.wait_until("the end", |screen| screen.contains("ended 1"));
@@ -171,7 +171,7 @@ fn a_host_that_does_not_resolve_is_said() {
     let mut terminal = KittyTerminal::start(BULLHORN, &arguments, &[]);
     terminal.wait_for("cannot find the announcer's machine no-such-host.invalid: check the name");
     assert_eq!(terminal.exit_code(), Some(1));
-    // A service waits, for a name server that is not there yet, and says so once.
+    // A service waits for a name server that is not there yet, and reports it once.
     let mut service = Program::start("hall-1", arguments, &[]);
     let waiting = service.wait_for("waiting");
     assert_eq!(waiting["announcer"], "no-such-host.invalid:7766");
@@ -429,7 +429,7 @@ fn a_station_does_not_read_its_input() {
     hallway.stations[0].wait_for("connected");
 }
 
-/// Every WAV that a demo says a station wrote.
+/// Every WAV that, according to a demo, a station wrote.
 fn written(output: &[String]) -> Vec<PathBuf> {
     output.iter().filter_map(|line| line.strip_prefix("played into ")).map(PathBuf::from).collect()
 }

@@ -1,5 +1,5 @@
-//! The wall clock jumps by years, either way, on either side, at any time: pages go on. libfaketime gives each process
-//! a clock of its own.
+//! The wall clock jumps by years, either way, on either side, at any time: pages continue. libfaketime gives each
+//! process a clock of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const YEAR_MS: i64 = 365 * 86_400 * 1_000;
 
-/// A program whose wall clock can be set; its monotonic one is the system's.
+/// A program whose wall clock can be set; its monotonic clock is the system's.
 struct Clocked {
     program: Program,
     clock: PathBuf,
@@ -43,9 +43,9 @@ impl Clocked {
         Self { program: Program::start_command(name, command, environment), clock }
     }
 
-    /// Sets its clock so far from the system's.
+    /// Sets its clock to differ from the system's by `by`.
     fn jump(&self, by: &str) {
-        // Written elsewhere and put in place: the clock is read at any time.
+        // Written elsewhere and then moved into place, because the clock can be read at any time.
         let new = self.clock.with_extension("new");
         std::fs::write(&new, by).unwrap();
         std::fs::rename(new, &self.clock).unwrap();
@@ -95,7 +95,7 @@ impl Building {
         station
     }
 
-    /// A page that both hear. Gives how far each clock is off, in years.
+    /// Announces a page that both stations hear. Returns how far each clock is off, in years.
     fn page(&mut self) -> [i64; 3] {
         self.announcer.program.enter();
         self.pages += 1;
@@ -137,7 +137,7 @@ fn pages_go_on_whatever_the_clocks_say() {
     building.nobody_left();
 }
 
-/// The names in an archive, those of its logs last.
+/// The names of the files in an archive, its logs last.
 fn archived(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =
@@ -146,13 +146,13 @@ fn archived(folder: &Path) -> Vec<String> {
     names
 }
 
-/// `202611`, now.
+/// The current month, such as `202611`.
 fn month() -> String {
     let output = Command::new("date").args(["-u", "+%Y%m"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A board without a clock starts in 1970, and the network tells it the time a little later.
+/// A board without a clock starts in 1970, and gets the time from the network a little later.
 #[test]
 fn a_clock_that_is_set_after_the_start_dates_what_comes_next() {
     let home = tempfile::tempdir().unwrap();
@@ -184,7 +184,7 @@ fn a_clock_that_is_set_after_the_start_dates_what_comes_next() {
     }
     building.announcer.program.terminate();
     building.announcer.program.exit_code();
-    // What was said after the clock was set is dated, and signed, by the time that it shows since.
+    // A clip made after the clock was set is dated, and signed, with the new time.
     let file = names.iter().find(is_now).unwrap();
     let mut verify = Command::new(BULLHORN);
     verify.arg("verify").arg(pages.join(file)).envs(building.environment.iter().cloned());

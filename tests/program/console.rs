@@ -1,4 +1,4 @@
-//! The console at a real terminal: what is seen, which keys do what, and what is left behind.
+//! The console at a real terminal: what it shows, which keys do what, and what it leaves behind.
 
 use crate::support::hallway::{BULLHORN, Program, STATE, file, start_station, wavs};
 use crate::support::pulse::{MOUTH, PulseRig};
@@ -15,7 +15,7 @@ struct Desk {
     _rig: PulseRig,
 }
 
-/// Starts an announcer at the terminal; the address that its history begins with.
+/// Starts an announcer at the terminal, and returns the address at the beginning of its history.
 fn announce(terminal: &Terminal, options: &str) -> String {
     terminal.type_line(&format!("clear; {BULLHORN} announce --listen 127.0.0.1:0 {options}; echo left=$?"));
     let shown = |screen: &str| -> Option<String> {
@@ -26,7 +26,7 @@ fn announce(terminal: &Terminal, options: &str) -> String {
 }
 
 impl Desk {
-    /// Clips of so many seconds, on a terminal of so many columns and rows.
+    /// Opens a desk for clips of `seconds` seconds, on a terminal of `columns` columns and `rows` rows.
     fn open(seconds: &str, columns: u16, rows: u16) -> Self {
         let rig = PulseRig::start(1);
         let voice = rig.play(MOUTH, &speech(rig.folder(), 60, SPOKEN_HZ));
@@ -45,7 +45,7 @@ impl Desk {
         self.restored(status);
     }
 
-    /// That it left with a status, and the terminal is as it was.
+    /// Checks that it left with a status, and that the terminal is as it was.
     fn restored(&self, status: i32) {
         self.terminal.wait_for(&format!("left={status}"));
         assert_eq!(
@@ -58,12 +58,12 @@ impl Desk {
     }
 }
 
-/// What the countdown says, while it is seen.
+/// The time in the countdown, while it is visible.
 fn remaining_s(screen: &str) -> Option<f64> {
     screen.lines().find_map(|line| line.split_once("● recording")?.1.split_whitespace().next()?.parse().ok())
 }
 
-/// What the meter says, while it is seen.
+/// The level on the meter, while it is visible.
 fn level_db(screen: &str) -> Option<f64> {
     let line = screen.lines().find(|line| line.contains("recording") && line.trim_end().ends_with("dB"))?;
     line.trim_end().trim_end_matches("dB").split_whitespace().last()?.parse().ok()
@@ -89,7 +89,7 @@ fn enter_announces_and_the_verdict_appears() {
 fn escape_drops_the_recording() {
     let mut desk = Desk::open("3", 100, 30);
     desk.terminal.press("Enter");
-    // So late that the next Enter is no held key's repeat.
+    // Late enough that the next Enter is not a held key's repeat.
     desk.terminal.wait_until("half a second", |screen| remaining_s(screen).is_some_and(|left| left < 2.5));
     desk.terminal.press("Escape");
     desk.terminal.wait_until("the recording dropped", |screen| screen.to_lowercase().contains("cancelled"));
@@ -118,7 +118,7 @@ fn two_signals_leave_at_once_and_restore_the_terminal() {
             std::process::Command::new("pkill").args([signal, "-P", shell.trim(), "-x", "bullhorn"]).status();
         assert!(status.unwrap().success());
     };
-    // The page that is recorded is dropped at the first; the one on its way is waited for.
+    // The first signal drops a page that is being recorded; a page on its way is waited for.
     desk.terminal.wait_for("1 of 1 playing");
     kill("-TERM");
     kill("-INT");
@@ -137,7 +137,7 @@ fn a_small_terminal_is_enough() {
     desk.leave("q", 0);
 }
 
-/// A file as the microphone works at the console as well.
+/// A file used as the microphone works at the console too.
 #[test]
 fn a_file_is_announced_from_the_console() {
     let fixtures = tempfile::tempdir().unwrap();

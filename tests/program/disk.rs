@@ -1,4 +1,4 @@
-//! A full disk and a read-only one, under everything that is written: the fault is told, and no page is stopped.
+//! A full disk and a read-only one, under everything that is written: the fault is reported, and no page is stopped.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ use crate::support::wav::Spec;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How a full disk is told, and a read-only one; in lower case.
+/// How a full disk and a read-only one are reported; in lower case.
 const FULL: &[&str] = &["disk is full", "no space left"];
 const READ_ONLY: &[&str] = &["read-only"];
 
-/// An announcer and a station whose state folder, outbox and archives lie on a small disk.
+/// An announcer and a station whose state folder, outbox and archives are on a small disk.
 struct Building {
     disk: SmallDisk,
     home: TempDir,
@@ -29,7 +29,7 @@ impl Building {
     fn open() -> Self {
         let disk = SmallDisk::new(2_048);
         let home = tempfile::tempdir().unwrap();
-        // 0.3 s: three pages of the disk.
+        // 0.3 s: three memory pages of the disk.
         let wav = Spec::mono(16, 16_000).write(home.path(), 4_800);
         let environment = vec![(STATE.to_owned(), disk.path().join("state").display().to_string())];
         let mut announcer = announcer(&disk, &wav, "127.0.0.1:0", &environment);
@@ -39,7 +39,7 @@ impl Building {
         Self { disk, home, wav, environment, address, announcer, hall }
     }
 
-    /// A page that everybody hears, whatever the disk says. Gives the announcer's warnings and the station's.
+    /// Announces a page that everybody hears, whatever the disk does. Returns the announcer's warnings and the station's.
     fn page(&mut self) -> (Vec<String>, Vec<String>) {
         self.announcer.enter();
         let done = self.announcer.wait_for("done");
@@ -62,7 +62,8 @@ impl Building {
         self.announcer.wait_for_one("station-joined", "station", "hall-1");
     }
 
-    /// Whatever is archived is whole, and its log is made of whole lines, once nothing is being written. How many files.
+    /// Once nothing is being written, each archived file is whole, and each log consists of whole lines. Returns the
+    /// number of files.
     fn archives_are_sound(&self) -> usize {
         let give_up = Instant::now() + crate::support::DEADLINE;
         loop {
@@ -74,7 +75,7 @@ impl Building {
         }
     }
 
-    /// Waits until the outbox holds no clip any more: what it then takes away would make room on a full disk.
+    /// Waits until the outbox no longer holds a clip: clips that it removes later would make room on a full disk.
     fn outbox_is_put_away(&self) {
         let give_up = Instant::now() + crate::support::DEADLINE;
         let is_clip = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -140,7 +141,7 @@ fn warnings(program: &mut Program) -> Vec<String> {
     messages.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
 }
 
-/// What is told of a disk that cannot be written: by the outbox, the archives, and the station's own notes.
+/// Waits for the warnings about a disk that cannot be written: by the outbox, the archives, and the station's own notes.
 fn everything_is_told(building: &mut Building, words: &[&str]) {
     let is_told = |said: &[String], what: &str| {
         said.iter().any(|it| it.contains(what) && words.iter().any(|word| it.to_lowercase().contains(word)))
@@ -168,7 +169,7 @@ fn a_full_disk_is_told_and_stops_no_page_and_is_used_again_when_there_is_room() 
     building.disk.fill_but(0);
     building.page();
     everything_is_told(&mut building, FULL);
-    // Neither side needs room to start. What could not be written whole was removed again.
+    // Neither side needs room to start. Files that could not be written whole were removed again.
     building.stop();
     building.disk.fill_but(0);
     building.start();
@@ -176,7 +177,7 @@ fn a_full_disk_is_told_and_stops_no_page_and_is_used_again_when_there_is_room() 
     assert!(told["message"].as_str().unwrap().contains("not written down"), "{told}");
     building.page();
     everything_is_told(&mut building, FULL);
-    // Somebody new cannot be written down, and is told why.
+    // A new station cannot be stored, and reports why.
     let mut stranger =
         station(&building.disk, &building.home, &building.address, "hall-2", &building.environment);
     assert_ne!(stranger.exit_code(), 0);
@@ -201,7 +202,7 @@ fn a_full_disk_is_told_and_stops_no_page_and_is_used_again_when_there_is_room() 
 fn a_read_only_disk_is_told_and_stops_no_page() {
     let mut building = Building::open();
     building.page();
-    // Not while a log is open for writing: all is written when both have left.
+    // Not while a log is open for writing: everything is written once both have left.
     building.stop();
     building.disk.set_read_only(true);
     building.start();
@@ -225,7 +226,7 @@ fn a_read_only_disk_is_told_and_stops_no_page() {
 fn a_disk_that_fills_up_in_the_middle_of_any_write_leaves_nothing_torn() {
     let mut building = Building::open();
     building.page();
-    // A page takes some twelve of the disk's: so each write in turn is the one that fails.
+    // A page takes about twelve of the disk's memory pages, so each write in turn is the one that fails.
     for pages in (0..=14).chain([3, 7, 1]) {
         building.disk.fill_but(pages);
         building.page();

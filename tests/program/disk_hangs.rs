@@ -1,5 +1,5 @@
-//! A disk that hangs for seconds under both sides, as an SD card or a network file system may: nobody is lost, pages are
-//! heard as ever, the fault is told, and all is written in the end.
+//! A disk that hangs for seconds under both sides, as an SD card or a network file system might: no station is lost,
+//! pages are heard as always, the fault is reported, and everything is written in the end.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::small_disk::SmallDisk;
 use crate::support::wav::Spec;
 use serde_json::Value;
 
-/// Twice the time after which a station that says nothing is lost.
+/// Twice the time after which a station that sends nothing is lost.
 const HANGS: Duration = Duration::from_secs(6);
 
 fn station(disk: &SmallDisk, home: &Path, address: &str, name: &str, environment: &Environment) -> Program {
@@ -21,7 +21,7 @@ fn station(disk: &SmallDisk, home: &Path, address: &str, name: &str, environment
     Program::start_command(name, command, environment)
 }
 
-/// A page that all hear.
+/// Announces a page that all stations hear.
 fn page(announcer: &mut Program, stations: usize) {
     announcer.enter();
     let done = announcer.wait_for("done");
@@ -65,7 +65,7 @@ fn a_disk_that_hangs_loses_no_station_and_holds_up_no_page() {
     for hall in &mut halls {
         warned(hall, "cannot write down what was heard: the disk took longer than 1000 ms");
     }
-    // A new station has to be written down first, which holds up nobody else. Its own disk is another.
+    // A new station must be stored first, which holds up nobody else. Its own state is on another disk.
     let arguments: [OsString; 10] = [
         "speaker".into(),
         address.clone().into(),
@@ -82,7 +82,7 @@ fn a_disk_that_hangs_loses_no_station_and_holds_up_no_page() {
     command.args(arguments);
     let own = vec![(STATE.to_owned(), home.path().join("state").display().to_string())];
     halls.push(Program::start_command("hall-3", command, &own));
-    // It loses patience, and dials again: what it gave up does not join when the disk is back.
+    // It loses patience, and dials again: the connection that it gave up does not join when the disk is back.
     let waiting = halls[2].wait_for("waiting");
     assert!(waiting["reason"].as_str().unwrap().contains("nothing was heard of it for 2.8 s"), "{waiting}");
     std::thread::sleep(HANGS.saturating_sub(began.elapsed()));
@@ -96,7 +96,7 @@ fn a_disk_that_hangs_loses_no_station_and_holds_up_no_page() {
     let is_lost = |event: &Value| event["event"] == "station-left";
     let printed = announcer.printed();
     assert!(!printed.iter().any(|event| is_lost(event) || event["event"] == "failed"));
-    // What was heard is on the disk, also what was heard while it hung: a new run of the station plays none of it again.
+    // Everything heard is on the disk, including what was heard while it hung: a new run of the station plays none of it again.
     let heard = std::fs::read_to_string(disk.outside("state/bullhorn/station-hall-1/heard")).unwrap();
     assert!(heard.contains("-4 finished") || heard.contains(" 4 finished"), "{heard}");
     halls[0].kill();

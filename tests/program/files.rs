@@ -8,7 +8,7 @@ use crate::support::wav::{SPOKEN_HZ, Spec, read_i16, speech, tones, write_i16};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Announces a WAV once to one station; what the station wrote, and its rate.
+/// Announces a WAV once to one station, and returns the samples that the station wrote, and their rate.
 fn announced(wav: &Path) -> (Vec<i16>, u32) {
     let output = tempfile::tempdir().unwrap();
     let mut hallway = Hallway::plan()
@@ -29,13 +29,13 @@ fn announced(wav: &Path) -> (Vec<i16>, u32) {
     (samples, rate_hz)
 }
 
-/// A fixture of a format, announced.
+/// Announces a fixture of a format.
 fn announced_as(spec: Spec, frames: usize) -> (Vec<i16>, u32) {
     let folder = tempfile::tempdir().unwrap();
     announced(&spec.write(folder.path(), frames))
 }
 
-/// The tones as 16 bits hold them.
+/// The tones as 16 bits represent them.
 fn tones_i16(frame: usize, rate_hz: u32) -> f64 {
     tones(frame, rate_hz) * 32_768.0
 }
@@ -71,7 +71,7 @@ fn one_sample_is_a_clip() {
 #[test]
 fn other_formats_are_right_within_rounding() {
     let cases = [
-        // Steps of 16 bit that a sample may be off by: half of its own step, and half of ours.
+        // How many steps of 16 bits a sample may be off: half of its own step, and half of ours.
         (Spec::mono(8, 16_000), 128.5),
         (Spec::mono(24, 48_000), 0.51),
         (Spec::mono(32, 44_100), 0.51),
@@ -222,7 +222,7 @@ fn stations_come_back_when_the_announcer_was_restarted() {
     let mut restarted = Program::start("the announcer, restarted,", arguments, &hallway.environment);
     restarted.wait_for_one("station-joined", "station", "hall-1");
     restarted.enter();
-    // The verdict on the first page may be told once more: it was killed before it could write it down.
+    // The verdict on the first page may be emitted again: the announcer was killed before it could write it down.
     let recorded = restarted.wait_for("recorded");
     let clip = recorded["clip"].as_str().unwrap();
     assert_eq!(restarted.wait_for_one("done", "clip", clip)["played"], 1);

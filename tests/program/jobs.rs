@@ -1,4 +1,4 @@
-//! Job control: a console that is stopped and continued by its shell is whole again.
+//! Job control: a console that is stopped and continued by its shell is fully restored.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ impl Desk {
         let wav = Spec::mono(16, 8_000).write(folder.path(), 800);
         let environment = [(STATE.to_owned(), folder.path().join("state").display().to_string())];
         let terminal = Terminal::open(100, 30, &environment);
-        // A shell that sets the terminal right after a job that could not (dash does not).
+        // A shell that restores the terminal after a job that could not do so (dash does not).
         terminal.type_line("PS1='$ ' exec bash --norc --noprofile");
         let command = format!("{BULLHORN} announce --listen 127.0.0.1:0 --file {}", wav.display());
         terminal.type_line(&format!("clear; {command}"));
@@ -40,7 +40,7 @@ impl Desk {
         assert!(Command::new("pkill").args(arguments).status().unwrap().success());
     }
 
-    /// Waits until the shell has the terminal, as a shell needs it, and nothing of the panel is left.
+    /// Waits until the shell has the terminal in the state that a shell needs, and nothing of the panel is left.
     fn shell_has_it(&self) {
         let told = |screen: &str| screen.contains("Stopped");
         let screen = self.terminal.wait_until("the shell's word", told);
@@ -49,7 +49,7 @@ impl Desk {
         self.terminal.wait_until("cooked input", |screen| screen.lines().any(|line| line.trim() == "3"));
     }
 
-    /// Brings it back, and checks that panel and keys work.
+    /// Brings it back to the foreground, and checks that panel and keys work.
     fn whole_again(&mut self) {
         self.terminal.type_line("clear; fg");
         self.works();
@@ -57,7 +57,7 @@ impl Desk {
 
     fn works(&mut self) {
         self.terminal.wait_for("q leaves");
-        // Keys come one by one, without Enter, and show nothing of themselves.
+        // Keys arrive one by one, without Enter, and are not echoed.
         self.terminal.press("e");
         self.terminal.wait_for("priority emergency");
         self.terminal.press("Enter");
@@ -83,7 +83,7 @@ fn stopped_from_outside_and_continued_the_console_is_whole_again() {
     desk.signal("TSTP");
     desk.shell_has_it();
     desk.whole_again();
-    // Nobody can prepare for this one: the shell sets the terminal right itself.
+    // No program can prepare for this signal: the shell restores the terminal itself.
     desk.signal("STOP");
     desk.terminal.wait_for("Stopped");
     desk.whole_again();
@@ -91,7 +91,7 @@ fn stopped_from_outside_and_continued_the_console_is_whole_again() {
     desk.works();
 }
 
-/// In the background it goes on with its work and leaves terminal and keys to the shell.
+/// In the background it continues its work, and leaves the terminal and its keys to the shell.
 #[test]
 fn in_the_background_it_works_and_does_not_draw() {
     let mut desk = Desk::open();
@@ -105,7 +105,7 @@ fn in_the_background_it_works_and_does_not_draw() {
     desk.whole_again();
 }
 
-/// Where no shell controls jobs, nobody could continue it.
+/// Without job control in a shell, nobody could continue it.
 #[test]
 fn control_z_does_nothing_where_nobody_could_continue_it() {
     let desk = Desk::open();
@@ -113,7 +113,7 @@ fn control_z_does_nothing_where_nobody_could_continue_it() {
     desk.terminal.wait_until("the prompt", |screen| !screen.contains("q leaves"));
     let folder = tempfile::tempdir().unwrap();
     let wav = Spec::mono(16, 8_000).write(folder.path(), 800);
-    // As ssh does it: the program leads its own session.
+    // As with ssh: the program leads its own session.
     let command = format!("{BULLHORN} announce --open --listen 127.0.0.1:0 --file {}", wav.display());
     desk.terminal.type_line(&format!("clear; exec {command}"));
     desk.terminal.wait_for("q leaves");

@@ -1,4 +1,4 @@
-//! Nothing is lost: either side is killed at chosen instants of an announcement.
+//! Nothing is lost when either side is killed at chosen instants of an announcement.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Building {
         self.announcer.wait_for("listening");
     }
 
-    /// That a station's folder holds the page once, whole.
+    /// Checks that a station's folder holds the page once, whole.
     fn heard(&self, name: &str) {
         let files = wavs(&self.home.path().join(name));
         assert_eq!(files.len(), 1, "{files:?}");
@@ -124,7 +124,7 @@ fn an_announcer_killed_at_any_stage_has_the_page_heard_once() {
         }
         building.announcer.end_input();
         assert_eq!(building.announcer.exit_code(), 0, "{stage}");
-        // What was told in the instant of the crash is told once more.
+        // An outcome emitted in the instant of the crash is emitted once more.
         let again = building.announcer.untaken("played");
         assert!(again <= usize::from(stage == "played"), "{stage}: {again}");
         assert_eq!(building.announcer.untaken("failed"), 0, "{stage}");
@@ -179,7 +179,7 @@ fn a_receipt_outlives_both_sides() {
     building.announcer.enter();
     building.announcer.wait_for("playing");
     building.announcer.kill();
-    // It plays on without its announcer, and writes the receipt down.
+    // It continues to play without its announcer, and writes down the receipt.
     hall.wait_for("played");
     hall.kill();
     building.kill_and_restart();

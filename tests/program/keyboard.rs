@@ -1,4 +1,5 @@
-//! What else the keyboard does: a list of sounds, zones by their digits, a clip heard first, and Space held or pressed.
+//! What else the keyboard does: a list of sounds, zones by their digits, a clip heard before it is sent, and Space held
+//! or pressed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl Desk {
         Self::open_with(options, 4_000)
     }
 
-    /// With so many frames to say.
+    /// Opens a desk with `frames` frames to say.
     fn open_with(options: &str, frames: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let page = Spec::mono(16, 8_000).write(folder.path(), frames);
@@ -67,7 +68,7 @@ impl Desk {
     }
 }
 
-/// Where an announcer listens, by what it shows.
+/// The address on which an announcer listens, as its screen shows it.
 fn address_in(screen: &str) -> Option<String> {
     let (_, after) = screen.split_once("listening on ")?;
     let address: String = after.chars().take_while(|c| c.is_ascii_digit() || ".:".contains(*c)).collect();
@@ -96,7 +97,7 @@ fn a_sound_is_chosen_from_the_list() {
     desk.terminal.press("Enter");
     assert_eq!(desk.stations[0].wait_for("played")["frames"], 44_100);
     desk.terminal.wait_for("1 of 1 stations played it");
-    // One that is no sound is said, and nothing is sent.
+    // A file that is not a sound is reported, and nothing is sent.
     desk.terminal.press("f");
     desk.terminal.wait_for("> bell.flac");
     desk.terminal.press("Down");
@@ -108,7 +109,7 @@ fn a_sound_is_chosen_from_the_list() {
     desk.terminal.wait_until("why not", |screen| {
         unbroken(screen).contains("torn.mp3 is no sound that bullhorn can read")
     });
-    // What Enter says without the list is still the microphone. (Sooner it would be a held key's repeat.)
+    // Without the list, Enter still announces from the microphone. (Any sooner, it would be a held key's repeat.)
     std::thread::sleep(Duration::from_millis(400));
     desk.terminal.press("Enter");
     assert_eq!(desk.stations[0].wait_for("played")["frames"], 4_000);
@@ -121,7 +122,7 @@ fn a_digit_speaks_to_a_zone() {
     let mut desk = Desk::open("");
     desk.station("hall-2", &["--zone", "gym"]);
     desk.station("hall-3", &["--zone", "east"]);
-    // A zone has the digit that it came with, whichever station was first.
+    // A zone keeps the digit with which it first appeared, whichever station was first.
     let digits = |screen: &str| screen.lines().find(|line| line.contains("0 all")).map(str::to_owned);
     let both = |line: String| line.contains("gym") && line.contains("east");
     let screen = desk.terminal.wait_until("both zones", |screen| digits(screen).is_some_and(both));
@@ -137,7 +138,7 @@ fn a_digit_speaks_to_a_zone() {
     assert_eq!([desk.played("hall-1"), desk.played("hall-2"), desk.played("hall-3")], [0, 1, 0]);
     desk.terminal.press("0");
     desk.terminal.wait_for("to all   0 all");
-    // Not a held key's repeat of the Enter before.
+    // Late enough not to be a held key's repeat of the previous Enter.
     std::thread::sleep(Duration::from_millis(400));
     desk.terminal.press("Enter");
     desk.terminal.wait_for("3 of 3 stations played it");
@@ -157,7 +158,7 @@ fn a_clip_is_heard_first_and_sent_or_dropped() {
     assert_eq!(desk.played("hall-1"), 0);
     desk.terminal.press("Enter");
     desk.terminal.wait_until("the question again", |screen| screen.matches(asked).count() == 3);
-    // It is heard to its end: half a second, as it would be sent.
+    // It is heard to its end: half a second, exactly as it would be sent.
     let heard = desk.folder.path().join("heard");
     let give_up = std::time::Instant::now() + crate::support::DEADLINE;
     while wavs(&heard).is_empty() {
@@ -168,7 +169,7 @@ fn a_clip_is_heard_first_and_sent_or_dropped() {
     desk.terminal.wait_for("1 of 1 stations played it");
     desk.stations[0].wait_for("played");
     assert!(read_i16(&wavs(&heard)[0]) == read_i16(&wavs(&desk.output("hall-1"))[0]));
-    // Leaving drops what is not sent.
+    // Leaving drops a clip that was not sent.
     std::thread::sleep(Duration::from_millis(400));
     desk.terminal.press("Enter");
     desk.terminal.wait_until("the question once more", |screen| screen.matches(asked).count() >= 4);
@@ -176,7 +177,7 @@ fn a_clip_is_heard_first_and_sent_or_dropped() {
     assert_eq!(desk.played("hall-1"), 1);
 }
 
-/// Seconds that a clip sounds which a station wrote.
+/// The length in seconds of a clip that a station wrote.
 fn seconds(path: &Path) -> f64 {
     let (samples, rate_hz) = read_i16(path);
     samples.len() as f64 / f64::from(rate_hz)
@@ -204,9 +205,9 @@ fn space_starts_and_ends_where_its_release_is_not_told() {
     terminal.wait_for("1 of 1 stations played it");
     station.wait_for("played");
     let length = seconds(&wavs(output.path())[0]);
-    // Of sixty that it might have been.
+    // It might have been up to sixty.
     assert!((1.5..20.0).contains(&length), "{length} s");
-    // Esc drops one, and Enter is not how one speaks here.
+    // Esc drops a recording, and Enter does not start one here.
     terminal.press("Enter");
     terminal.press("Space");
     terminal.wait_for("● recording");
@@ -227,7 +228,7 @@ fn space_is_held_where_its_release_is_told() {
     let output = tempfile::tempdir().unwrap();
     let arguments = ["announce", "--listen", "127.0.0.1:0", "--hold", "--seconds", "30"];
     let mut terminal = KittyTerminal::start(BULLHORN, &arguments, &rig.environment());
-    // Disambiguate, tell releases, and every key as a sequence.
+    // Flags of the keyboard protocol: disambiguate, report releases, and send every key as a sequence.
     terminal.wait_for_raw("\x1b[>11u");
     let screen = terminal.wait_for("ready, but nobody is listening");
     assert!(screen.contains("hold Space while you speak"), "{screen:?}");
@@ -248,7 +249,7 @@ fn space_is_held_where_its_release_is_told() {
     terminal.wait_for("1 of 1 stations played it");
     terminal.send(b"\x1b[113;1:1u");
     assert_eq!(terminal.exit_code(), Some(0));
-    // The keyboard is as it was.
+    // The keyboard mode is restored.
     terminal.wait_for_raw("\x1b[<1u");
 }
 
@@ -276,13 +277,13 @@ fn e_makes_the_next_page_an_emergency_which_interrupts() {
     desk.leave(0);
 }
 
-/// l speaks live; l, Enter and Esc end it: it was heard already.
+/// l starts live speech; l, Enter and Esc all end it: Esc cannot cancel speech that was already heard.
 #[test]
 fn live_speech_begins_with_l_and_ends_with_any_of_three_keys() {
     let desk = Desk::open_with("--latency 1000", 60 * 8_000);
     for (spoken, end) in ["l", "Enter", "Escape"].into_iter().enumerate() {
         desk.terminal.wait_for("ready: press Enter");
-        // A second Enter sooner than that is a held key's repeat.
+        // Any sooner, a second Enter would be a held key's repeat.
         std::thread::sleep(Duration::from_millis(400));
         desk.terminal.press("l");
         desk.terminal.wait_for("LIVE");

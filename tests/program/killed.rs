@@ -1,5 +1,5 @@
 //! Either side is killed at random instants of an announcement: no accepted clip is lost, and none is played twice
-//! without being marked so. `KILLS=200` for more than the usual 40; `KILL_SEED=…` has the same ones again.
+//! without being marked so. `KILLS=200` kills more often than the usual 40; `KILL_SEED=…` repeats the same kills.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,9 +12,9 @@ use crate::support::mortal::Mortal;
 use crate::support::oracle::judge;
 use crate::support::wav::Spec;
 
-/// How many of either side are killed unless the environment says otherwise.
+/// How often one of the sides is killed unless the environment says otherwise.
 const KILLS: usize = 40;
-/// From Enter to the receipt it takes some 400 ms; the first of them are full of events.
+/// About 400 ms pass from Enter to the receipt; the first of them are full of events.
 const ANNOUNCEMENT_MS: u64 = 500;
 const BUSY_MS: u64 = 80;
 

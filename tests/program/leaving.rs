@@ -9,7 +9,7 @@ use crate::support::hallway::{BULLHORN, Hallway, Program, STATE, file, start_sta
 use crate::support::terminal::Terminal;
 use crate::support::wav::Spec;
 
-/// Names the part that this program plays when it runs itself.
+/// Names the part that this test program plays when it runs itself.
 const PART: &str = "BULLHORN_TEST_PART";
 
 /// One announcer, one station, and a page of two seconds that is playing.
@@ -39,7 +39,7 @@ fn told_twice_it_leaves_at_once() {
     let mut hallway = playing(folder.path());
     let started = Instant::now();
     hallway.announcer.signal("INT");
-    // Two signals of a kind that come together count as one.
+    // Two signals of the same kind that arrive together count as one.
     hallway.announcer.signal("TERM");
     assert_eq!(hallway.announcer.exit_code(), 130);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -65,7 +65,7 @@ fn a_station_told_by(signal: &str) {
     assert!(wavs(&folder.path().join("out")).is_empty());
 }
 
-/// After each page a station makes a new connection, which the announcer that leaves meets half-way.
+/// After each page a station makes a new connection, which might be only half made when the announcer leaves.
 #[test]
 fn a_station_that_has_just_played_is_told_that_the_announcer_leaves() {
     for _ in 0..4 {
@@ -84,7 +84,7 @@ fn a_station_that_has_just_played_is_told_that_the_announcer_leaves() {
     }
 }
 
-/// A shell and the system both send SIGHUP when a terminal is lost: it may come several times, and after another.
+/// A shell and the system both send SIGHUP when a terminal is lost: it may come several times, and after another signal.
 #[test]
 fn a_hangup_never_leaves_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -106,7 +106,7 @@ fn a_hangup_lets_the_demo_finish_its_page() {
     assert_eq!(demo.exit_code(), 0);
 }
 
-/// `nohup` has SIGHUP ignored, and that stays so.
+/// `nohup` makes its program ignore SIGHUP, and that must not change.
 #[test]
 fn who_is_to_outlive_a_hangup_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn who_is_to_outlive_a_hangup_does() {
     announcer.exit_code();
 }
 
-/// The window is closed, or the line to it is lost, in the middle of a page.
+/// The window is closed, or the connection to it is lost, in the middle of a page.
 #[test]
 fn without_its_terminal_the_announcer_finishes_the_page_that_runs() {
     let folder = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ fn without_its_terminal_the_announcer_finishes_the_page_that_runs() {
     station.wait_for("playing");
     drop(terminal);
     station.wait_for("played");
-    // It is gone, with its last word in the archive.
+    // It has exited, and its last outcome is in the archive.
     let give_up = Instant::now() + DEADLINE;
     while Path::new("/proc").join(&bullhorn).join("exe").exists() {
         assert!(Instant::now() < give_up, "it does not leave without its terminal");

@@ -1,4 +1,4 @@
-//! Live speech: heard while it is said, in step, whole where everything is in time, and concealed where it is not.
+//! Live speech: heard while it is said, in step, complete if everything arrives in time, and concealed where it does not.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ fn what_is_said_is_heard_to_the_bit_in_step_and_kept() {
     let done = hallway.announcer.wait_for("done");
     assert_eq!((&done["played"], &done["expected"]), (&2.into(), &2.into()), "{done}");
     assert_eq!((&done["concealed"], &done["out_of_step"]), (&serde_json::json!([]), &serde_json::json!([])));
-    // Both count from one instant; what they say of it is what they measured.
+    // Both count from one instant; the reported spread is what they measured.
     assert!(number(&done, "spread_us") < 100_000, "{done}");
     let said = read_i16(&wav);
     let bytes: Vec<u8> = said.0.iter().flat_map(|sample| sample.to_le_bytes()).collect();
@@ -114,7 +114,7 @@ fn enter_ends_it_and_the_next_enter_begins_anew() {
     assert_eq!(wavs(&folder.path().join("heard")).len(), 2);
 }
 
-/// A station that comes in the middle is in step at once; what it missed is named.
+/// A station that comes in the middle is in step at once, and the part that it missed is reported.
 #[test]
 fn who_comes_in_the_middle_joins_in_step() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn who_comes_in_the_middle_joins_in_step() {
     assert!(heard > 0 && heard < blocks, "{played}");
     let done = hallway.announcer.wait_for("done");
     assert_eq!(done["concealed"][0]["station"], "hall-2", "{done}");
-    // It is the end of what was said, to the bit, save for the first 5 ms, in which it fades in.
+    // It is the end of what was said, to the bit, except for the first 5 ms, in which it fades in.
     let (said, _) = read_i16(&wav);
     let (all, late) = (read_i16(&only(&one)).0, read_i16(&only(&two)).0);
     assert!(said[..all.len()] == all, "hall-1 did not hear what was said");
@@ -143,7 +143,7 @@ fn who_comes_in_the_middle_joins_in_step() {
     );
 }
 
-/// A station that does not take what is said holds up nobody, and hears the rest.
+/// A station that stops reading live speech holds up nobody else, and is reported as missing.
 #[test]
 fn one_that_stalls_conceals_and_disturbs_nobody() {
     let folder = tempfile::tempdir().unwrap();

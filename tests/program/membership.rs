@@ -11,7 +11,7 @@ use crate::support::wav::Spec;
 use data_encoding::{BASE32_NOPAD, BASE64, HEXLOWER};
 use tempfile::TempDir;
 
-/// An announcer's state, a station's on another machine, and a page.
+/// The states of an announcer, and of a station on another machine, and a page.
 struct Machines {
     home: TempDir,
 }
@@ -54,13 +54,13 @@ impl Machines {
         Program::start(name, self.speaker(state, address, name, more), &[])
     }
 
-    /// Runs to its end: status, output, complaints.
+    /// Runs a command to its end, and returns status, output and complaints.
     fn run(&self, state: &str, arguments: &[&str]) -> (i32, String, String) {
         let all = arguments.iter().map(OsString::from).chain(["--state".into(), self.path(state).into()]);
         ended(Program::start_prose(arguments[0], all, &[]))
     }
 
-    /// What `bullhorn invite` prints, and the invite in it.
+    /// Runs `bullhorn invite`, and returns what it prints and the invite in it.
     fn invite(&self, state: &str, more: &[&str]) -> (String, String) {
         let (code, line, _) = self.run(state, &[&["invite"], more].concat());
         assert_eq!(code, 0);
@@ -111,7 +111,7 @@ fn a_station_joins_by_the_line_and_later_without() {
         assert!(!String::from_utf8_lossy(&content).contains(&secret), "{}", kept.display());
     }
 
-    // Without the line, after a power cut of the station, and of the announcer.
+    // Without the invite, after a power cut of the station, and of the announcer.
     let mut station = machines.station("hall", &address, "hall-1", &[]);
     station.wait_for("connected");
     first.kill();
@@ -208,18 +208,18 @@ fn invites_that_are_none_are_refused_in_a_sentence() {
         assert!(bad.len() < 10 || !(said + &output).contains(bad), "it is not quoted");
     }
     assert!(!machines.path("hall").exists(), "nothing was made");
-    // Another announcer's.
+    // Another announcer's invite.
     let (_, foreign) = machines.invite("elsewhere", &[]);
     let mut station = machines.station("hall", &address, "hall-1", &["--invite", &foreign]);
     let reason = station.wait_for("waiting")["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("is not the announcer that made the invite"), "{reason}");
     station.kill();
-    // One that was replaced.
+    // An invite that was replaced.
     machines.invite("office", &["--new"]);
     let mut station = machines.station("hall", &address, "hall-1", &["--invite", &good]);
     let reason = station.wait_for("waiting")["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("its invite has expired or was replaced"), "{reason}");
-    // The announcer is somebody else's and nobody invited this station.
+    // The announcer is somebody else's, and nobody invited this station.
     let arguments = machines.speaker("hall", "192.0.2.1:7766", "hall-2", &[]);
     let (code, _, said) = ended(Program::start_prose("the station", arguments, &[]));
     assert!(
@@ -228,7 +228,7 @@ fn invites_that_are_none_are_refused_in_a_sentence() {
     );
 }
 
-/// The announcer was set up anew: its stations refuse it loudly, and say how to accept it.
+/// The announcer was set up from scratch: its stations refuse it with a clear message, and report how to accept it.
 #[test]
 fn a_changed_announcer_is_refused_until_it_invites() {
     let machines = Machines::new();
@@ -264,7 +264,7 @@ fn a_state_folder_that_cannot_be_used_is_said_and_left_alone() {
     let announce = || ended(Program::start_prose("bullhorn", machines.announce("office", &["--once"]), &[]));
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 
-    // World-readable: the message has the command that mends it.
+    // World-readable: the message contains the command that fixes it.
     for (path, open, right) in [(office.clone(), 0o755, 0o700), (office.join("announcer.key"), 0o644, 0o600)]
     {
         set(&path, open);
@@ -291,13 +291,13 @@ fn a_state_folder_that_cannot_be_used_is_said_and_left_alone() {
     let arguments = machines.speaker("hall", "127.0.0.1:9", "hall-1", &[]);
     let (code, _, said) = ended(Program::start_prose("the station", arguments, &[]));
     assert!(code == 1 && said.contains("station.key is cut short"), "{said}");
-    // Something else in its place.
+    // A file in place of the folder.
     fs::write(machines.path("file"), "").unwrap();
     let (code, _, said) = machines.run("file", &["invite"]);
     assert!(code == 1 && said.contains("is not a folder"), "{said}");
 }
 
-/// `bullhorn invite` in a mount namespace where its folder is a small file system, after `script`.
+/// Runs `bullhorn invite` in a mount namespace where its folder is a small file system, after `script`.
 fn on_its_own_file_system(folder: &Path, script: &str) -> (i32, String) {
     fs::create_dir_all(folder).unwrap();
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
@@ -322,7 +322,7 @@ fn full_and_read_only_disks_are_said() {
     assert_eq!(on_its_own_file_system(&folder, "").0, 0, "it is the disk");
 }
 
-/// Root may read everything; without two capabilities it may not.
+/// Root may read everything, unless it lacks two capabilities.
 #[test]
 fn an_unreadable_state_folder_is_said() {
     let machines = Machines::new();
@@ -386,7 +386,7 @@ fn two_announcers_do_not_share_a_state_folder() {
     machines.announcer("office");
 }
 
-/// A secret's hex in a file of `lines`, by the word before it.
+/// A secret in hex from the lines of a file, found by the word before it.
 fn secret_of(folder: &Path, name: &str, word: &str) -> String {
     let content = fs::read_to_string(folder.join(name)).unwrap();
     let line = content.lines().skip(1).find(|line| line.starts_with(word)).unwrap();
@@ -411,7 +411,7 @@ fn no_output_holds_a_secret() {
     let mut station = Program::start("hall-1", arguments, &trace);
     announcer.wait_for_one("station-joined", "station", "hall-1");
     assert_eq!(page(&mut announcer), 1);
-    // Failures too: a second key for the name, an unknown one, and a removal.
+    // Failures too: a second key for the name, an unknown key, and a removal.
     for (state, name) in [("thief", "hall-1"), ("stranger", "hall-3")] {
         let arguments = machines.speaker(state, &address, name, &["--invite", &invite]);
         if name == "hall-3" {
@@ -482,7 +482,7 @@ fn a_station_whose_disk_was_copied_is_named_on_both_sides() {
     announcer.enter();
     assert_eq!(announcer.wait_for("done")["played"], 1);
     assert_eq!(second.wait_for("played")["outcome"], "played");
-    // The first is taken again when the second is gone.
+    // The first station is accepted again when the second is gone.
     second.kill();
     first.wait_for("connected");
 }

@@ -1,5 +1,5 @@
-//! Every example of `docs/operating.md` is run as it stands there; only where it listens and what it sounds on is
-//! added.
+//! Every example of `docs/operating.md` is run as it is printed there; only the address to listen on and the sound
+//! devices are added.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,12 +23,12 @@ fn examples() -> Vec<&'static str> {
     lines
 }
 
-/// The words behind `bullhorn`, also where another program's output is piped into it.
+/// The words after `bullhorn`, also where another program's output is piped into it.
 fn arguments(line: &str) -> impl Iterator<Item = &str> {
     line.split(" | ").last().unwrap().split(' ').skip(1)
 }
 
-/// A folder with what the examples name, and keys of its own.
+/// A folder with everything that the examples name, and with keys of its own.
 struct Office {
     folder: TempDir,
     environment: Environment,
@@ -49,7 +49,7 @@ impl Office {
         self.folder.path().join(name)
     }
 
-    /// A line of the page in this folder, with more arguments behind it.
+    /// The command of a line of the page, in this folder, with more arguments appended.
     fn command(&self, line: &str, more: &[&str]) -> Command {
         let mut command = match line.split_once(" | ") {
             Some((before, _)) => {
@@ -68,19 +68,19 @@ impl Office {
         Program::start_command(line, self.command(line, &more), &self.environment)
     }
 
-    /// A station of the page's, at this announcer; of zone east, and it writes what it plays.
+    /// Starts a station of the page for this announcer, in zone east; it writes what it plays.
     fn station(&self, line: &str, address: &str) -> Program {
         let output = file(&self.path("played"));
         let line = line.replace("office-pc", address);
         self.start(&line, &["--zone", "east", "--output", output.to_str().unwrap()])
     }
 
-    /// Runs an example that announces once, with a station of another.
+    /// Runs an example that announces once, with the station of another example.
     fn announce(&self, line: &str, station: &str) {
         self.announce_as(line, station, "played");
     }
 
-    /// The same for live speech.
+    /// Does the same for live speech.
     fn speak(&self, line: &str, station: &str) {
         self.announce_as(line, station, "live-played");
     }
@@ -98,7 +98,7 @@ impl Office {
         assert_eq!(station.exit_code(), 0, "{line}");
     }
 
-    /// Runs an example of an announcer that hears, and one of a station that talks back to it.
+    /// Runs an example of an announcer that accepts talkback, and one of a station that talks back to it.
     fn talk(&self, announcer: &str, station: &str) {
         let office = ["--listen", "127.0.0.1:0", "--input", "file:bell.wav", "--monitor", "file:answers"];
         let mut announcer = self.start(announcer, &office);
@@ -118,7 +118,7 @@ impl Office {
         assert!(verified.status.success() && said.contains("said by hall-1"), "{said}");
     }
 
-    /// Runs an example of a station that serves two: the lodge is joined first, as the page says.
+    /// Runs an example of a station that serves two announcers: the lodge is joined first, as the page says.
     fn announce_from_two(&self, line: &str, station: &str) {
         let lodge = vec![(STATE.to_owned(), self.path("lodge").display().to_string())];
         let arguments =
@@ -138,12 +138,12 @@ impl Office {
         self.announce(line, &station.replace("lodge-pc", &address));
     }
 
-    /// Runs an example that is for the keyboard.
+    /// Runs an example that is operated with the keyboard.
     fn press(&self, line: &str, keys: &[(&str, &str)]) {
         self.press_as(line, keys, "bell.wav", "played");
     }
 
-    /// The same for live speech, of which somebody speaks for a minute.
+    /// Does the same for live speech, with a minute of speech.
     fn press_live(&self, line: &str, keys: &[(&str, &str)]) {
         crate::support::wav::speech(self.folder.path(), 60, 8_000);
         self.press_as(line, keys, "speech.wav --latency 1000", "live-played");
@@ -166,7 +166,7 @@ impl Office {
         terminal.wait_for("hall-1 listens");
         for (words, key) in keys {
             terminal.wait_for(words);
-            // A second Enter sooner than that is a held key's repeat.
+            // Any sooner, a second Enter would be a held key's repeat.
             std::thread::sleep(Duration::from_millis(400));
             terminal.press(key);
         }

@@ -1,4 +1,4 @@
-//! The judge of the fault tests finds every wrong that it is there to find.
+//! The judge of the fault tests finds every fault that it is there to find.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a microphone gives, and what is said of it, through a real sound server.
+//! The sound from a microphone, and the warnings about it, through a real sound server.
 
 use std::f64::consts::TAU;
 
@@ -6,7 +6,7 @@ use crate::support::hallway::{Program, file, wavs};
 use crate::support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ};
 use crate::support::wav::{read_i16, speech, write_i16};
 
-/// What the recording of one microphone is said to be, and the station's WAV of it.
+/// The warnings about the recording of one microphone, and the station's WAV of it.
 fn said(rig: &PulseRig, name: &str, samples: &[i16], more: &[&str]) -> (Vec<String>, Vec<i16>) {
     let path = rig.folder().join(format!("{name}.wav"));
     write_i16(&path, samples, RATE_HZ);
@@ -32,7 +32,7 @@ fn said(rig: &PulseRig, name: &str, samples: &[i16], more: &[&str]) -> (Vec<Stri
     (words.map(str::to_owned).collect(), read_i16(&wavs(&output)[0]).0)
 }
 
-/// So many seconds of a wave, of −1 to 1.
+/// 20 seconds of a wave, from −1 to 1.
 fn wave(at: impl Fn(f64) -> f64) -> Vec<i16> {
     let frames = 20 * RATE_HZ;
     (0..frames).map(|frame| (at(f64::from(frame) / f64::from(RATE_HZ)) * 32_767.0) as i16).collect()
@@ -63,7 +63,7 @@ fn a_microphone_that_needs_mending_is_told_and_a_good_one_is_not() {
             assert!(loudest < Some(100), "a voltage of 0.3 is played as {loudest:?}");
         }
     }
-    // Live speech too, when it is over.
+    // A warning for live speech too, once it is over.
     let path = rig.folder().join("live.wav");
     write_i16(&path, &at_peak(4.0), RATE_HZ);
     let _voice = rig.play(MOUTH, &path);

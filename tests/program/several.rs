@@ -8,13 +8,13 @@ use crate::support::wav::{Spec, read_i16};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// One that announces so many seconds of tones.
+/// Opens an announcer of `seconds` seconds of tones.
 fn desk(seconds: f64, more: &[&str]) -> Desk {
     let frames = (seconds * 8_000.0) as usize;
     Desk::open(|folder| Spec::mono(16, 8_000).write(folder, frames), more, &vec![])
 }
 
-/// A station that serves them all, and writes what it plays.
+/// A station that serves all of these announcers, and writes what it plays.
 struct Hall {
     station: Program,
     folder: TempDir,
@@ -29,12 +29,12 @@ impl Hall {
         Self { station, folder }
     }
 
-    /// What was played, to the bit.
+    /// The samples that were played, to the bit.
     fn heard(&self, clip: &str) -> Vec<i16> {
         read_i16(&self.folder.path().join("played").join(format!("hall-1-{clip}.wav"))).0
     }
 
-    /// What sounded, in order, once so many pages were played: each begins when the one before is over.
+    /// What sounded, in order, once `played` pages were played. Checks that each begins only when the one before is over.
     fn sounded(&mut self, played: usize) -> Vec<(String, &'static str)> {
         (0..played).for_each(|_| drop(self.station.wait_for("played")));
         let mut sounding: Option<String> = None;
@@ -142,7 +142,7 @@ fn an_announcer_that_is_down_disturbs_no_other() {
     first.restart(first.wav.clone());
     first.announce();
     first.played();
-    // One that dies while its page sounds: the page goes on to its end, and so does the other desk.
+    // An announcer dies while its page sounds: the page plays to its end, and the other desk works on.
     let long = Spec::mono(16, 8_000).write(first.folder.path(), 24_000);
     first.restart(long);
     let clip = first.announce();
@@ -156,7 +156,7 @@ fn an_announcer_that_is_down_disturbs_no_other() {
     assert_eq!(second.announcer.untaken("station-left"), 0);
 }
 
-/// `bullhorn speaker` with these arguments, to its end.
+/// Runs `bullhorn speaker` with these arguments to its end.
 fn refused(arguments: &[&str], environment: &Environment) -> (i32, String) {
     let all = ["speaker", "--name", "hall-1"].iter().chain(arguments);
     let mut program = Program::start_prose("bullhorn", all.copied(), environment);
@@ -177,7 +177,7 @@ fn what_is_not_clear_is_said_at_the_start() {
         assert_eq!(status, code, "{arguments:?}: {said}");
         assert!(said.contains(part), "{arguments:?}: nothing of {part:?} in {said}");
     }
-    // Two addresses of one announcer, which it finds out when it joins.
+    // Two addresses of one announcer: the station finds out when it joins.
     let port = desk.address.rsplit(':').next().unwrap();
     let output = file(&desk.folder.path().join("played"));
     let arguments = ["speaker", &desk.address, &format!("localhost:{port}"), "--name", "hall-1", "--output"];
@@ -188,7 +188,7 @@ fn what_is_not_clear_is_said_at_the_start() {
     hall.wait_for("connected");
 }
 
-/// Without keys too; and a name that nobody knows yet is looked for while the other is served.
+/// This also holds without keys; and a name that nobody knows yet is looked up while the other announcer is served.
 #[test]
 fn an_unknown_name_keeps_no_other_from_being_served() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,8 +205,8 @@ fn an_unknown_name_keeps_no_other_from_being_served() {
     desk.played();
 }
 
-/// Live speech of one announcer keeps the loudspeaker from another's pages, but not from an emergency; what was said
-/// meanwhile is concealed, and it goes on in step.
+/// Live speech of one announcer keeps the loudspeaker from another's pages, but not from an emergency. Speech during
+/// the emergency is concealed, and then continues in step.
 #[test]
 fn an_emergency_interrupts_live_speech_and_other_pages_wait() {
     let live = ["--live", "--latency", "1000"];
@@ -228,7 +228,7 @@ fn an_emergency_interrupts_live_speech_and_other_pages_wait() {
     assert_eq!(desks[1].played()["outcome"], "played-late");
     assert!(hall.heard(&alarm) == read_i16(&desks[2].wav).0);
     assert!(hall.heard(&page) == read_i16(&desks[1].wav).0);
-    // What was heard last of the speech is the end of what was said.
+    // The part of the speech that was heard last is exactly what was said.
     let end = hall.heard(&speech);
     let said = read_i16(&desks[0].wav).0;
     let fade = 8_000 / 200;

@@ -1,4 +1,4 @@
-//! Sound files as people have them: made by ffmpeg and sox, and heard as ffmpeg decodes them, or refused.
+//! Sound files as people have them: made by ffmpeg and sox, and either heard as ffmpeg decodes them or refused.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use bullhorn::sound_file::{self, Heard};
 use crate::support::hallway::{BULLHORN, Hallway, Program, file, start_station, wavs};
 use crate::support::wav::read_i16;
 
-/// How far a length may be from ffmpeg's, in seconds: what the two cut off at the ends differs by less than a syllable.
+/// How far a length may be from ffmpeg's, in seconds: the amounts that the two cut off at the ends differ by less than
+/// a syllable.
 const MAX_LENGTH_ERROR_S: f64 = 0.02;
-/// How alike the two must be, from their first samples on.
+/// How alike the two sounds must be, from their first samples on.
 const MIN_CORRELATION: f64 = 0.99;
-/// How much louder or softer, as a factor.
+/// How much louder or softer one may be, as a factor.
 const MAX_GAIN: f64 = 1.02;
 
 fn speech() -> PathBuf {
@@ -24,7 +25,7 @@ fn speech_samples() -> Vec<f32> {
     read_i16(&speech()).0.into_iter().map(|sample| f32::from(sample) / 32_768.0).collect()
 }
 
-/// What ffmpeg makes of a file, in mono, and its rate.
+/// A file as ffmpeg decodes it, in mono, and its rate.
 fn decoded(path: &Path, decoder: &[&str]) -> (Vec<f32>, u32) {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin"])
@@ -48,7 +49,7 @@ fn decoded(path: &Path, decoder: &[&str]) -> (Vec<f32>, u32) {
     )
 }
 
-/// Correlation and gain of what two have in common, beginning with their first samples.
+/// Correlation and gain of the length that two sounds have in common, beginning with their first samples.
 fn likeness(heard: &[f32], wanted: &[f32]) -> (f64, f64) {
     let (mut product, mut here, mut there) = (0.0, 0.0, 0.0);
     for (heard, wanted) in heard.iter().zip(wanted) {
@@ -60,7 +61,7 @@ fn likeness(heard: &[f32], wanted: &[f32]) -> (f64, f64) {
     (product / (here * there).sqrt(), (here / there).sqrt())
 }
 
-/// What is wrong with a file, compared with what it should be.
+/// How a file differs from what it should be; `None` if it is right.
 fn difference(path: &Path, wanted: &[f32], rate_hz: u32, warnings: usize) -> Option<String> {
     let heard = match sound_file::hear(path) {
         Ok(heard) => heard,
@@ -131,7 +132,7 @@ fn odd_files_are_heard_as_ffmpeg_decodes_them_or_refused() {
     assert!(wrong.is_empty(), "{} files are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// As every program writes it that cannot go back to its header.
+/// Writes a WAV as programs do that cannot go back to its header.
 fn piped_wav(folder: &Path) -> PathBuf {
     let mut wav = std::fs::read(speech()).unwrap();
     wav[4..8].fill(0xff);

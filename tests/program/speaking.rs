@@ -1,4 +1,4 @@
-//! Ways to speak: prepared sounds, what goes before the words, how loud stations play, zones, and what is kept.
+//! Ways to speak: prepared sounds, what precedes the words, how loud stations play, zones, and what is kept.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sounds").join(name)
 }
 
-/// Speech at a share of its loudness.
+/// Speech at a fraction of its loudness.
 fn spoken(folder: &Path, share: f32) -> PathBuf {
     let (samples, rate_hz) = read_i16(&speech(folder, 4, 16_000));
     let path = folder.join(format!("spoken-{share}.wav"));
@@ -26,7 +26,7 @@ fn spoken(folder: &Path, share: f32) -> PathBuf {
     path
 }
 
-/// Announces once to two stations; what each wrote, which is the same.
+/// Announces once to two stations, and returns what each wrote, which must be the same.
 fn announced(options: &[OsString]) -> (Vec<i16>, u32) {
     let outputs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut hallway = Hallway::plan()
@@ -49,7 +49,7 @@ fn options(words: &[&str], path: &Path) -> Vec<OsString> {
     words.iter().map(OsString::from).chain([path.into()]).collect()
 }
 
-/// Integrated loudness in LUFS and true peak in dB, by EBU R 128's own meter.
+/// Integrated loudness in LUFS and true peak in dB, measured with EBU R 128's own meter.
 fn measured(samples: &[i16], rate_hz: u32) -> (f64, f64) {
     let mut meter = EbuR128::new(1, rate_hz, Mode::I | Mode::TRUE_PEAK).unwrap();
     meter.add_frames_i16(samples).unwrap();
@@ -109,7 +109,7 @@ fn a_chime_goes_before_and_all_of_it_is_one_level() {
         let (played, rate_hz) =
             announced(&options(&["--chime", chime, "--repeat", "1", "--rate", "16000", "--file"], &wav));
         let notes = ["single", "two-tone", "three-tone"].iter().position(|name| *name == chime).unwrap();
-        // Chime and its pause, twice the four seconds, and the pause between.
+        // The chime and its pause, twice the four seconds, and the pause between.
         let seconds = 1.3 + 0.5 * notes as f64 + 0.3 + 4.0 + 0.7 + 4.0;
         assert!(
             (played.len() as f64 / f64::from(rate_hz) - seconds).abs() < 0.01,
@@ -203,7 +203,7 @@ fn station(address: &str, name: &str, output: &Path, more: &[&str], environment:
     Program::start(name, own.into_iter().chain(more.iter().map(OsString::from)), environment)
 }
 
-/// How much quieter than sent the last page was played, in dB.
+/// How much quieter than the sent page the last page was played, in dB.
 fn quieter_db(output: &Path, sent: &[i16], pages: usize) -> f64 {
     let written = wavs(output);
     assert_eq!(written.len(), pages, "{written:?}");
@@ -233,7 +233,7 @@ fn a_station_plays_as_loud_as_it_is_told() {
     let is_near = |heard: f64, wanted: f64| assert!((heard - wanted).abs() < 0.05, "{heard} dB for {wanted}");
     is_near(heard_db(&mut hallway), -6.0);
 
-    // Told while it waits; known to be told when both have said so.
+    // Sent while the station waits; it has arrived when both sides have emitted it.
     let (good, said) = stations(&environment, &["volume", "hall-1", "-20"]);
     assert!(good && said.contains("hall-1 plays at -20 dB"), "{said}");
     assert_eq!(hallway.announcer.wait_for("volume")["volume_db"], -20.0);
@@ -241,7 +241,7 @@ fn a_station_plays_as_loud_as_it_is_told() {
     is_near(heard_db(&mut hallway), -20.0);
     assert!(stations(&environment, &[]).1.contains("-20 dB"));
 
-    // Told again to one that comes anew, and it is kept.
+    // Sent again to a station that comes back: the volume is stored.
     hall.kill();
     hallway.announcer.wait_for("station-left");
     let mut hall = station(&address, "hall-1", &output, &["--volume", "-6"], &environment);
@@ -287,7 +287,7 @@ fn zones_are_heard_only_where_they_belong() {
     assert_eq!(hallway.announcer.wait_for("sending")["stations"], serde_json::json!(["hall-1"]));
     assert_eq!(outputs.each_ref().map(|output| wavs(output).len()), [1, 0, 0]);
     let zones = std::iter::from_fn(|| Some(hallway.announcer.wait_for("zones")));
-    // In the order in which they joined.
+    // They are in the order in which the stations joined, so they are compared as sets.
     let known = |zones: &serde_json::Value| {
         zones["known"]
             .as_array()
@@ -326,13 +326,13 @@ fn an_unknown_zone_is_refused_with_those_that_there_are() {
     announcer.end_input();
     assert_eq!(announcer.exit_code(), 1);
     assert_eq!(announcer.untaken("recording") + announcer.untaken("sending"), 0);
-    // The list is on the disk: the zones of a station that is away are known too.
+    // The list is on the disk, so the zones of an absent station are known too.
     let mut announcer = announce(&["--zone", "wset", "--once"]);
     assert!(refusal(&mut announcer).ends_with("no station is in the zone wset; there are east, gym"));
     assert_eq!(announcer.exit_code(), 1);
 }
 
-/// Each file of an archive: named by time, announcer and hash, whole, and nothing half-written beside it.
+/// Checks that each file of an archive is named by time, announcer and hash, and is whole.
 fn assert_archive(folder: &Path) -> usize {
     let files = wavs(folder);
     for path in &files {
@@ -347,7 +347,7 @@ fn assert_archive(folder: &Path) -> usize {
     files.len()
 }
 
-/// Both sides are killed at any moment while they archive long pages.
+/// Both sides are killed at different moments while they archive long pages.
 #[test]
 fn whatever_is_kept_is_whole_even_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
@@ -390,7 +390,7 @@ fn whatever_is_kept_is_whole_even_after_a_crash() {
         station.kill();
         kept = (assert_archive(&office), assert_archive(&hall));
     }
-    // What was begun is cleared away by whoever comes next.
+    // The next run removes files that were only begun.
     let (mut announcer, _) = start();
     announcer.enter();
     announcer.wait_for("recorded");

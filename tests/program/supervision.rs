@@ -1,4 +1,4 @@
-//! Whatever does not work is shown within 3 s, and shown to work again by itself.
+//! A fault is shown within 3 s, and so is the recovery, without anybody's help.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::support::hallway::{Environment, Program, STATE, file, start_station};
 use crate::support::pulse::{PulseRig, deaf_environment};
 use crate::support::wav::Spec;
 
-/// What may pass until a fault, or its end, is shown.
+/// The longest time that may pass until a fault, or its end, is shown.
 const SHOWN: Duration = Duration::from_secs(3);
 
 fn announcer(environment: &Environment, input: Option<OsString>) -> (Program, String) {
@@ -65,7 +65,7 @@ fn a_sound_server_that_dies_is_shown_on_both_sides_and_so_is_its_return() {
     let hall_1 = OsString::from("hall-1");
     let mut hall = start_station(&address, "hall-1", &hall_1, &environment);
     announcer.wait_for_one("station-joined", "station", "hall-1");
-    // What never ran is given longer.
+    // A device that has never run is given more time.
     announcer.enter();
     announcer.wait_for("done");
     let killed = Instant::now();
@@ -73,7 +73,7 @@ fn a_sound_server_that_dies_is_shown_on_both_sides_and_so_is_its_return() {
     announcer.wait_for_one("station-faulty", "station", "hall-1");
     announcer.wait_for("microphone-faulty");
     assert!(killed.elapsed() < SHOWN, "{:?}", killed.elapsed());
-    // A loudspeaker that worked here before is waited for, also by a station that starts without it.
+    // A loudspeaker that worked here before is waited for, even by a station that starts without it.
     hall.kill();
     let mut hall = start_station(&address, "hall-1", &hall_1, &environment);
     hall.wait_for("station-faulty");

@@ -1,4 +1,4 @@
-//! Talkback, end to end: what is said at a station is heard and kept at the announcer, and who said it is proven.
+//! Talkback, end to end: what is said at a station is heard and kept at the announcer, and it is proven who said it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::support::wav::Spec;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// An announcer that hears with a folder, and a station that speaks with a file.
+/// An announcer that plays talkback into a folder, and a station that speaks from a file.
 struct Building {
     home: TempDir,
     environment: Environment,
@@ -30,7 +30,7 @@ fn announcer(home: &Path, listen: &str, more: &[&str], environment: &Environment
 }
 
 impl Building {
-    /// With further arguments for the announcer; `HOME` in them is its folder.
+    /// Opens a building with further arguments for the announcer, in which `HOME` stands for its folder.
     fn open(more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let environment = vec![(STATE.to_owned(), home.path().join("state").display().to_string())];
@@ -58,7 +58,7 @@ impl Building {
         Program::start(name, arguments, &self.environment)
     }
 
-    /// A station that talks back, welcomed.
+    /// Starts a station that talks back, and waits until it is welcomed.
     fn talker(&mut self, name: &str, more: &[&str]) -> Program {
         let input = format!("file:{}", self.said.display());
         let mut station = self.station(name, &[&["--talkback", "--input", &input], more].concat());
@@ -72,7 +72,7 @@ impl Building {
         if folder.exists() { wavs(&folder) } else { Vec::new() }
     }
 
-    /// Where it is kept without an archive.
+    /// The files where talkback is kept without an archive.
     fn kept(&self) -> Vec<PathBuf> {
         wavs(&self.home.path().join("state/bullhorn/talkback-clips"))
     }
@@ -138,7 +138,7 @@ fn what_is_said_at_a_station_is_heard_kept_and_proven_to_the_bit() {
     let (code, said) = verify(&building.environment, &[], &kept);
     assert!(code == Some(1) && said.contains("NOT GOOD: it is not what was announced"), "{said}");
 
-    // Each line says it once, one after the other; and the end of the input ends nothing.
+    // Each line sends it once, one after the other; the end of the input does not stop the station.
     hall.enter();
     hall.enter();
     hall.end_input();
@@ -208,7 +208,7 @@ fn a_restart_of_either_side_keeps_what_was_heard_from_being_heard_again() {
     hall.wait_for("talkback-heard");
     assert!(mark(" 2 heard\n"));
     hall.kill();
-    // A new run of the station counts anew, and is later.
+    // A new run of the station starts counting again, and counts as later.
     let mut hall = building.talker("hall-1", &[]);
     hall.enter();
     hall.wait_for("talkback-heard");
@@ -226,7 +226,7 @@ fn what_is_said_while_the_announcer_is_away_comes_when_it_is_back_and_once() {
     hall.wait_for("talkback-sending");
     building.restart(&HEARS);
     hall.wait_for("talkback-heard");
-    // It dies when it has it, and before it is heard: it is heard when it is back.
+    // The announcer dies between receiving the talkback and playing it: it is heard when the announcer is back.
     hall.enter();
     building.announcer.wait_for("talkback-received");
     building.announcer.wait_for("talkback-heard");
@@ -297,7 +297,7 @@ fn what_cannot_be_is_said_before_anything_is_recorded() {
     }
 }
 
-/// Without a loudspeaker that works it is kept all the same, and the station learns that it was not heard.
+/// Without a working loudspeaker it is kept all the same, and the station learns that it was not heard.
 #[test]
 fn what_cannot_be_heard_is_kept_and_said_to_be() {
     let mut building = Building::open(&[]);
@@ -316,7 +316,7 @@ fn what_cannot_be_heard_is_kept_and_said_to_be() {
     assert!(kept.len() == 1 && building.is_said(&kept[0]));
     assert_eq!(verify(&building.environment, &[], &kept).0, Some(0));
 
-    // Nor without a folder to keep it in: then nothing is left of it, and both know.
+    // Without a folder to keep it in, nothing is left of it, and both sides report that.
     std::fs::remove_dir_all(kept[0].parent().unwrap()).unwrap();
     hall.enter();
     let received = building.announcer.wait_for("talkback-received");
@@ -340,13 +340,13 @@ fn what_an_announcer_has_not_heard_when_it_leaves_is_kept_and_said_to_be() {
     assert!(kept["reason"].as_str().unwrap().contains("left"), "{kept}");
     assert_eq!(building.announcer.exit_code(), 0);
     assert!(building.kept().len() == 1 && building.heard().is_empty());
-    // The station asks again when it is back, and is told.
+    // The station asks again when the announcer is back, and receives the answer.
     building.restart(&HEARS);
     assert_eq!(hall.wait_for("talkback-kept")["talkback"], received["talkback"]);
     assert!(building.heard().is_empty());
 }
 
-/// At a terminal nothing more is needed than Enter, and one that comes too soon is said to.
+/// At a terminal, Enter is all that is needed, and an Enter that comes too soon is reported as such.
 #[test]
 fn a_person_at_a_station_presses_enter() {
     let mut building = Building::open(&HEARS);
@@ -361,7 +361,7 @@ fn a_person_at_a_station_presses_enter() {
     terminal.wait_for("connected to");
     terminal.press("Enter");
     building.announcer.wait_for("talkback-received");
-    // A second line sooner than that is taken for a held key's.
+    // Any sooner, a second line would be taken for a held key's.
     std::thread::sleep(Duration::from_millis(1_200));
     terminal.press("Enter");
     terminal.wait_for("still on its way");
@@ -373,7 +373,7 @@ fn a_person_at_a_station_presses_enter() {
     terminal.wait_for("left=0");
 }
 
-/// What the announcer records goes first: it is heard when that is done.
+/// A recording of the announcer comes first: talkback is heard when the recording is done.
 #[test]
 fn a_recording_cuts_talkback_off_and_it_is_heard_from_its_start_afterwards() {
     let mut building = Building::open(&[&HEARS[..], &["--keep", "0"]].concat());
@@ -392,7 +392,7 @@ fn a_recording_cuts_talkback_off_and_it_is_heard_from_its_start_afterwards() {
     hall.wait_for("talkback-heard");
 }
 
-/// A station of several announcers talks back to each; one of them takes none, and the other is not kept from it.
+/// A station of several announcers talks back to each. One of them refuses it, which does not affect the others.
 #[test]
 fn a_station_talks_back_to_each_of_its_announcers() {
     let home = tempfile::tempdir().unwrap();

@@ -1,14 +1,14 @@
-//! The units of `docs/operating.md`, as systemd itself reads them.
+//! The units of `docs/operating.md`, as systemd itself interprets them.
 
 use std::process::Command;
 
 use crate::support::hallway::BULLHORN;
 
 const PAGE: &str = include_str!("../../docs/operating.md");
-/// What a unit may be exposed to, of 100 (`systemd-analyze security`); one without hardening has 96.
+/// How exposed a unit may be, out of 100 (`systemd-analyze security`); one without hardening has 96.
 const MOST_EXPOSED: &str = "25";
 
-/// Each unit of the page, in a file, with the program that is tested.
+/// Writes each unit of the page to a file, with the program under test.
 fn units(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let blocks = PAGE.split("```ini\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let write = |(at, unit): (usize, &str)| {
@@ -35,14 +35,14 @@ fn systemd_understands_every_line_and_shuts_the_rest_out() {
     for unit in units {
         let name = unit.file_name().unwrap().to_str().unwrap();
         let (is_good, said) = analyze(&["verify", "--man=no"], &unit);
-        // Of other units on this machine it complains too.
+        // It also complains about other units on this machine.
         assert!(is_good && !said.contains(name), "{said}");
         let (is_closed, said) = analyze(
             &["security", "--offline=true", "--no-pager", &format!("--threshold={MOST_EXPOSED}")],
             &unit,
         );
         assert!(is_closed, "{said}");
-        // A station must come back however often it ended.
+        // A station must come back however often it has stopped.
         let text = std::fs::read_to_string(&unit).unwrap();
         assert!(
             text.contains("\nStartLimitIntervalSec=0\n") && text.contains("\nRestart=always\n"),

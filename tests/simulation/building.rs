@@ -1,4 +1,4 @@
-//! The machines: what runs on each, its disk, and what is written down of it.
+//! The machines: what runs on each, its disk, and the record of what happens on it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,16 +37,16 @@ use crate::network::{Machine, Net, Uplink, Weather, address_of};
 use crate::oracle::{Entry, Fact, Setting};
 use crate::papers::Papers;
 
-/// Ends what a run says in the moment of its crash.
+/// Ends the events of a run at the moment of its crash.
 const CRASHED: &str = "the simulation crashes this machine here";
 /// The wall clock at the start: November 2026.
 const WALL_MS: u64 = 1_795_000_000_000;
 const RATE_HZ: u32 = 8_000;
 const PORT: u16 = 7766;
-/// Everything, for ever.
+/// Keeps everything, for ever.
 const RETENTION: Retention = Retention { age: Duration::from_secs(86_400 * 365 * 100), bytes: u64::MAX };
 
-/// What a seed chose for all of a simulation.
+/// A seed's choices for a whole simulation.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
@@ -54,23 +54,23 @@ pub struct Plan {
     pub keep: Duration,
     pub clip_ms: u64,
     pub archives: bool,
-    /// Of each station.
+    /// The zones of each station.
     pub zones: Vec<Vec<String>>,
     pub fair: Weather,
 }
 
-/// What happened, for the oracle and for a reader.
+/// A record of what happened, for the oracle and for a reader.
 #[derive(Default)]
 pub struct Book {
     pub entries: Vec<Entry>,
     pub lines: Vec<String>,
 }
 
-/// What the moment of a crash needs to know of each machine.
+/// The data about each machine that is needed at the moment of a crash.
 struct Disks {
     root: PathBuf,
     gate: Arc<Gate>,
-    /// A folder is moved away in the moment of a crash, so that nothing can be written into it any more.
+    /// A folder is moved away at the moment of a crash, so that nothing can be written into it any more.
     generations: Vec<u32>,
     events: Vec<Option<Events>>,
     dice: fastrand::Rng,
@@ -81,7 +81,7 @@ impl Disks {
         self.root.join(format!("machine-{machine}-{}", self.generations[machine]))
     }
 
-    /// Lets everything be done that was given to a thread.
+    /// Waits until all work that was given to a thread is done.
     fn drain(&self) {
         let (done, drained) = std::sync::mpsc::channel();
         Handle::current().spawn_blocking(move || done.send(()).unwrap());
@@ -90,8 +90,8 @@ impl Disks {
         self.gate.close();
     }
 
-    /// What was given to the disk is on it, and what was not is lost. A write that was cut short leaves half a file, or
-    /// half a line where lines are added.
+    /// Everything that was given to the disk is on it, and everything else is lost. A write that was cut short leaves
+    /// half a file, or half a line where lines are appended.
     fn crash(&mut self, machine: Machine) {
         self.drain();
         let old = self.folder(machine);
@@ -129,7 +129,7 @@ impl Disks {
     }
 }
 
-/// What a station has written down last: a clip, and whether it sounded or was finished; nothing if it only began.
+/// The last thing that a station has written down: a clip, and whether it sounded or was finished; `None` if it only began.
 fn last_note(state: &Path, machine: Machine) -> Option<String> {
     let heard = fs::read_to_string(state.join(format!("station-{}", name(machine))).join("heard")).ok()?;
     let mut words = heard.lines().nth(1)?.split(' ').skip(2);
@@ -162,7 +162,7 @@ pub struct Building {
     root: TempDir,
 }
 
-/// In memory where the system has such a folder: an fsync there costs nothing.
+/// A folder in memory if the system has a place for that: an fsync there costs nothing.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
@@ -231,7 +231,7 @@ impl Building {
         })
     }
 
-    /// Sets it.
+    /// Moves the wall clock by `by_ms`.
     pub fn jump(&self, by_ms: i64) {
         self.jumped_ms.fetch_add(by_ms, Ordering::Relaxed);
         let entry = Entry { at_ms: self.now_ms(), machine: 0, fact: Fact::Steps { by_ms } };
@@ -246,7 +246,7 @@ impl Building {
         matches!(&self.running[machine], Running::On { shutdown, .. } if shutdown.is_cancelled())
     }
 
-    /// Runs a machine's program, on the disk as the last run left it.
+    /// Runs a machine's program on the disk as the last run left it.
     pub fn start(&mut self, machine: Machine) {
         let wall_ms = self.wall().unix_ms();
         self.net.start(machine);
@@ -353,7 +353,7 @@ impl Building {
         })
     }
 
-    /// Asks the announcer for a page to a zone, or to all; nothing if there is no announcer that would take it.
+    /// Asks the announcer for a page to a zone, or to all. Does nothing if no announcer is there to accept it.
     pub fn announce(&self, zone: Option<&str>) {
         if let Running::On { commands: Some(commands), .. } = &self.running[0] {
             let _ = commands.try_send(Command::Address(zone.map(str::to_owned)));
@@ -361,17 +361,17 @@ impl Building {
         }
     }
 
-    /// A station's loudspeaker breaks, or works again.
+    /// Breaks a station's loudspeaker, or repairs it.
     pub fn set_device(&self, machine: Machine, fault: Option<&str>) {
         self.devices[machine].0.send_replace(fault.map(str::to_owned));
     }
 
-    /// What every machine has archived, in the end; nothing where none does.
+    /// The archives of all machines at the end; empty if none archives.
     pub fn archives(&self) -> Vec<Papers> {
         let machines = self.machines().filter(|_| self.plan.archives);
         let read = |machine| {
             let folder = self.disks.lock().unwrap().folder(machine).join("archive");
-            // The next start mends what a crash in the last moment left.
+            // The next start repairs whatever a crash at the last moment left.
             drop(Archive::open(&folder, RETENTION, Events::channel().0).unwrap());
             Papers::read(&folder)
         };
@@ -385,7 +385,7 @@ impl Building {
         }
     }
 
-    /// Whether a program that was asked to leave has left; it is off from then on.
+    /// Returns whether a program that was asked to leave has left. From then on it is off.
     pub fn has_left(&mut self, machine: Machine) -> bool {
         let left = matches!(&self.running[machine], Running::On { task, .. } if task.is_finished());
         if left {
@@ -399,15 +399,16 @@ impl Building {
     pub async fn bury(&mut self, machine: Machine) {
         if let Running::On { task, .. } = std::mem::replace(&mut self.running[machine], Running::Off) {
             task.abort();
-            // Whether it was over before matters to nobody.
+            // It does not matter whether it was over before.
             let _ = task.await;
-            // What its connections gave to a thread in that moment comes too late for the disk, and lets go of the folder.
+            // Work that its connections gave to a thread at that moment comes too late for the disk; once done, it
+            // releases the folder.
             tokio::task::yield_now().await;
             self.disks.lock().unwrap().drain();
         }
     }
 
-    /// Programs that ended though nobody asked them to.
+    /// Programs that stopped although nobody asked them to.
     pub fn ended_by_themselves(&self) -> Vec<Machine> {
         let ended = |machine: &Machine| match &self.running[*machine] {
             Running::On { task, shutdown, .. } => task.is_finished() && !shutdown.is_cancelled(),
@@ -425,7 +426,7 @@ pub fn name(machine: Machine) -> String {
     format!("hall-{machine}")
 }
 
-/// Without the random bits of each clip's epoch, which differ from run to run: they are the last 8 of 16 hex digits.
+/// Removes the random bits of each clip's epoch, which differ from run to run: the last 8 of 16 hex digits.
 fn without_chance(words: &str) -> String {
     let mut parts = words.split('-');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -439,14 +440,14 @@ fn without_chance(words: &str) -> String {
     plain
 }
 
-/// Writes down what one run of a program says.
+/// Records the events of one run of a program.
 struct Collector {
     machine: Machine,
     start: Instant,
     book: Arc<Mutex<Book>>,
     root: PathBuf,
     ear: PathBuf,
-    /// What was written down before this run, and the entries of the book.
+    /// The station's last note before this run, and the number of entries in the book at that time.
     noted_before: String,
     from: usize,
     /// The zones that the announcer speaks to.
@@ -489,7 +490,7 @@ impl Collector {
         }
     }
 
-    /// What is written down of a clip, and could not be said any more.
+    /// Records what a station wrote down about a clip and could no longer report.
     fn had_no_time_to_say(&self, noted: &str) {
         let Some((clip, how_far)) = noted.split_once(' ').filter(|_| noted != self.noted_before) else {
             return;
@@ -513,16 +514,16 @@ impl Collector {
         }
     }
 
-    /// The hash of what a station played, once.
+    /// The hash of the sound that a station played; returned only once.
     fn hear(&self, station: &str, clip: &str) -> Option<String> {
         let path = self.ear.join(format!("{station}-{clip}.wav"));
         let sha256 = fs::read(&path).ok().map(|wav| hex(&Sha256::digest(wav)));
-        // What sounds next is another file.
+        // The next sound is another file.
         let _ = fs::remove_file(path);
         sha256
     }
 
-    /// What an event of the announcer says.
+    /// The fact that an event of the announcer reports, if any.
     fn said(&self, event: &Event) -> Option<Fact> {
         Some(match event.clone() {
             Event::Recorded { clip, sha256, .. } => {

@@ -1,4 +1,4 @@
-//! What goes wrong, when: all chosen by the seed.
+//! What goes wrong and when: all of it is chosen by the seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,25 +13,25 @@ use crate::network::{Fuse, Machine, Weather};
 use crate::oracle::{self, Fact, Setting};
 use crate::papers;
 
-/// How long all machines have to find each other at the start, and to bring everything to an end.
+/// How long all machines have to find each other at the start, and to finish everything at the end.
 const JOINING: Duration = Duration::from_secs(5);
 const ENDING: Duration = Duration::from_secs(90);
-/// Stations are in any of them, or in none.
+/// Stations are in any of these zones, or in none.
 const ZONES: [&str; 2] = ["east", "west"];
 const YEAR_MS: i64 = 365 * 86_400_000;
 const JUMPS_MS: [i64; 8] =
     [-10 * YEAR_MS, -86_400_000, -30_000, -1_000, 1_000, 30_000, 86_400_000, 10 * YEAR_MS];
 
-/// What came of a seed.
+/// The result of a seed.
 pub struct Outcome {
-    /// What was wrong.
+    /// Everything that was wrong.
     pub wrong: Vec<String>,
-    /// Everything that was said and done, in order.
+    /// All events and acts, in order.
     pub log: Vec<String>,
     pub tally: Tally,
 }
 
-/// How often what happened.
+/// How often each thing happened.
 #[derive(Default)]
 pub struct Tally(BTreeMap<&'static str, u64>);
 
@@ -46,7 +46,7 @@ impl Tally {
         }
     }
 
-    /// A simulation in which some kind of thing never happens proves nothing about it.
+    /// Checks that each kind of thing happened: a simulation without it proves nothing about it.
     pub fn assert_everything_happened(&self, seeds: u64) {
         if seeds < 500 {
             return;
@@ -102,7 +102,7 @@ struct Chaos {
 static PANICS: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 static HOOK: Once = Once::new();
 
-/// Takes note of panics in tasks, which the runtime would swallow.
+/// Records panics in tasks, which the runtime would swallow.
 fn watch_for_panics() {
     HOOK.call_once(|| {
         let report = std::panic::take_hook();
@@ -251,7 +251,7 @@ impl Chaos {
             tokio::select! {
                 biased;
                 Some(machine) = self.building.crashes.recv() => {
-                    // A fuse that was laid before, and burned down only now.
+                    // A fuse that was laid earlier, and burned down only now.
                     self.building.bury(machine).await;
                     self.building.start(machine);
                     continue;
@@ -290,13 +290,13 @@ impl Chaos {
         Duration::from_millis(self.dice.u64(range))
     }
 
-    /// From a moment to some seconds, more often short.
+    /// A time from a moment to a few seconds, more often short.
     fn short(&mut self) -> Duration {
         let longest = [100, 1_000, 5_000][self.dice.usize(0..3)];
         self.ms(1..longest)
     }
 
-    /// How long something is out of order.
+    /// How long something stays out of order.
     fn outage(&mut self) -> Duration {
         match self.dice.u8(0..10) {
             0..5 => self.ms(10..400),
@@ -457,7 +457,7 @@ impl Chaos {
     }
 }
 
-/// Whether every clip has an outcome for every station that it is for.
+/// Returns whether every clip has an outcome for every station that it is for.
 fn is_over(book: &Book, setting: &Setting) -> bool {
     let mut open: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for entry in &book.entries {

@@ -1,5 +1,5 @@
-//! One real announcer and a handful of real stations in a simulated network, on simulated time, under everything
-//! that can go wrong, at instants that a seed chooses. `SEEDS=N` runs so many, `SEED=N` one alone, with its log.
+//! One real announcer and a handful of real stations in a simulated network, on simulated time, under everything that
+//! can go wrong, at instants that a seed chooses. `SEEDS=N` runs N seeds; `SEED=N` runs one alone and prints its log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod building;
@@ -25,7 +25,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
 }
 
-/// A line for a seed that failed, and how to see it again.
+/// Reports a seed that failed, and how to run it again.
 fn report(seed: u64, outcome: &Outcome) -> String {
     let release = if cfg!(debug_assertions) { "" } else { "--release " };
     let again = format!("SEED={seed} cargo test {release}--test simulation seeds -- --nocapture");

@@ -17,18 +17,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 pub use socket::{Listener, Stream, Uplink};
 
-/// What a socket's buffer takes before its writer must wait.
+/// How much a socket's buffer holds before its writer must wait.
 const WINDOW_BYTES: usize = 64 * 1024;
 /// The longest pause before a segment that was lost is sent again.
 const RETRANSMIT_MS: u64 = 1_000;
-/// A write takes as long on the way as so many whole ones.
+/// The time that a write takes on the way is counted in whole packets of this size.
 const PACKET_BYTES: u64 = 256;
 const PORT: u16 = 7766;
 
 /// A machine's number; the announcer's is 0.
 pub type Machine = usize;
 
-/// How one direction between two machines is.
+/// The state of one direction between two machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weather {
     pub is_open: bool,
@@ -55,11 +55,11 @@ struct Host {
 /// Crashes a machine in the middle of what it does.
 #[derive(Debug, Clone, Copy)]
 pub struct Fuse {
-    /// Reads and writes of its sockets until then.
+    /// The number of reads and writes of its sockets until then.
     pub touches: u32,
-    /// The last of them still takes place.
+    /// Whether the last of them still takes place.
     pub after: bool,
-    /// The power goes, not only the process.
+    /// Whether the power goes, and not only the process.
     pub power: bool,
 }
 
@@ -77,7 +77,7 @@ struct End {
     boot: u32,
     peer: EndId,
     segment_bytes: usize,
-    /// Each read gives what one write took, so that it does not matter how long a random number is on the wire.
+    /// Each read returns the bytes of one write, so the length of a random number on the wire does not matter.
     incoming: VecDeque<BytesMut>,
     is_finished: bool,
     error: Option<io::ErrorKind>,
@@ -118,8 +118,8 @@ struct World {
 pub struct Net(Arc<Mutex<World>>);
 
 impl Net {
-    /// Machines that are all on and all hear each other. `crash` is called in the very moment in which one crashes,
-    /// with whether the power went.
+    /// Creates machines that are all on and can all reach each other. `crash` is called at the very moment at which one
+    /// crashes, with whether the power went.
     pub fn new(
         seed: u64,
         machines: usize,
@@ -153,13 +153,13 @@ impl Net {
         world.changed.notify_waiters();
     }
 
-    /// Has a machine crash by itself later.
+    /// Makes a machine crash by itself later.
     pub fn lay_fuse(&self, machine: Machine, fuse: Fuse) {
         self.lock().hosts[machine].fuse = Some(fuse);
     }
 
-    /// From this moment on nothing comes from the machine any more. A process that is killed has its connections
-    /// closed by its system when it is dropped; where the power goes, nobody is told.
+    /// From this moment on, nothing comes from the machine any more. When a process is killed, its system closes its
+    /// connections once it is dropped; when the power goes, no peer is notified.
     pub fn crash(&self, machine: Machine, power: bool) {
         let mut world = self.lock();
         let host = &mut world.hosts[machine];
@@ -181,7 +181,7 @@ impl Net {
         (world.crash)(machine, power);
     }
 
-    /// Has a machine on again, and able to run something.
+    /// Turns a machine on again, so that it can run something.
     pub fn start(&self, machine: Machine) {
         let mut world = self.lock();
         let host = &mut world.hosts[machine];
@@ -195,7 +195,7 @@ impl Net {
         Listener { arrivals }
     }
 
-    /// Waits until something has come from one machine to another; not for longer than a socket waits for an
+    /// Waits until something has crossed from one machine to another, but no longer than a socket waits for an
     /// acknowledgement.
     async fn cross(
         &self,
@@ -273,14 +273,14 @@ impl Net {
             tokio::spawn(carry(self.clone(), end));
         }
         let listener = self.lock().hosts[to].listener.clone();
-        // Where nobody listens any more, it is dropped, which closes it.
+        // If nobody listens any more, the stream is dropped, which closes it.
         if let Some(Err(refused)) = listener.map(|listener| listener.send((theirs, address))) {
             drop(refused);
         }
         Ok(ours)
     }
 
-    /// Counts a read or a write of a machine's socket. True if it must not take place.
+    /// Counts a read or a write of a machine's socket. Returns true if it must not take place.
     fn touch(&self, machine: Machine) -> bool {
         let burned = {
             let mut world = self.lock();
@@ -306,7 +306,7 @@ impl Net {
         }
     }
 
-    /// Takes what has come to the other end, or sends back that nobody is there.
+    /// Delivers an item to the other end, or sends back that nobody is there.
     fn deliver(&self, id: EndId, item: Item) {
         let mut world = self.lock();
         let peer_id = world.ends[id].peer;
@@ -363,7 +363,7 @@ impl Net {
     }
 }
 
-/// Carries what one end sends to the other, for as long as there may be something.
+/// Carries everything that one end sends to the other, for as long as more can come.
 async fn carry(net: Net, id: EndId) {
     loop {
         let (item, news, (from, to)) = {

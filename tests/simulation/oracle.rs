@@ -1,4 +1,4 @@
-//! What must hold, whatever happened: judged from what the announcer said, in all its runs, and from what sounded at
+//! What must hold, whatever happened: judged by what the announcer reported, in all its runs, and by what sounded at
 //! each station.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,13 +7,13 @@ use bullhorn::event::Outcome;
 
 use crate::network::Machine;
 
-/// How far the announcer's and a station's reading of the time may differ: a round trip, and a tick of the timer.
+/// How far apart the announcer's and a station's readings of the time may be: a round trip, and a tick of the timer.
 const SLACK_MS: u64 = 2_500;
-/// A wall clock that was set by less is not followed.
+/// A wall clock that was set by less than this is not followed.
 const SMALL_STEP_MS: i64 = 1_000;
-/// How long an announcer takes to notice that its wall clock was set, and to date anew what is on the disk.
+/// How long an announcer takes to notice that its wall clock was set, and to correct the dates of what is on the disk.
 const REDATING_MS: u64 = 2_000;
-/// A run of the announcer that ended so long ago has no station wait for an instant that it named.
+/// If a run of the announcer ended longer ago than this, no station still waits for an instant that it named.
 const LONGEST_AHEAD_MS: u64 = 300_000;
 
 /// Something that happened on a machine.
@@ -27,19 +27,19 @@ pub enum Fact {
     Crashes,
     /// The announcer has accepted a clip.
     Recorded { clip: String, sha256: String, zones: Vec<String> },
-    /// The announcer names the stations that it is for.
+    /// The announcer names the stations that the clip is for.
     Sending { clip: String, stations: Vec<String> },
-    /// The announcer's last word on a station.
+    /// The announcer reports the outcome at a station.
     Ended { clip: String, station: String, outcome: Outcome, again: bool },
-    /// The announcer's verdict.
+    /// The announcer reports the verdict.
     Verdict { clip: String, played: usize, expected: usize },
-    /// A station's loudspeaker begins.
+    /// A station's loudspeaker begins to play.
     Begins { clip: String },
-    /// A station's loudspeaker has come to the end; the hash of what it played, if there is anything.
+    /// A station's loudspeaker has come to the end; with the hash of what it played, if there is anything.
     Sounded { clip: String, sha256: Option<String> },
 }
 
-/// When, where, what.
+/// What happened, when and where.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub at_ms: u64,
@@ -47,26 +47,26 @@ pub struct Entry {
     pub fact: Fact,
 }
 
-/// What was set up.
+/// How the simulation was set up.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// Names of the stations, which are machines 1, 2, …
     pub stations: Vec<String>,
-    /// The zones of each.
+    /// The zones of each station.
     pub zones: Vec<Vec<String>>,
     /// How long a clip lives.
     pub life_ms: u64,
 }
 
 impl Setting {
-    /// Whom a clip for these zones is for.
+    /// The stations that a clip for these zones is for.
     pub fn meant(&self, zones: &[String]) -> BTreeSet<&str> {
         let is_meant = |of: &[String]| zones.is_empty() || zones.iter().any(|zone| of.contains(zone));
         let both = self.stations.iter().zip(&self.zones);
         both.filter(|(_, of)| is_meant(of)).map(|(station, _)| station.as_str()).collect()
     }
 
-    /// The same for a clip of which only the stations are known that the announcer named: if a zone has just these.
+    /// The same if only the stations that the announcer named are known: they must be exactly those of a zone, or all.
     fn meant_by(&self, named: &BTreeSet<&str>) -> Option<BTreeSet<&str>> {
         let zones = self.zones.iter().flatten().map(|zone| vec![zone.clone()]);
         zones.chain([vec![]]).map(|zones| self.meant(&zones)).find(|meant| meant == named)
@@ -83,12 +83,12 @@ struct Played {
 struct Run {
     from_ms: u64,
     until_ms: u64,
-    /// How far its wall clock was ahead of the simulation's, at the start and since each time that it was set.
+    /// How far its wall clock was ahead of the simulation's, at the start and after each time that it was set.
     ahead_ms: Vec<(u64, i64)>,
 }
 
 impl Run {
-    /// By what the clips that it left are dated, at most: it may have ended before it could date them anew.
+    /// How far ahead the clips that it left are dated, at most: it might have ended before it could correct their dates.
     fn left_ahead_ms(&self) -> i64 {
         let last = self.ahead_ms.partition_point(|(since, _)| *since + REDATING_MS < self.until_ms).max(1);
         let most = self.ahead_ms.iter().skip(last - 1).map(|(_, ahead)| *ahead).max().unwrap_or_default();
@@ -96,7 +96,7 @@ impl Run {
     }
 }
 
-/// Everything that is wrong; nothing if all is well.
+/// Everything that is wrong; empty if all is well.
 pub fn judge(setting: &Setting, entries: &[Entry]) -> Vec<String> {
     let mut wrong = Vec::new();
     let runs = runs(entries);
@@ -176,7 +176,7 @@ fn judge_clip(
         .collect();
     let meant = match zones {
         Some(zones) => setting.meant(zones),
-        // The announcer crashed before it could say so.
+        // The announcer crashed before it could report the recording.
         None => setting.meant_by(&asked).unwrap_or_default(),
     };
     if asked != meant {
@@ -230,8 +230,8 @@ fn judge_clip(
     }
 }
 
-/// What must have been said once. Only in the instant of a crash it may be said and not be written down, and is then
-/// said once more.
+/// Checks that something was reported once. Only in the instant of a crash may it be reported without being written
+/// down; it is then reported once more.
 fn once(what: &str, said_ms: &[u64], entries: &[Entry], wrong: &mut Vec<String>) {
     let Some((_, before)) = said_ms.split_last() else {
         return wrong.push(format!("{what} was never given"));
@@ -268,8 +268,8 @@ fn judge_playing(
     let Some(made_in) = runs.iter().rposition(|run| run.from_ms <= made_ms) else {
         return wrong.push(format!("{name}: made when no announcer ran"));
     };
-    // A clock that is set shortens no life and makes none longer, but for one that is set between two runs: a run
-    // knows by their dates alone how long the clips have left that it finds.
+    // Setting the clock neither shortens nor prolongs a life, unless it is set between two runs: a run knows only from
+    // their dates how long the clips that it finds have left.
     let mut expires_ms = (made_ms + life_ms) as i64;
     let mut runs = runs[made_in..].iter().peekable();
     let mut lives = Vec::new();
@@ -280,7 +280,7 @@ fn judge_playing(
         }
     }
     for begun in &played.begun_ms {
-        // A station goes by the clock of the run that sent it the clip, which may be over by now.
+        // A station follows the clock of the run that sent it the clip, which might be over by now.
         let mut lately = lives.iter().filter(|(run, _)| {
             run.from_ms <= *begun && run.until_ms.saturating_add(LONGEST_AHEAD_MS) >= *begun
         });
@@ -322,7 +322,7 @@ fn judge_outcome(
     }
 }
 
-/// A clip's place: the run of the announcer, and its number there.
+/// The run of the announcer to which a clip belongs, and its number there.
 fn place(clip: &str) -> Option<(u64, u64)> {
     let (epoch, sequence) = clip.split_once('-')?;
     Some((u64::from_str_radix(epoch, 16).ok()?, sequence.parse().ok()?))
@@ -366,7 +366,7 @@ mod tests {
         at(at_ms, machine, Fact::Sounded { clip: CLIP.into(), sha256: Some("aa".into()) })
     }
 
-    /// One clip to the east, played at a, and missed at b.
+    /// One clip to the zone east, played at a, and missed at b.
     fn good() -> Vec<Entry> {
         vec![
             at(0, 0, Fact::Starts { wall_ms: 1_000_000 }),
@@ -384,7 +384,7 @@ mod tests {
         ]
     }
 
-    /// What is found wrong when a good history is changed.
+    /// The faults found when a good history is changed.
     fn found(change: impl FnOnce(&mut Vec<Entry>)) -> Vec<String> {
         let mut entries = good();
         change(&mut entries);
@@ -493,7 +493,7 @@ mod tests {
             ]);
         };
         finds("had expired", late);
-        // An announcer whose clock was set back meanwhile cannot know.
+        // An announcer whose clock was set back meanwhile cannot know that.
         let unknown = found(|it| {
             late(it);
             it.push(at(24_000, 0, Fact::Starts { wall_ms: 1_005_000 }));

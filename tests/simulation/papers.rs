@@ -1,4 +1,4 @@
-//! What the archives say, compared with what was said and what sounded.
+//! The content of the archives, compared with what was reported and what sounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 
 use crate::oracle::{Entry, Fact};
 
-/// An archive.
+/// The content of an archive.
 #[derive(Debug, Default)]
 pub struct Papers {
-    /// The clips that were archived, and the hash of each one's file as it is.
+    /// The clips that were archived, and the hash of each one's file if it is right.
     clips: BTreeMap<String, Option<String>>,
     /// Clip, station and outcome of each line.
     pub outcomes: Vec<(String, String, Outcome)>,
-    /// Lines that are none.
+    /// The number of lines that are not valid.
     torn: usize,
 }
 
@@ -69,7 +69,7 @@ pub fn judge(archives: &[Papers], entries: &[Entry]) -> Vec<String> {
         files.for_each(|(clip, _)| {
             wrong.push(format!("the archive of {machine} has {clip} without its sound"))
         });
-        // In the instant of a crash something may be said and not be written down.
+        // In the instant of a crash, something may be reported and not be written down.
         let crashed = |entry: &Entry| {
             let is_near = |it: &&Entry| it.machine == machine && it.at_ms.abs_diff(entry.at_ms) <= 1;
             entries.iter().filter(is_near).any(|it| it.fact == Fact::Crashes)

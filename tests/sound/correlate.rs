@@ -1,4 +1,4 @@
-//! The comparison of recordings is itself put to the test: what must be noticed is noticed.
+//! The comparison of recordings is itself tested: it notices whatever it must notice.
 
 use crate::support::correlate::{Missing, align, assert_whole, largest_slip_frames, missing};
 use crate::support::wav::{noise, tones};
@@ -143,7 +143,7 @@ fn a_step_of_half_a_millisecond_is_no_steering() {
 fn sound_that_is_only_alike_is_told_from_the_same() {
     let voice = voice();
     let mean_square = voice.iter().map(|sample| sample * sample).sum::<f32>() / LENGTH as f32;
-    // Uniform noise has a third of its peak's square as mean square; 0.9 needs 1/0.81 − 1 of the sound's.
+    // Uniform noise has a third of its peak's square as its mean square; 0.9 needs 1/0.81 − 1 of the sound's mean square.
     let level = (mean_square * (1.0 / 0.81 - 1.0) * 3.0).sqrt();
     let heard: Vec<f32> = voice.iter().zip(noise(99)).map(|(sample, noise)| sample + noise * level).collect();
     let found = align(&voice, &after(321, &heard));

@@ -1,4 +1,4 @@
-//! What the sound server does to a stream is known: a receipt is never better than the ear.
+//! Whatever the sound server does to a stream is noticed: a receipt never reports better sound than the ear hears.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::support::hallway::Hallway;
 use crate::support::pulse::{MICROPHONE, PulseRig, RATE_HZ};
 use crate::support::wav::speech;
 
-/// The server needs at least this long from one look at its streams to the next.
+/// The server must have at least this long from one look at its streams to the next.
 const LEAST_LATENCY_US: u32 = 4_000;
 
-/// A station that is stopped shortly before the end leaves its loudspeaker dry, too late for the timestamps to show it.
+/// A station that is stopped shortly before the end makes its loudspeaker run dry, too late for the timestamps to show it.
 #[test]
 fn a_dropout_near_the_end_is_in_the_receipt() {
     const SECONDS: usize = 3;

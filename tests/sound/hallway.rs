@@ -1,4 +1,4 @@
-//! Real sound: speech goes into the microphone, and what each hallway's loudspeaker emits is recorded.
+//! Real sound: speech goes into the microphone, and the sound of each hallway's loudspeaker is recorded.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use crate::support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 use ebur128::{EbuR128, Mode};
 use serde_json::Value;
 
-/// What must agree with the original, whatever the way.
+/// The required correlation with the original, whichever way the sound took.
 const ALIKE: f64 = 0.98;
 
-/// The rig without the program: what is played into two sinks is recorded whole on both channels.
+/// The rig without the program: sound played into two sinks is recorded whole on both channels.
 #[test]
 fn the_rig_itself_loses_nothing() {
     let rig = PulseRig::start(2);
@@ -45,7 +45,7 @@ fn two_hallways_hear_the_speech_whole() {
     const CLIP_SECONDS: usize = 4;
     let rig = PulseRig::start(2);
     let kept = tempfile::tempdir().unwrap();
-    // A third station writes the clip to the bit, so that each leg is judged by itself too.
+    // A third station writes the clip bit for bit, so that each leg can be judged by itself too.
     let mut hallway = Hallway::plan()
         .environment(rig.environment())
         .announce(["--seconds", "4", "--input", MICROPHONE])
@@ -65,7 +65,7 @@ fn two_hallways_hear_the_speech_whole() {
     let clip = to_f32(&clip);
     let mouth = recording.channel(0, announced.from_frame);
     let said = assert_whole("the clip, in what was said,", &clip, &mouth, RATE_HZ, ALIKE);
-    // The recorder is behind, too, by 20 ms or so.
+    // The recorder lags as well, by about 20 ms.
     let begun_ms = said.delay_frames * 1e3 / f64::from(RATE_HZ);
     println!("from Enter to the first sample: {begun_ms:.1} ms at most");
     for hall in [1, 2] {
@@ -100,7 +100,7 @@ fn a_clip_at_another_rate_is_heard_whole() {
     let heard = recording.channel(1, announced.from_frame);
     drop(recording);
 
-    // The clip against the recording at the recording's rate: paplay's own way through the same server.
+    // The clip against a recording at the recording's rate: paplay's own way through the same server.
     let reference = rig.record();
     let _player = rig.play("hall-1", &clip);
     reference.wait_until_heard(1);
@@ -112,7 +112,7 @@ fn a_clip_at_another_rate_is_heard_whole() {
     assert_whole("hall-1", &reference[first..=last], &heard, RATE_HZ, ALIKE);
 }
 
-/// A stereo file of 44.1 kHz that is much too soft: it is heard whole, as one channel and at the common level.
+/// A stereo file of 44.1 kHz that is much too soft is heard whole, as one channel and at the common level.
 #[test]
 fn a_prepared_stereo_file_is_heard_whole_and_loud_enough() {
     let rig = PulseRig::start(1);
@@ -164,7 +164,7 @@ fn a_zones_page_is_heard_there_and_nowhere_else() {
         station
     });
     let recording = rig.record();
-    // A stream that is only being opened starts late, and says so.
+    // A stream that is still being opened starts late, and reports that.
     recording.wait_for(Duration::from_secs(2));
     let announced = hallway.announce_undisturbed(&recording);
     assert_eq!(announced.receipts.len(), 1);
@@ -189,7 +189,7 @@ fn silence_is_sent_with_a_warning_that_names_the_microphone() {
     assert_eq!(done["played"], 1, "{done}");
 }
 
-/// The defaults are used where no device is named.
+/// The defaults are used if no device is named.
 #[test]
 fn defaults_are_the_servers() {
     let rig = PulseRig::start(1);
@@ -213,13 +213,13 @@ fn defaults_are_the_servers() {
     assert_whole("the clip, in hall-1,", &clip, &hall, RATE_HZ, ALIKE);
 }
 
-/// Bounds three times those of `script/measure-sync`, so that a busy machine does not fail a right program.
+/// Bounds three times those of `script/measure-sync`, so that a busy machine does not fail a correct program.
 const MOST_SKEW_MS: f64 = 0.45;
 const MOST_FIRST_SKEW_MS: f64 = 0.6;
 const MOST_DISAGREEMENT_MS: f64 = 0.3;
 const MOST_DELAY_MS: f64 = 300.0;
 
-/// The skew of every half second, hall-2 behind hall-1.
+/// The skew of every half second: how far hall-2 is behind hall-1.
 fn skews_ms(clip: &[f32], recording: &Recording, announced: &Announced) -> Vec<f64> {
     let [left, right] = [1, 2].map(|channel| recording.channel(channel, announced.from_frame));
     let start = align(clip, &left).delay_frames.round().max(0.0) as usize;
@@ -231,7 +231,7 @@ fn worst(skews_ms: &[f64]) -> f64 {
     skews_ms.iter().map(|skew| skew.abs()).fold(0.0, f64::max)
 }
 
-/// What the receipts of `hall-1` and `hall-2` make of the skew between them.
+/// The skew between `hall-1` and `hall-2` according to their receipts.
 fn claimed_ms(announced: &Announced) -> f64 {
     let [first, second] = ["hall-1", "hall-2"].map(|name| {
         let of = |receipt: &&Value| receipt["station"] == name;
@@ -240,8 +240,8 @@ fn claimed_ms(announced: &Announced) -> f64 {
     (second - first) / 1e3
 }
 
-/// Two loudspeakers are one from the first page on, three seconds after they were opened, and after they have
-/// connected anew; what the receipts say is what is heard; and it is heard soon.
+/// Two loudspeakers sound as one from the first page on, three seconds after they were opened, and after they have
+/// connected again. The receipts report what is heard, and it is heard soon.
 #[test]
 fn two_hallways_are_in_step_and_say_so() {
     let rig = PulseRig::start(2);
@@ -274,11 +274,11 @@ fn two_hallways_are_in_step_and_say_so() {
         assert!(delay_ms >= 0.0, "{page} page: heard {} ms before it was said", -delay_ms);
         delays_ms.push(delay_ms);
     }
-    // A page waits for as long as the slowest of what it is made of took while the machine was busy.
+    // A page waits for as long as the slowest of its parts took while the machine was busy.
     assert!(delays_ms.iter().any(|delay_ms| *delay_ms <= MOST_DELAY_MS), "heard late: {delays_ms:?} ms");
 }
 
-/// A loudspeaker is moved by its `--delay`, and its receipt stays true to it.
+/// A loudspeaker is shifted by its `--delay`, and its receipt stays correct.
 #[test]
 fn a_delay_moves_a_loudspeaker_by_as_much() {
     const DELAY_MS: f64 = 20.5;
@@ -302,7 +302,7 @@ fn a_delay_moves_a_loudspeaker_by_as_much() {
     }
 }
 
-/// A station that is told the instant only when it has passed begins late: it plays the whole clip, and says so.
+/// A station that receives the instant only after it has passed begins late: it plays the whole clip, and reports it as late.
 #[test]
 fn a_late_start_is_reported_late() {
     const HELD: Duration = Duration::from_millis(600);
@@ -333,8 +333,8 @@ fn a_late_start_is_reported_late() {
     assert_eq!(done["spread_us"], Value::Null, "{done}");
 }
 
-/// A line between an announcer and one station. When the station has answered a clip, what the announcer says next
-/// is held back.
+/// A line between an announcer and one station. Once the station has answered a clip, the announcer's next messages are
+/// held back.
 struct SlowLine {
     address: String,
 }
@@ -373,7 +373,7 @@ impl SlowLine {
     }
 }
 
-/// Passes bytes on until either end is closed; `before` is told how many come next.
+/// Passes bytes on until either end is closed; `before` is called with the number of bytes that come next.
 fn pass(from: &mut TcpStream, to: &mut TcpStream, mut before: impl FnMut(usize)) {
     let mut block = [0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut block) {
@@ -382,6 +382,6 @@ fn pass(from: &mut TcpStream, to: &mut TcpStream, mut before: impl FnMut(usize))
             break;
         }
     }
-    // The other end may be closed already.
+    // The other end might be closed already.
     let _ = to.shutdown(std::net::Shutdown::Write);
 }

@@ -1,4 +1,4 @@
-//! What the sound server loses of a microphone is missed: it is said, counted, and silent at its place.
+//! A hole is sound of a microphone that the sound server loses. It is noticed: reported, counted, and silent in its place.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::support::pulse::{MICROPHONE, MOUTH, Player, PulseRig, RATE_HZ, Record
 use crate::support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 use serde_json::Value;
 
-/// How long the source is suspended; it takes some time to stop and to go on.
+/// How long the source is suspended; it takes some time to stop and to resume.
 const SUSPENDED: Duration = Duration::from_millis(300);
-/// What may be lost by that.
+/// How much sound may be lost by that.
 const LOST_MS: std::ops::Range<u64> = 200..600;
-/// What is said before it, and behind it.
+/// How long somebody speaks before the hole, and after it.
 const SPOKEN: Duration = Duration::from_millis(1_500);
-/// The same, as both can be compared, leaving room for the hole between.
+/// How much of each can be compared, leaving room for the hole in between.
 const COMPARED: usize = RATE_HZ as usize;
-/// What must agree with what was said.
+/// The required correlation with what was said.
 const ALIKE: f64 = 0.98;
-/// In four seconds the sound server's clock and the system's may part by so much, and a hole be measured wrongly.
+/// In four seconds, the sound server's clock and the system's may drift apart this far, so a hole may be measured wrongly.
 const MOST_SHIFT_MS: f64 = 10.0;
 
 /// Waits, suspends the microphone, and waits again.
@@ -42,7 +42,7 @@ fn is_told(event: &Value, warning: &Value) {
     );
 }
 
-/// What was said before the hole stands at the same distance from what was said behind it as in the mouth.
+/// Checks that the sound before the hole is at the same distance from the sound after it as in the mouth.
 fn stands_at_its_time(clip: &Path, mouth: &[f32]) {
     let clip = to_f32(&read_i16(clip).0);
     let (before, behind) = (&clip[..COMPARED], &clip[clip.len() - COMPARED..]);
@@ -54,7 +54,7 @@ fn stands_at_its_time(clip: &Path, mouth: &[f32]) {
     assert!(shift_ms.abs() < MOST_SHIFT_MS, "{shift_ms} ms beside its time");
 }
 
-/// Into the microphone, for longer than the test lasts.
+/// Has somebody speak into the microphone, for longer than the test lasts.
 fn somebody_speaks(rig: &PulseRig) -> (Recording, Player) {
     let recording = rig.record();
     let voice = rig.play(MOUTH, &speech(rig.folder(), 90, SPOKEN_HZ));

@@ -1,4 +1,4 @@
-//! Live speech on real sound: how long after it was said it is heard, and how alike, from one recording of both.
+//! Live speech on real sound: how long after it was said it is heard, and how alike it is, from one recording of both.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ, Recording};
 use crate::support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 use serde_json::Value;
 
-/// What must agree with what was said.
+/// The required correlation with what was said.
 const ALIKE: f64 = 0.98;
-/// The longest that mouth to ear may take.
+/// The longest time allowed from mouth to ear.
 const MOST_DELAY_MS: f64 = 150.0;
-/// As for a clip: three times what is measured, so that a busy machine does not fail a right program.
+/// As for a clip: three times the measured value, so that a busy machine does not fail a correct program.
 const MOST_SKEW_MS: f64 = 0.6;
-/// How long is spoken.
+/// How long each speech is.
 const LENGTH: Duration = Duration::from_secs(4);
 
-/// One speech, and what both stations say of it.
+/// One speech, and what both stations report of it.
 struct Spoken {
     from_frame: usize,
     receipts: Vec<Value>,
@@ -26,8 +26,8 @@ struct Spoken {
     sent: Vec<f32>,
 }
 
-/// Speaks until nothing was concealed and no device ran dry, five times at most: sound is made in real time, and a machine
-/// that is too busy for it proves nothing. What is reported as heard undisturbed must then be so.
+/// Speaks until nothing was concealed and no device ran dry, five times at most: sound is made in real time, and a
+/// machine that is too busy for it proves nothing. Sound that is reported as undisturbed must then be undisturbed.
 fn speak_undisturbed(hallway: &mut Hallway, recording: &Recording, archive: &Path) -> Spoken {
     let mut torn = 0;
     for _ in 0..5 {
@@ -85,7 +85,7 @@ fn what_is_said_is_heard_soon_whole_and_in_step() {
             let what = format!("what hall-{} emitted, in what was said,", hall + 1);
             let (first, last) = extent(heard, 0).expect("something was heard");
             let emitted = last + 1 - first;
-            // The sound server's clock strays from the system's, on which blocks are counted.
+            // The sound server's clock drifts from the system's, by which blocks are counted.
             assert!(
                 emitted.abs_diff(spoken.sent.len()) < spoken.sent.len() / 300,
                 "{what}: {emitted} frames"

@@ -1,4 +1,4 @@
-//! Real sound: the real program on a sound server of its own, and the measure that it is held to.
+//! Real sound: the real program on a private sound server, and the measure that it is held to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! The sound server dies under both sides, while they wait, record and play, and comes back: so do they, and cost
+//! The sound server dies under both sides, while they wait, record and play, and comes back: so do they, and they cost
 //! nothing meanwhile.
 
 use std::ffi::OsString;
@@ -8,12 +8,12 @@ use crate::support::hallway::{Environment, Program, STATE, start_station};
 use crate::support::pulse::PulseRig;
 use serde_json::Value;
 
-/// What may pass from the server's return until both sides say that they are well.
+/// The longest time that may pass from the server's return until both sides report that they are well.
 const RETURN: Duration = Duration::from_secs(3);
 /// How long the server is away, and the processor time that either side may use meanwhile.
 const AWAY: Duration = Duration::from_secs(3);
 const USED_AWAY: Duration = Duration::from_millis(300);
-/// A busy machine starts the server, and calls both sides, late: so often each is tried.
+/// A busy machine may start the server late, and run both sides late: each case is tried this often.
 const TRIES: usize = 3;
 
 struct Building {
@@ -38,12 +38,12 @@ impl Building {
         let hall = start_station(&address, "hall-1", &OsString::from("hall-1"), &environment);
         announcer.wait_for_one("station-joined", "station", "hall-1");
         let mut building = Self { rig, environment, address, announcer, hall };
-        // What never ran is given longer.
+        // A device that has never run is given more time.
         building.page();
         building
     }
 
-    /// A page that is heard: sound is made in real time, so a busy machine may need several.
+    /// Announces until a page is heard: sound is made in real time, so a busy machine might need several pages.
     fn page(&mut self) {
         let give_up = Instant::now() + crate::support::DEADLINE;
         loop {
@@ -58,7 +58,7 @@ impl Building {
         }
     }
 
-    /// The server dies and comes back. Gives how long both sides took to be well again, and the processor time that
+    /// Kills the server and restarts it. Returns how long both sides took to be well again, and the processor time that
     /// the busier one used meanwhile.
     fn outage(&mut self) -> (Duration, Duration) {
         self.rig.kill();
@@ -74,7 +74,7 @@ impl Building {
         (returned.elapsed(), used)
     }
 
-    /// So often as it takes to be within the bounds.
+    /// Repeats the outage, up to [`TRIES`] times, until it is within the bounds.
     fn outages(&mut self, when: &str, mut before: impl FnMut(&mut Self), mut after: impl FnMut(&mut Self)) {
         let mut measured = Vec::new();
         for _ in 0..TRIES {
@@ -106,15 +106,15 @@ fn both_sides_outlive_their_sound_server_whenever_it_dies() {
         let clip = building.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned();
         building.announcer.wait_for_one("playing", "clip", &clip);
     };
-    // The pages before were recorded and begun as well.
+    // Earlier pages were recorded and begun as well.
     drain(&mut building.announcer);
     building.outages("playing", playing, |building| {
-        // What broke off is played again from its start, and marked; the pages before were not.
+        // The page that broke off is played again from its start, and marked; earlier pages were not.
         let is_again = |played: &Value| played["again"] == true;
         let again = std::iter::repeat_with(|| building.announcer.wait_for("played")).find(is_again).unwrap();
         assert_eq!(again["outcome"], "played-late", "{again}");
     });
-    // An announcer whose microphone was there yesterday starts without it, and is well when it is back.
+    // An announcer whose microphone was there before starts without it, and is well when it is back.
     building.announcer.end_input();
     building.announcer.exit_code();
     building.rig.kill();
@@ -129,12 +129,12 @@ fn both_sides_outlive_their_sound_server_whenever_it_dies() {
     building.page();
 }
 
-/// Waits for that warning; pages of silence bring others.
+/// Waits for this warning; pages of silence cause others.
 fn nothing_was_recorded(announcer: &mut Program) {
     while !announcer.wait_for("warning")["message"].as_str().unwrap().contains("nothing was sent") {}
 }
 
-/// Takes the events that earlier pages left.
+/// Removes the events that earlier pages left.
 fn drain(announcer: &mut Program) {
     for event in ["recorded", "playing", "played", "recording", "warning"] {
         while announcer.untaken(event) > 0 {

@@ -1,4 +1,4 @@
-//! Two announcers and one loudspeaker, by what is heard of them: one page at a time, and an emergency at once.
+//! Two announcers and one loudspeaker, judged by what is heard: one page at a time, and an emergency at once.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::support::pulse::{PulseRig, RATE_HZ, Recording};
 use crate::support::wav::{read_i16, speech, to_f32, write_i16};
 use serde_json::Value;
 
-/// What must agree with the original.
+/// The required correlation with the original.
 const ALIKE: f64 = 0.98;
-/// A machine that is too busy for sound is tried again so often.
+/// How often a machine that is too busy for sound is tried.
 const TRIES: usize = 5;
 const SECOND: usize = RATE_HZ as usize;
 
-/// Seconds of the one speech that there is, so that two pages say two things.
+/// A part of the one speech that there is, in seconds, so that two pages say different things.
 fn words(folder: &Path, from: usize, to: usize) -> PathBuf {
     let (samples, _) = read_i16(&speech(folder, to, RATE_HZ));
     let path = folder.join("words.wav");
@@ -29,12 +29,12 @@ struct Scene {
     second: Desk,
     hall: Program,
     recording: Recording,
-    // Ends after those that use it.
+    // Dropped after the fields that use it.
     _rig: PulseRig,
 }
 
 impl Scene {
-    /// The first desk says eight seconds, the second two others.
+    /// The first desk announces eight seconds of speech, the second two other seconds.
     fn open(second: &[&str]) -> Self {
         let rig = PulseRig::start(1);
         let environment: Environment = rig.environment();
@@ -51,8 +51,8 @@ impl Scene {
         [&self.first, &self.second].map(|desk| to_f32(&read_i16(&desk.wav).0))
     }
 
-    /// Both pages, the second while the first sounds, until no device ran dry: what was heard of them, and both
-    /// outcomes.
+    /// Announces both pages, the second while the first sounds, until no device ran dry. Returns what was heard of
+    /// them, and both outcomes.
     fn both(&mut self) -> (Vec<f32>, [Value; 2]) {
         for _ in 0..TRIES {
             let from_frame = self.recording.frames();
@@ -83,7 +83,7 @@ fn two_announcers_are_heard_whole_and_one_after_the_other() {
     let pause_ms =
         (after.delay_frames - before.delay_frames - said[0].len() as f64) * 1e3 / f64::from(RATE_HZ);
     println!("{pause_ms:.0} ms between the two");
-    // A sink's clock runs up to a thousandth beside the system's.
+    // A sink's clock may differ from the system's by up to a thousandth.
     assert!((-10.0..3_000.0).contains(&pause_ms), "{pause_ms} ms between the two");
 }
 
@@ -95,9 +95,9 @@ fn an_emergency_cuts_a_page_off_and_the_page_is_heard_again_whole() {
     assert_eq!(emergency["again"], false, "{emergency}");
     let [said, alarm] = scene.said();
     let at = assert_whole("the emergency", &alarm, &heard, RATE_HZ, ALIKE).delay_frames.round() as usize;
-    // 5 ms less: its first samples ring before it.
+    // 5 ms less: the emergency's first samples ring before it.
     let (before, after) = (&heard[..at - SECOND / 200], &heard[at + alarm.len()..]);
-    // What was heard of the page before is its beginning, and not all of it.
+    // The part of the page that was heard before is its beginning, and not all of it.
     let (first, last) = extent(before, 0).expect("the page had begun");
     let begun = (last - first).saturating_sub(SECOND / 20).min(said.len());
     assert!((SECOND..said.len()).contains(&begun), "{begun} frames were heard before");

@@ -1,5 +1,5 @@
-//! The sound server takes the loudspeaker or the microphone away, moves or mutes it: nothing is said to be heard that is
-//! not, and all is well again when it is.
+//! The sound server takes the loudspeaker or the microphone away, moves it or mutes it: nothing is reported as heard
+//! that was not, and all is well again once the cause is gone.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::support::pulse::{PulseRig, deaf_environment};
 use crate::support::terminal::Terminal;
 use crate::support::wav::Spec;
 
-/// What may pass until a fault, or its end, is shown.
+/// The longest time that may pass until a fault, or its end, is shown.
 const SHOWN: Duration = Duration::from_secs(3);
 
 /// A sound server, an announcer that plays a file, and perhaps a station.
@@ -24,7 +24,7 @@ struct Building {
 }
 
 impl Building {
-    /// Pages are tones of so many milliseconds.
+    /// Opens a building whose pages are tones of `page_ms` milliseconds.
     fn open(rig: PulseRig, page_ms: usize, options: &[&str]) -> Self {
         let mut environment = rig.environment();
         environment.push((STATE.into(), rig.folder().join("state").display().to_string()));
@@ -36,14 +36,14 @@ impl Building {
         Self { rig, environment, address, announcer }
     }
 
-    /// A station that has joined, and whose loudspeaker works.
+    /// Starts a station, and waits until it has joined.
     fn station(&mut self, output: &str) -> Program {
         let station = start_station(&self.address, "hall", &output.into(), &self.environment);
         self.announcer.wait_for_one("station-joined", "station", "hall");
         station
     }
 
-    /// Waits until the announcer says that the station's loudspeaker does not work, for that reason.
+    /// Waits until the announcer reports that the station's loudspeaker does not work, for this reason.
     fn is_faulty(&mut self, since: Instant, reason: &str) {
         let fault = self.announcer.wait_for_one("station-faulty", "station", "hall");
         assert!(since.elapsed() < SHOWN, "shown after {:?}: {fault}", since.elapsed());
@@ -54,20 +54,20 @@ impl Building {
         self.announcer.wait_for_one("station-healthy", "station", "hall");
     }
 
-    /// Announces; the verdict.
+    /// Announces, and returns the verdict.
     fn page(&mut self) -> Value {
         self.announcer.enter();
         self.announcer.wait_for("done")
     }
 
-    /// A page that is not heard for that reason.
+    /// Announces a page that is not heard, for this reason.
     fn page_is_missed(&mut self, reason: &str) {
         let done = self.page();
         assert_eq!((&done["played"], &done["expected"]), (&0.into(), &1.into()), "{done}");
         assert!(done["missing"][0]["reason"].as_str().unwrap().contains(reason), "{done}");
     }
 
-    /// What was missed is played after all, to its last frame.
+    /// Checks that the missed page is played after all, to its last frame.
     fn is_played_late(&mut self, again: bool, frames: usize) {
         let played = self.announcer.wait_for("played");
         assert_eq!(
@@ -77,19 +77,19 @@ impl Building {
         );
     }
 
-    /// A page of this length is heard, so that what never ran has run.
+    /// Announces until a page is heard, so that every device has run.
     fn warm_up(&mut self) {
         let give_up = Instant::now() + crate::support::DEADLINE;
         loop {
             let done = self.page();
-            // Also where it was late: the next page would wait behind it, and be late for that.
+            // Even if it was late: the next page would wait behind it, and be late because of that.
             self.announcer.wait_for("played");
             if done["played"] == 1 {
                 break;
             }
             assert!(Instant::now() < give_up, "{done}");
         }
-        // Those of this page are not taken for the next one's.
+        // This page's events must not be taken for the next one's.
         for event in ["recorded", "playing"] {
             while self.announcer.untaken(event) > 0 {
                 self.announcer.wait_for(event);
@@ -101,7 +101,7 @@ impl Building {
         control(&self.environment, order)
     }
 
-    /// The number of the stream that bullhorn plays by, or of the one that a virtual sink does.
+    /// The number of the stream with this driver: bullhorn's own, or that of a virtual sink.
     fn stream(&self, driver: &str) -> String {
         let list = self.control("list short sink-inputs").unwrap();
         let line = list.lines().find(|line| line.contains(driver)).unwrap_or_else(|| panic!("{list}"));
@@ -109,7 +109,7 @@ impl Building {
     }
 }
 
-/// What `pactl` prints; nothing where the server refuses.
+/// The output of `pactl`; `None` if the server refuses.
 fn control(environment: &Environment, order: &str) -> Option<String> {
     let mut command = Command::new("pactl");
     let output = command.args(order.split(' ')).envs(environment.iter().cloned()).output().unwrap();
@@ -153,7 +153,7 @@ fn a_virtual_loudspeaker_that_is_moved_amid_a_page_plays_it_again() {
     let clip = building.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned();
     building.announcer.wait_for_one("playing", "clip", &clip);
     let list = building.control("list sink-inputs").unwrap();
-    // The stream of the virtual sink that the station plays to.
+    // The stream of the virtual sink into which the station plays.
     let modules = building.control("list short modules").unwrap();
     let module = modules
         .lines()
@@ -191,14 +191,14 @@ fn a_default_loudspeaker_is_a_real_one_or_none() {
     load(&environment, "module-remap-sink sink_name=hall master=card");
     building.control("set-default-sink hall").unwrap();
     building.is_healthy();
-    // Another default that is real is followed.
+    // Another default is followed if it is real.
     load(&environment, "module-remap-sink sink_name=lobby master=card");
     building.control("set-default-sink lobby").unwrap();
     building.is_faulty(Instant::now(), "is used from now on");
     building.is_healthy();
     let list = building.control("list sink-inputs").unwrap();
     assert!(list.contains("protocol-native"), "{list}");
-    // Alone it is no loudspeaker, but who names it may have it.
+    // It is not a loudspeaker by itself, but a station that names it may have it.
     let mut named = building.station("pulseaudio:card");
     assert_eq!(named.untaken("station-faulty"), 0);
 }
@@ -226,13 +226,13 @@ fn whatever_mutes_the_loudspeaker_is_shown_and_so_is_its_end() {
         building.control(&unmute.replace("STREAM", &stream)).unwrap();
         building.is_healthy();
     }
-    // Little is a warning, said once.
+    // A low volume is a warning, given once.
     building.control("set-sink-volume hall-1 15%").unwrap();
     let warned = station.wait_for("warning");
     assert!(warned["message"].as_str().unwrap().contains("turned down to -49 dB"), "{warned}");
     building.control("set-sink-volume hall-1 14%").unwrap();
     building.control("set-sink-volume hall-1 100%").unwrap();
-    // Amid a page, even for a moment: it was not heard whole.
+    // During a page, even for a moment: the page was not heard whole.
     building.announcer.enter();
     let clip = building.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned();
     building.announcer.wait_for_one("playing", "clip", &clip);
@@ -331,7 +331,7 @@ fn a_service_waits_for_a_device_that_is_late_and_a_slip_of_the_key_is_told_at_on
 #[test]
 fn alsa_s_mixer_is_watched_and_its_null_device_is_no_loudspeaker() {
     let mut building = Building::open(PulseRig::start(1), 400, &[]);
-    // The rig has ALSA's default device and mixer lead to the server's default sink.
+    // The rig routes ALSA's default device and mixer to the server's default sink.
     let _station = building.station("alsa:default");
     building.warm_up();
     for (mute, unmute) in [

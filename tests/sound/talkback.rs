@@ -7,13 +7,13 @@ use crate::support::hallway::{AFTERWARDS, Hallway, Program};
 use crate::support::pulse::{MICROPHONE, MOUTH, PulseRig, RATE_HZ};
 use crate::support::wav::{SPOKEN_HZ, read_i16, speech, to_f32};
 
-/// What must agree with the original.
+/// The required correlation with the original.
 const ALIKE: f64 = 0.98;
 const SECONDS: usize = 4;
 /// A machine that is too busy for sound proves nothing.
 const TRIES: usize = 5;
 
-/// The station has the rig's microphone and hall-1, the announcer hall-2.
+/// The station has the rig's microphone and hall-1; the announcer has hall-2.
 #[test]
 fn what_is_said_at_a_station_is_heard_whole_at_the_announcer() {
     let rig = PulseRig::start(2);

@@ -1,4 +1,4 @@
-//! Where a sound lies in a recording, and how like itself it is.
+//! Where a sound is in a recording, and how much it sounds like itself there.
 
 /// A sound found in a recording.
 #[derive(Debug, Clone, Copy)]
@@ -9,7 +9,7 @@ pub struct Heard {
     pub likeness: f64,
 }
 
-/// Samples that the first, coarse search takes together.
+/// The number of samples that the first, coarse search combines into one.
 const COARSE: usize = 16;
 
 /// Finds `sound` in `recording`, to a fraction of a sample.

@@ -19,7 +19,7 @@ use hearing::find;
 use part::{Part, Said, instant_of, moment_in, say};
 use pulse::{Pulse, RATE_HZ};
 
-/// The tests, by name. The harness is not the usual one because this program is also the parts.
+/// The tests, by name. The usual harness is not used because this program also runs as the parts.
 const TESTS: [(&str, fn()); 5] = [
     ("a_clip_is_heard_from_its_first_sample_to_its_last", a_clip_is_heard_from_its_first_sample_to_its_last),
     ("two_stations_play_in_step_from_the_first_clip_on", two_stations_play_in_step_from_the_first_clip_on),
@@ -37,7 +37,7 @@ const TESTS: [(&str, fn()); 5] = [
     ),
 ];
 
-/// A software sound card runs dry when the machine is busy; such a run says nothing.
+/// A software sound card runs dry when the machine is busy; such a run proves nothing.
 const MOST_RUNS: usize = 8;
 
 /// Speech in a WAV file of 22,050 Hz, as espeak-ng makes it.
@@ -78,8 +78,8 @@ fn a_clip_is_heard_from_its_first_sample_to_its_last() {
         let (heard, played) =
             undisturbed.expect("a machine that is not too busy for its software sound cards");
         let place = find(&wanted, &heard);
-        // A software sink's clock is off by up to a per mille, which the loudspeaker makes up for by the
-        // system's: what is recorded sample by sample may be stretched, so it is compared in parts.
+        // A software sink's clock is off by up to a per mille, which the loudspeaker corrects by the system's clock: a
+        // recording, made sample by sample, might be stretched, so it is compared in parts.
         for eighth in [0, 1, 3, 4, 5, 6, 7] {
             let part = wanted.len() * eighth / 8..wanted.len() * (eighth + 1) / 8;
             let start = place.at as usize + part.start;
@@ -113,7 +113,7 @@ fn two_stations_play_in_step_from_the_first_clip_on() {
             continue;
         }
         assert!(played.iter().all(|played| number(played, "start_error_us").abs() < 500.0), "{played:?}");
-        // Against each other, as both are on one card: its clock may run beside the one of the speech.
+        // Compared with each other, as both are on one card, whose clock might differ from that of the speech.
         let [one, other] = &channels[..] else { panic!("{} channels", channels.len()) };
         let first = one.iter().position(|sample| sample.abs() > 2.0 / 32_768.0).expect("a sound");
         let heard = &one[first..one.len().min(first + wanted.len())];
@@ -125,7 +125,7 @@ fn two_stations_play_in_step_from_the_first_clip_on() {
         }
     }
     assert_eq!(skews_ms.len(), 3, "this machine is too busy for its software sound cards");
-    // Three times what is wanted of a quiet machine.
+    // Three times what a quiet machine should achieve.
     skews_ms.sort_by(f64::total_cmp);
     eprintln!("skew in ms: {skews_ms:?}");
     assert!(skews_ms[1] <= 0.12 && skews_ms[2] <= 0.45, "skew in ms: {skews_ms:?}");
@@ -212,7 +212,7 @@ fn main() {
     }
 }
 
-/// What a part does; see [`part`].
+/// Does the work of a part; see [`part`].
 fn do_part(work: &[String]) {
     let words: Vec<&str> = work.iter().map(String::as_str).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

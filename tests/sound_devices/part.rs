@@ -1,5 +1,5 @@
-//! A process of its own that uses a private sound server: the server is found by the environment, which a
-//! process cannot change safely for itself. The test program is run again, with work in its environment.
+//! A process of its own that uses a private sound server: the server is found through the environment, which a process
+//! cannot change safely for itself. The test program is run again, with work in its environment.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::pulse::Pulse;
 
-/// Where the part's work is written, and what starts a line of its report.
+/// The variable that holds the part's work, and the start of each line of its report.
 const WORK: &str = "BULLHORN_TEST_WORK";
 const MARK: &str = "part-says ";
 
@@ -18,7 +18,7 @@ pub struct Part {
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
-/// What a part said in one line: `key=value` pairs.
+/// One line that a part reported: `key=value` pairs.
 pub type Said = HashMap<String, String>;
 
 impl Part {
@@ -31,7 +31,7 @@ impl Part {
         Self { child, lines }
     }
 
-    /// The next thing it says.
+    /// The next line that it reports.
     pub fn hear(&mut self) -> Said {
         loop {
             let line = self.lines.next().expect("the part says more").expect("a line");
@@ -42,7 +42,7 @@ impl Part {
         }
     }
 
-    /// Processor time used so far, and the memory resident now in kB.
+    /// The processor time used so far, and the memory that is resident now, in kB.
     pub fn cost(&self) -> (Duration, u64) {
         let read = |file| std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("proc");
         let stat = read("stat");
@@ -69,17 +69,17 @@ pub fn work() -> Option<Vec<String>> {
     Some(work.split('\t').map(str::to_owned).collect())
 }
 
-/// Says something to the test program.
+/// Reports a line to the test program.
 pub fn say(what: &str) {
     println!("\n{MARK}{what}");
 }
 
-/// A moment of the system's clock, in microseconds since 1970, that two processes can agree on.
+/// A moment of the system's clock, in microseconds since 1970, on which two processes can agree.
 pub fn moment_in(ahead: Duration) -> u128 {
     (SystemTime::now() + ahead).duration_since(UNIX_EPOCH).expect("after 1970").as_micros()
 }
 
-/// The same moment by this process's own clock.
+/// The same moment on this process's own clock.
 pub fn instant_of(moment_us: u128) -> Instant {
     let now_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
     let now = Instant::now();

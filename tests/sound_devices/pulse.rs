@@ -1,11 +1,11 @@
-//! A private PulseAudio server whose sound cards are software.
+//! A private PulseAudio server with software sound cards.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Two halls on one null sink of two channels, a further null sink, and a microphone that hears hall A.
+/// Two halls on one null sink of two channels, another null sink, and a microphone that hears hall A.
 const SCRIPT: &str = "\
 load-module module-native-protocol-unix auth-anonymous=1
 load-module module-null-sink sink_name=all rate=48000 channels=2
@@ -24,7 +24,7 @@ pub const RATE_HZ: u32 = 48_000;
 /// Held by the one running server: several on one small machine would run dry.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A server that ends with this value.
+/// A server that stops when this value is dropped.
 pub struct Pulse {
     _alone: MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
@@ -56,12 +56,12 @@ impl Pulse {
         asked.stdout.starts_with(b"micsrc")
     }
 
-    /// A program that finds this server and no other.
+    /// A command for a program that finds this server and no other.
     pub fn tool(&self, program: &str) -> Command {
         private(Command::new(program), self.folder.path())
     }
 
-    /// Starts to record a sink's monitor as 16-bit samples at [`RATE_HZ`].
+    /// Starts recording a sink's monitor as 16-bit samples at [`RATE_HZ`].
     pub fn record(&self, sink: &str, channels: usize) -> Recording {
         let file = self.folder.path().join(format!("{sink}.raw"));
         let recorder = self
@@ -80,13 +80,13 @@ impl Pulse {
         Recording { recorder, file, channels }
     }
 
-    /// Ends the server at once.
+    /// Kills the server at once.
     pub fn kill(&mut self) {
         self.server.kill().expect("killed");
         self.server.wait().expect("ended");
     }
 
-    /// Starts it anew, in the same place.
+    /// Starts it again, in the same place.
     pub fn restart(&mut self) {
         let folder = self.folder.path();
         // A killed server leaves these behind.
@@ -121,7 +121,7 @@ fn private(mut command: Command, folder: &Path) -> Command {
     command
 }
 
-/// A recording that goes on.
+/// A recording in progress.
 pub struct Recording {
     recorder: Child,
     file: std::path::PathBuf,
@@ -129,7 +129,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Ends it; the samples of each channel, ±1.0.
+    /// Stops it, and returns the samples of each channel, ±1.0.
     pub fn stop(mut self) -> Vec<Vec<f32>> {
         self.recorder.kill().expect("killed");
         self.recorder.wait().expect("ended");

@@ -1,4 +1,4 @@
-//! How alike are two recordings: delay, correlation, and what is missing of one in the other.
+//! How alike two recordings are: delay, correlation, and what is missing of one in the other.
 
 use std::collections::BTreeSet;
 use std::f64::consts::PI;
@@ -7,26 +7,25 @@ use realfft::RealFftPlanner;
 
 /// The first search runs at this fraction of the rate.
 const COARSE: usize = 6;
-/// So many lags on either side are used to look between two.
+/// How many lags on either side are used to interpolate between two.
 const NEIGHBOURS: isize = 16;
-/// A station steers by the system's clock: parts of a clip may stand a quarter of a millisecond at 48 kHz
-/// beside a straight course.
+/// A station steers by the system's clock: parts of a clip may be a quarter of a millisecond at 48 kHz off a straight course.
 const MAX_SLIP_FRAMES: usize = 12;
-/// Two devices wander each on their own: what one of them took in is compared with what another gave out.
+/// Two devices drift independently: the sound that one of them took in is compared with the sound that the other emitted.
 const MAX_WANDER_FRAMES: f64 = 24.0;
 /// Steering is gentle; dropped or repeated sound makes a larger step from one 50 ms to the next.
 const MAX_STEP_FRAMES: f64 = 6.0;
-/// A clock may be off by so much.
+/// A clock may be off by this much.
 const MAX_RATE_ERROR: f64 = 0.003;
-/// The place of a part of the sound is looked for so many frames around where the whole's suggests.
+/// A part of the sound is searched for within this many frames of where the whole's place suggests.
 const REACH: isize = 24;
 /// Frames of the recording kept around the reference.
 const MARGIN: usize = 4_800;
-/// So many of its peaks are looked at closely.
+/// How many peaks of the coarse search are examined closely.
 const CANDIDATES: usize = 6;
 /// Windows in which sound is either there or missing.
 const WINDOW_MS: usize = 2;
-/// A window holds less than this part of the reference's level: its sound is missing.
+/// If a window has less than this fraction of the reference's level, its sound is missing.
 const MISSING_BELOW: f64 = 0.3;
 /// Windows of the reference this far below its mean level are too quiet to judge.
 const TOO_QUIET: f64 = 0.003;
@@ -42,14 +41,14 @@ pub struct Match {
     pub gain: f64,
 }
 
-/// What is not there of a reference, in frames.
+/// The parts of a reference that are missing, in frames.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// Cut from the start.
     pub head: usize,
     /// Cut from the end.
     pub tail: usize,
-    /// Where silence stands inside, and how long.
+    /// Where there is silence inside, and how long it is.
     pub gaps: Vec<(usize, usize)>,
 }
 
@@ -65,7 +64,7 @@ pub fn align(reference: &[f32], heard: &[f32]) -> Match {
     }
 }
 
-/// What is missing of `reference` in `heard` once found there.
+/// The parts of `reference` that are missing in `heard`, where it was found.
 pub fn missing(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) -> Missing {
     let hop = rate_hz as usize * WINDOW_MS / 1000 / 2;
     let window = hop * 2;
@@ -103,8 +102,8 @@ pub fn missing(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) ->
     missing
 }
 
-/// Frames by which parts of the sound stand elsewhere than the whole does: dropped or repeated sound.
-/// Looks at every 100 ms; the largest shift, of at most 20 ms.
+/// The largest number of frames by which a part of the sound is shifted against the whole, because sound was dropped or
+/// repeated. Checks every 100 ms, for shifts of at most 20 ms.
 pub fn largest_slip_frames(reference: &[f32], heard: &[f32], found: &Match, rate_hz: u32) -> usize {
     let window = rate_hz as usize / 10;
     let reach = rate_hz as isize / 50;
@@ -135,12 +134,12 @@ pub fn extent(heard: &[f32], from: usize) -> Option<(usize, usize)> {
     Some((first, last))
 }
 
-/// Panics unless `heard` holds the whole of `reference`: alike to `at_least`, nothing missing at head
-/// or tail, no gap and no slip. Returns where it was found.
+/// Panics unless `heard` contains the whole of `reference`: a correlation of `at_least`, nothing missing at head or
+/// tail, no gap and no slip. Returns where it was found.
 ///
-/// A software sink's clock runs up to a thousandth beside the system's, less evenly on a busy machine, and
-/// stations steer by the system's to stay in step. So the recording is first put on the reference's clock, as
-/// far as steering explains it: by [`MAX_RATE_ERROR`], [`MAX_WANDER_FRAMES`] and [`MAX_STEP_FRAMES`].
+/// A software sink's clock may differ from the system's by up to a thousandth, less evenly on a busy machine, and
+/// stations steer by the system's clock to stay in step. So the recording is first converted to the reference's clock,
+/// as far as steering explains the difference: by [`MAX_RATE_ERROR`], [`MAX_WANDER_FRAMES`] and [`MAX_STEP_FRAMES`].
 pub fn assert_whole(what: &str, reference: &[f32], heard: &[f32], rate_hz: u32, at_least: f64) -> Match {
     let course = Course::of(reference, heard, rate_hz);
     let straight;
@@ -186,19 +185,19 @@ pub fn skews_frames(left: &[f32], right: &[f32], start: usize, frames: usize, wi
     parts.filter(|(_, part)| loudness(part) > mean * TOO_QUIET).map(skew).collect()
 }
 
-/// Where each frame of a reference stands in a recording.
+/// Where each frame of a reference is in a recording.
 #[derive(Debug)]
 struct Course {
-    /// Of the straight line through all: the frame of the recording where the reference begins.
+    /// On the straight line through all frames: the frame of the recording where the reference begins.
     start: f64,
-    /// Of the same: frames of the recording for each of the reference's.
+    /// On the same line: frames of the recording per frame of the reference.
     ratio: f64,
-    /// Frames of the reference, and how far beside the straight line they were found.
+    /// Frames of the reference, and how far off the straight line they were found.
     knots: Vec<(f64, f64)>,
 }
 
 impl Course {
-    /// Looks for every 50 ms near where the whole's place suggests.
+    /// Searches for every 50 ms near where the whole's place suggests.
     fn of(reference: &[f32], heard: &[f32], rate_hz: u32) -> Self {
         let window = rate_hz as usize / 20;
         let parts: Vec<(f64, &[f32])> = reference
@@ -226,7 +225,7 @@ impl Course {
                     .map(|lag| (correlation_at(part, heard, lag), lag))
                     .max_by(|a, b| a.0.total_cmp(&b.0))?;
                 let (offset, correlation) = between_samples(part, heard, lag);
-                // The place of a part is that of its middle.
+                // The place of a part means the place of its middle.
                 (correlation > 0.9)
                     .then_some((at + window as f64 / 2.0, lag as f64 + offset + window as f64 / 2.0))
             })
@@ -244,12 +243,12 @@ impl Course {
         Self { start, ratio, knots }
     }
 
-    /// Within half a sample of one offset throughout.
+    /// Whether every part is within half a sample of one offset.
     fn is_straight(&self, frames: usize) -> bool {
         (self.ratio - 1.0).abs() * (frames as f64) < 0.5 && self.wander() < 0.5
     }
 
-    /// The farthest beside the straight line, in frames.
+    /// The farthest distance from the straight line, in frames.
     fn wander(&self) -> f64 {
         self.knots.iter().map(|knot| knot.1.abs()).fold(0.0, f64::max)
     }
@@ -259,7 +258,7 @@ impl Course {
         self.knots.windows(2).map(|pair| (pair[1].1 - pair[0].1).abs()).fold(0.0, f64::max)
     }
 
-    /// How far beside the straight line a frame of the reference is.
+    /// How far off the straight line a frame of the reference is.
     fn beside(&self, frame: f64) -> f64 {
         let after = self.knots.partition_point(|knot| knot.0 <= frame);
         match (after.checked_sub(1).map(|before| self.knots[before]), self.knots.get(after)) {
@@ -272,7 +271,7 @@ impl Course {
         }
     }
 
-    /// The recording on the reference's clock, with [`MARGIN`] frames on either side.
+    /// The recording converted to the reference's clock, with [`MARGIN`] frames on either side.
     fn straightened(&self, heard: &[f32], frames: usize) -> Vec<f32> {
         const TAPS: isize = 16;
         (-(MARGIN as isize)..(frames + MARGIN) as isize)
@@ -296,8 +295,8 @@ fn windowed_sinc(distance: f64, reach: f64) -> f64 {
     sinc * (0.5 + 0.5 * (distance / reach * PI).cos())
 }
 
-/// The peak of the correlation near a lag, as an offset from it, and its height. The correlation of two sounds
-/// is as limited in band as they are: the sampling theorem gives it between the lags.
+/// The peak of the correlation near a lag, as an offset from it, and its height. The correlation of two sounds is as
+/// limited in band as they are, so the sampling theorem provides it between the lags.
 fn between_samples(reference: &[f32], heard: &[f32], lag: isize) -> (f64, f64) {
     let around: Vec<f64> = (-NEIGHBOURS..=NEIGHBOURS)
         .map(|neighbour| correlation_at(reference, heard, lag + neighbour))
@@ -331,7 +330,7 @@ fn best_lag(reference: &[f32], heard: &[f32]) -> isize {
     best((near - step..=near + step).collect())
 }
 
-/// The best lags of a search through the frequency domain, one a peak.
+/// The best lags of a search through the frequency domain, one per peak.
 fn coarse_lags(reference: &[f64], heard: &[f64]) -> Vec<isize> {
     let pad = reference.len();
     let size = (heard.len() + 2 * pad).next_power_of_two();

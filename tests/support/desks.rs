@@ -12,17 +12,17 @@ use tempfile::TempDir;
 pub struct Desk {
     /// The program.
     pub announcer: Program,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: String,
-    /// What it announces.
+    /// The WAV that it announces.
     pub wav: PathBuf,
-    /// A folder that goes when the desk does.
+    /// A folder that is deleted with the desk.
     pub folder: TempDir,
     environment: Environment,
 }
 
 impl Desk {
-    /// One that announces the WAV that is made for it, with further arguments.
+    /// Opens a desk that announces the WAV that `wav` makes, with further arguments.
     pub fn open(wav: impl FnOnce(&Path) -> PathBuf, more: &[&str], environment: &Environment) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let wav = wav(folder.path());
@@ -34,7 +34,7 @@ impl Desk {
         desk
     }
 
-    /// Ends it at once, and starts it again with another WAV. Returns when the station is back.
+    /// Kills it, and starts it again with another WAV. Returns when the station is back.
     pub fn restart(&mut self, wav: PathBuf) {
         self.announcer.kill();
         self.wav = wav;
@@ -42,12 +42,12 @@ impl Desk {
         self.announcer.wait_for("station-joined");
     }
 
-    /// What its stations run with that are of its own user.
+    /// The environment of stations that belong to the same user.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// What lets a station join.
+    /// The invite with which a station can join.
     pub fn invite(&self) -> String {
         let mut command = std::process::Command::new(BULLHORN);
         let output = command.arg("invite").envs(self.environment.iter().cloned()).output().unwrap();
@@ -55,13 +55,13 @@ impl Desk {
         line.split_whitespace().last().unwrap().to_owned()
     }
 
-    /// Announces; the clip's id.
+    /// Announces, and returns the clip's id.
     pub fn announce(&mut self) -> String {
         self.announcer.enter();
         self.announcer.wait_for("recorded")["clip"].as_str().unwrap().to_owned()
     }
 
-    /// What its one station has played.
+    /// Waits until its one station has played, and returns that event.
     pub fn played(&mut self) -> Value {
         let played = self.announcer.wait_for("played");
         let done = self.announcer.wait_for("done");
@@ -84,7 +84,7 @@ pub fn join(desks: &[&Desk], output: &OsString, more: &[&str], environment: &Env
     let mut addresses: Vec<OsString> = Vec::new();
     let mut station: Option<Program> = None;
     for desk in desks {
-        // The one before it ends, and frees the name.
+        // The previous run of the station stops, and frees the name.
         drop(station.take());
         addresses.push((&desk.address).into());
         let invite = desk.invite();

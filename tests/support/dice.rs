@@ -1,4 +1,4 @@
-//! Chance that can be had again: the same seed gives the same numbers (SplitMix64, Steele and others 2014).
+//! Repeatable chance: the same seed yields the same numbers (SplitMix64, Steele and others 2014).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Dice(u64);
 
 impl Dice {
-    /// Of the seed in an environment variable, or a new one; printed, so that it can be had again.
+    /// Uses the seed in an environment variable, or a new one, and prints it, so that the run can be repeated.
     pub fn from_environment(variable: &str) -> Self {
         let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| getrandom::u64().unwrap() >> 32);
@@ -15,7 +15,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// Of a seed.
+    /// Uses this seed.
     pub fn of(seed: u64) -> Self {
         Self(seed)
     }
@@ -28,12 +28,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Less than a bound.
+    /// A number below a bound.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// Between two times.
+    /// A time between two times, both included.
     pub fn between_ms(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.next() % (most - least + 1))
     }

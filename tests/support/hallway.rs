@@ -19,22 +19,22 @@ use tempfile::TempDir;
 /// The program under test.
 pub const BULLHORN: &str = env!("CARGO_BIN_EXE_bullhorn");
 
-/// How long sound may still come out after the verdict.
+/// How long sound may still be emitted after the verdict.
 pub const AFTERWARDS: Duration = Duration::from_millis(700);
-/// Where keys are kept, unless `--state` says otherwise.
+/// The variable for the folder where keys are kept, unless `--state` says otherwise.
 pub const STATE: &str = "XDG_STATE_HOME";
 
 /// Environment variables for a program.
 pub type Environment = Vec<(String, String)>;
 
-/// One running `bullhorn … --events json`. Ends with its owner.
+/// One running `bullhorn … --events json`. Killed when dropped.
 #[derive(Debug)]
 pub struct Program {
     name: String,
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
-    /// Events that no one asked for yet, oldest first.
+    /// Events that were not taken yet, oldest first.
     waiting: VecDeque<Value>,
     /// Every line of standard output.
     said: Vec<String>,
@@ -65,7 +65,7 @@ impl Program {
         Self::start_prose(name, arguments, environment)
     }
 
-    /// Starts it as it is. Where the environment names no [`STATE`], it has one of its own.
+    /// Starts it as it is. If the environment does not set [`STATE`], it has a state folder of its own.
     pub fn start_prose<S: Into<OsString>>(
         name: &str,
         arguments: impl IntoIterator<Item = S>,
@@ -127,7 +127,7 @@ impl Program {
         self.child.id()
     }
 
-    /// What the kernel says of its memory and files now.
+    /// Its memory, files and threads now, according to the kernel.
     pub fn size(&self) -> Size {
         let folder = std::path::PathBuf::from(format!("/proc/{}", self.id()));
         let status = std::fs::read_to_string(folder.join("status")).unwrap();
@@ -152,17 +152,17 @@ impl Program {
         Duration::from_millis(10 * ticks)
     }
 
-    /// Takes the first event of this name that was not taken yet, waiting for it if need be.
+    /// Takes the first event of this name that was not taken yet, waiting for it if necessary.
     pub fn wait_for(&mut self, event: &str) -> Value {
         self.wait_where(event, |_| true)
     }
 
-    /// The same, for one of a clip or station.
+    /// Does the same for an event with this value in a field, such as a clip or a station.
     pub fn wait_for_one(&mut self, event: &str, field: &str, value: &str) -> Value {
         self.wait_where(&format!("{event} with {field} {value}"), |event| event[field] == value)
     }
 
-    /// Takes the first event whose name begins `what` and that is the wanted one.
+    /// Takes the first wanted event whose name is the first word of `what`.
     pub fn wait_where(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let name = what.split(' ').next().unwrap_or(what);
         let fits = |event: &Value| event["event"] == name && wanted(event);
@@ -198,7 +198,7 @@ impl Program {
         }
     }
 
-    /// Waits for a line of prose that holds `part`.
+    /// Waits for a line of prose that contains `part`.
     pub fn wait_for_line(&mut self, part: &str) -> String {
         let give_up = Instant::now() + DEADLINE;
         loop {
@@ -210,7 +210,7 @@ impl Program {
         }
     }
 
-    /// How many events of a name came and were not taken yet.
+    /// How many events of this name have arrived and were not taken yet.
     pub fn untaken(&mut self, event: &str) -> usize {
         while let Ok(event) = self.next_event(Instant::now()) {
             self.waiting.push_back(event);
@@ -226,12 +226,12 @@ impl Program {
         self.said.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Every event that it printed before it was killed; a line that was cut short by that is none.
+    /// Every event that it printed before it was killed, without a line that was cut short by that.
     pub fn printed_to_the_end(&mut self) -> Vec<Value> {
         self.rest().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Everything it printed, once it ended or closed its output.
+    /// Waits until it has exited or closed its output, and returns everything it printed.
     pub fn rest(&mut self) -> Vec<String> {
         let give_up = Instant::now() + DEADLINE;
         while self.next_line(give_up).is_ok() {}
@@ -248,10 +248,10 @@ impl Program {
         self.input = None;
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits by itself.
     pub fn exit_code(&mut self) -> i32 {
         let give_up = Instant::now() + DEADLINE;
-        // Its output closes when it ends; waiting there needs no polling.
+        // Its output closes when it exits; waiting there needs no polling.
         while let Ok(line) = self.next_line(give_up) {
             self.waiting.extend(serde_json::from_str(&line).ok().filter(Value::is_object));
         }
@@ -275,13 +275,13 @@ impl Program {
         assert!(status.success());
     }
 
-    /// Ends it at once, as a power cut does.
+    /// Kills it at once, as a power cut does.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    /// What it wrote to standard error so far; all of it once it ended.
+    /// What it has written to standard error so far; everything, once it has exited.
     pub fn complaints(&mut self) -> String {
         if self.child.try_wait().unwrap().is_some()
             && let Some(listener) = self.listener.take()
@@ -291,7 +291,7 @@ impl Program {
         self.complaints.0.lock().unwrap().clone()
     }
 
-    /// Waits until standard error holds `part`.
+    /// Waits until standard error contains `part`.
     pub fn wait_for_complaint(&self, part: &str) {
         let (text, grown) = &*self.complaints;
         let lacks = |text: &mut String| !text.contains(part);
@@ -321,9 +321,9 @@ pub struct Hallway {
     pub announcer: Program,
     /// The stations, in the order they were added.
     pub stations: Vec<Program>,
-    /// Where the announcer listens, `IP:PORT`.
+    /// The address on which the announcer listens, `IP:PORT`.
     pub address: String,
-    /// What all of them run with; a station of it needs no invite.
+    /// The environment of all of them; a station that shares it needs no invite.
     pub environment: Environment,
     _state: TempDir,
 }
@@ -337,11 +337,11 @@ pub struct Announced {
     pub rate_hz: u64,
     /// The recording's frame at which Enter was pressed.
     pub from_frame: usize,
-    /// What each station said when it had played.
+    /// What each station reported when it had played.
     pub receipts: Vec<Value>,
 }
 
-/// What is to run in a [`Hallway`].
+/// The programs to run in a [`Hallway`].
 #[derive(Debug, Default)]
 pub struct Plan {
     announce: Vec<OsString>,
@@ -351,30 +351,30 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Further arguments of `bullhorn announce`.
+    /// Adds arguments for `bullhorn announce`.
     pub fn announce<S: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.announce.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// Says a WAV as it is, to the bit.
+    /// Announces a WAV as it is, to the bit.
     pub fn says(self, wav: &std::path::Path) -> Self {
         self.announce([OsString::from("--no-level"), "--input".into(), file(wav)])
     }
 
-    /// A station that plays to a device, or to `file:DIR`.
+    /// Adds a station that plays to a device, or to `file:DIR`.
     pub fn station(mut self, name: &str, output: impl Into<OsString>) -> Self {
         self.stations.push((name.into(), output.into()));
         self
     }
 
-    /// Environment variables for all programs.
+    /// Adds environment variables for all programs.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment.extend(environment);
         self
     }
 
-    /// Where all keep their state, until they are closed; elsewhere than other temporary files.
+    /// Keeps the state of all programs in this folder until they are closed, and not with other temporary files.
     pub fn home(mut self, folder: &std::path::Path) -> Self {
         self.home = Some(folder.into());
         self
@@ -411,10 +411,10 @@ impl Hallway {
         self.announcer.wait_for("done")
     }
 
-    /// Announces until no microphone lost sound and no station's device ran dry, five times at most: sound is made in real time, and a
-    /// machine that is too busy for it proves nothing. What is reported as played undisturbed must then be whole.
-    /// Where the rig itself lost sound it is announced again too.
-    /// Returns once everything that may still sound is recorded.
+    /// Announces until no microphone lost sound and no station's device ran dry, five times at most: sound is made in
+    /// real time, and a machine that is too busy for it proves nothing. A page that is reported as undisturbed must
+    /// then be whole. If the rig itself lost sound, the announcement is repeated too. Returns once all sound that may
+    /// still come is recorded.
     pub fn announce_undisturbed(&mut self, recording: &Recording) -> Announced {
         let mut torn = 0;
         for _ in 0..5 {
@@ -446,7 +446,7 @@ impl Hallway {
     }
 }
 
-/// A station of its own.
+/// Starts one station.
 pub fn start_station(
     address: &str,
     name: &str,
@@ -458,14 +458,14 @@ pub fn start_station(
     Program::start(name, arguments, environment)
 }
 
-/// `file:PATH`.
+/// The argument `file:PATH`.
 pub fn file(path: &std::path::Path) -> OsString {
     let mut argument = OsString::from("file:");
     argument.push(path);
     argument
 }
 
-/// The WAVs in a folder, by name.
+/// The WAVs in a folder, sorted by name.
 pub fn wavs(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> =

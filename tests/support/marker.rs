@@ -1,20 +1,20 @@
-//! A tone that is played beside everything else, far ahead: where the recording of it is torn, the rig lost sound, and
-//! what else is missing there proves nothing against the program.
+//! A tone that is played along with everything else, buffered far ahead: where its recording is torn, the rig lost
+//! sound, and anything else that is missing there proves nothing against the program.
 
 use std::path::{Path, PathBuf};
 
-/// The tone. It has no whole number of periods in less than a second: a tear of any shorter length shows.
+/// The frequency of the tone. It has no whole number of periods in less than a second, so a tear of any shorter length shows.
 const MARKER_HZ: u32 = 997;
-/// No recording is longer.
+/// No recording is longer than this.
 const LENGTH_S: u32 = 120;
-/// By how much a sample may differ from the one that the two before it call for: rounding to 16 bits.
+/// How far a sample may differ from the value that the two before it predict: rounding to 16 bits.
 const ROUNDING: f32 = 8.0 / 32_768.0;
 /// Within this time the tone reaches its peak several times.
 const LOOK_FRAMES: usize = 480;
-/// A tone that is softer than this is not there.
+/// A tone that is softer than this is missing.
 const SOFTEST_PEAK: f32 = 0.02;
 
-/// Tears that lie closer together are one.
+/// Tears that are closer together than this count as one.
 const ONE_TEAR_FRAMES: usize = 480;
 
 /// The tone as 16-bit samples.
@@ -26,7 +26,7 @@ fn tone(frames: usize, rate_hz: u32) -> Vec<i16> {
     (0..frames).map(at).collect()
 }
 
-/// A file of the tone.
+/// Writes a file of the tone.
 pub fn wav(folder: &Path, rate_hz: u32) -> PathBuf {
     let path = folder.join("marker.wav");
     if !path.exists() {

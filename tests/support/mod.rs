@@ -1,6 +1,6 @@
-//! What the integration tests and the benchmarks share: the real program in a hallway of processes, a
-//! sound server of one's own, sound files made to measure, and the comparison of two recordings.
-// Each test binary takes what it needs of this.
+//! Code shared by the integration tests and the benchmarks: the real program in a hallway of processes, a private sound
+//! server, sound files made to measure, and the comparison of two recordings.
+// Each test binary uses only a part of this.
 #![allow(dead_code, unused_imports)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,5 +18,5 @@ pub mod small_disk;
 pub mod terminal;
 pub mod wav;
 
-/// How long anything that must happen may take on a machine that is busy.
+/// The longest time that anything that must happen may take on a busy machine.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);

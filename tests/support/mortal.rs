@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use super::hallway::{Environment, Program};
 use super::oracle::Runs;
 
-/// An announcer or a station that does not live for ever.
+/// An announcer or a station that can be killed.
 #[derive(Debug)]
 pub struct Mortal {
     name: String,
     arguments: Vec<OsString>,
     environment: Environment,
-    /// What runs now.
+    /// The current run.
     pub program: Program,
     past: Runs,
 }
@@ -33,19 +33,19 @@ impl Mortal {
         &self.name
     }
 
-    /// Ends it as a power cut does, and starts it anew.
+    /// Kills it as a power cut does, and starts it again.
     pub fn kill_and_restart(&mut self) {
         self.program.kill();
         self.past.push(self.program.printed_to_the_end());
         self.program = Program::start(&self.name, self.arguments.clone(), &self.environment);
     }
 
-    /// Another place to listen at or to dial, from the next run on.
+    /// Changes an argument, such as the address to listen on or to dial, from the next run on.
     pub fn set_argument(&mut self, position: usize, value: &str) {
         self.arguments[position] = value.into();
     }
 
-    /// All that it printed so far.
+    /// Everything that it has printed so far, run by run.
     pub fn runs(&mut self) -> Runs {
         let mut runs = self.past.clone();
         runs.push(self.program.printed());

@@ -1,4 +1,4 @@
-//! A network that fails: it relays between stations and an announcer, and does to them what networks do.
+//! A network that fails: it relays between stations and an announcer, and does to the traffic what networks do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Which way bytes go.
+/// The direction in which bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// From the station to the announcer.
@@ -20,33 +20,33 @@ pub enum Way {
     Down,
 }
 
-/// What the network does. The first six strike once, at the first connection that calls for it; the others last until
-/// they are healed.
+/// A fault of the network. The first six strike once, at the first connection to which they apply; the others last
+/// until they are healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Both ends see the connection end.
     Cut,
-    /// Both ends see it reset.
+    /// Both ends see the connection reset.
     Reset,
-    /// The receiver of that way sees it reset; the sender sees nothing, and is never answered again.
+    /// The receiver of this direction sees it reset; the sender sees nothing, and is never answered again.
     HalfOpen(Way),
-    /// A bit of the next bytes is another.
+    /// A bit of the next bytes is flipped.
     Flip(Way),
-    /// The next bytes come only in part, and then the end.
+    /// Only a part of the next bytes arrives, and then the end.
     Truncate(Way),
-    /// The next bytes come twice.
+    /// The next bytes arrive twice.
     Duplicate(Way),
-    /// Nothing comes through that way.
+    /// Nothing gets through in this direction.
     BlackHole(Way),
-    /// Everything comes so much later.
+    /// Everything arrives later by this much.
     Delay(Duration),
-    /// Everything comes up to so much later, at random.
+    /// Everything arrives later by up to this much, at random.
     Jitter(Duration),
-    /// No more than so many bytes a second.
+    /// No more than this many bytes per second get through.
     Bandwidth(u64),
-    /// Every byte comes alone.
+    /// Every byte arrives on its own.
     OneByte,
-    /// The end of a connection comes so much later than its last byte.
+    /// The end of a connection arrives later than its last byte by this much.
     SlowClose(Duration),
 }
 
@@ -64,19 +64,19 @@ impl Fault {
     }
 }
 
-/// When a fault strikes by itself, just before the bytes that call for it go on.
+/// When a fault strikes by itself, just before the bytes that trigger it are passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// So many bytes have gone down.
+    /// This many bytes have gone down.
     BytesDown(u64),
-    /// More than so many bytes go up at once.
+    /// More than this many bytes go up at once.
     LongPieceUp(usize),
 }
 
-/// What befalls the connections.
+/// The faults in effect.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weather {
-    /// What strikes once, until it has.
+    /// A fault that strikes once, until it has struck.
     strike: Option<Fault>,
     lasting: Option<Fault>,
 }
@@ -91,22 +91,22 @@ struct Inner {
     target: SocketAddr,
     weather: watch::Sender<Weather>,
     armed: Mutex<Option<Armed>>,
-    /// How often something was done to bytes or to a connection.
+    /// How often a fault did something to bytes or to a connection.
     deeds: watch::Sender<usize>,
-    /// Ends of half-open connections, which nobody closes.
+    /// The kept ends of half-open connections, which nobody closes.
     abandoned: Mutex<Vec<TcpStream>>,
 }
 
 /// The network between some stations and an announcer.
 #[derive(Clone)]
 pub struct Network {
-    /// Where stations dial.
+    /// The address that stations dial.
     pub address: SocketAddr,
     inner: Arc<Inner>,
 }
 
 impl Network {
-    /// A network that works, to an announcer.
+    /// Opens a network that works, to an announcer.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -126,27 +126,27 @@ impl Network {
         Self { address, inner }
     }
 
-    /// How often something was done.
+    /// How often a fault did something.
     pub fn deeds(&self) -> usize {
         *self.inner.deeds.borrow()
     }
 
-    /// The fault strikes now.
+    /// Makes a fault strike now.
     pub fn strike(&self, fault: Fault) {
         self.inner.strike(fault);
     }
 
-    /// The fault strikes when it is called for.
+    /// Makes a fault strike when it is triggered.
     pub fn arm(&self, fault: Fault, trigger: Trigger) {
         *self.inner.armed() = Some(Armed { fault, trigger, seen: 0 });
     }
 
-    /// What lasts is over.
+    /// Ends the lasting fault.
     pub fn heal(&self) {
         self.inner.weather.send_modify(|weather| weather.lasting = None);
     }
 
-    /// Waits until something was done.
+    /// Waits until a fault has done something.
     pub async fn struck(&self) {
         let _ = self.inner.deeds.subscribe().wait_for(|deeds| *deeds > 0).await;
     }
@@ -164,7 +164,7 @@ impl Inner {
         });
     }
 
-    /// Takes what strikes once, if it is this.
+    /// Takes the fault that strikes once, if it is this one.
     fn take(&self, fault: Fault) -> bool {
         let taken =
             self.weather.send_if_modified(|weather| weather.strike.take_if(|it| *it == fault).is_some());
@@ -178,7 +178,7 @@ impl Inner {
         self.deeds.send_modify(|deeds| *deeds += 1);
     }
 
-    /// Looks whether these bytes call for what is armed.
+    /// Checks whether these bytes trigger the armed fault.
     fn look(&self, way: Way, length: usize) {
         let mut armed = self.armed();
         let Some(it) = &mut *armed else { return };
@@ -238,7 +238,7 @@ async fn relay(mut station: TcpStream, inner: Arc<Inner>) {
     }
 }
 
-/// Waits for what ends a connection at once.
+/// Waits for a fault that ends a connection at once.
 async fn struck(inner: &Inner) -> End {
     let mut weather = inner.weather.subscribe();
     loop {
@@ -258,7 +258,7 @@ async fn struck(inner: &Inner) -> End {
     }
 }
 
-/// One way of one connection: what comes in is stamped, and goes on when the weather lets it.
+/// One direction of one connection: incoming bytes are stamped, and passed on when the weather allows it.
 async fn pump(way: Way, mut from: ReadHalf<'_>, to: WriteHalf<'_>, inner: &Inner) {
     let (bytes, coming) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let read = async move {
@@ -269,7 +269,7 @@ async fn pump(way: Way, mut from: ReadHalf<'_>, to: WriteHalf<'_>, inner: &Inner
             }
         }
     };
-    // The end of the reader is the end of the channel, which the writer passes on.
+    // When the reader ends, so does the channel, and the writer passes the end on.
     let ((), _) = tokio::join!(read, write(way, coming, to, inner));
 }
 
@@ -291,7 +291,7 @@ async fn write(
             to.write_all(&piece[..piece.len() / 2]).await?;
             return to.shutdown().await;
         }
-        // What ends the connection comes before these bytes.
+        // A fault that ends the connection comes before these bytes.
         tokio::task::yield_now().await;
         pass(way, came, &piece, &mut to, inner, &mut weather).await?;
     }
@@ -306,7 +306,7 @@ async fn write(
     to.shutdown().await
 }
 
-/// Passes bytes on as the weather of the moment allows.
+/// Passes bytes on as the current weather allows.
 async fn pass(
     way: Way,
     came: Instant,

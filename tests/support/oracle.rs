@@ -1,4 +1,4 @@
-//! Compares what the announcer says became of its clips with what every station says it played.
+//! Compares the outcomes that the announcer reports for its clips with what every station reports that it played.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,23 @@ use serde_json::Value;
 /// Events of one part of a building, run after run: a part that was killed and started again has several.
 pub type Runs = Vec<Vec<Value>>;
 
-/// What came out.
+/// The result of judging.
 #[derive(Debug, Default)]
 pub struct Judgement {
     /// Clips that were accepted.
     pub clips: usize,
-    /// How often each outcome was told.
+    /// How often each outcome was reported.
     pub outcomes: BTreeMap<String, usize>,
-    /// Outcomes that the announcer was killed too soon to print, of clips that the station says it played.
+    /// Outcomes that the announcer was killed too soon to print, of clips that the station reports as played.
     pub unprinted: usize,
-    /// Clips that a station began more than once, and that were marked so.
+    /// Clips that a station began more than once, and that were marked as such.
     pub again: usize,
-    /// Whatever must not be; a sentence each.
+    /// Everything that must not happen, in one sentence each.
     pub faults: Vec<String>,
 }
 
-/// Judges a whole run. The events are those that `--events json` prints; only a part that has several runs may have
-/// been killed between a deed and the line that tells of it.
+/// Judges a whole run. The events are those that `--events json` prints. Only a part that has several runs can have
+/// been killed between an act and the line that reports it.
 pub fn judge(announcer: &Runs, stations: &BTreeMap<String, Runs>) -> Judgement {
     let mut judgement = Judgement::default();
     let accepted: BTreeSet<String> = texts(announcer, "recorded", "clip").collect();
@@ -50,7 +50,7 @@ pub fn judge(announcer: &Runs, stations: &BTreeMap<String, Runs>) -> Judgement {
             judgement.faults.push(format!("{name} played clips out of order: {ends:x?}"));
         }
         for clip in texts(runs, "played", "clip").filter(|clip| !accepted.contains(clip)) {
-            // The announcer may be killed after a clip is on the disk and before it says so.
+            // The announcer might be killed after a clip is on the disk and before it reports that.
             if announcer.len() == 1 {
                 judgement.faults.push(format!("{name} played {clip}, which nobody announced"));
             }
@@ -118,7 +118,7 @@ fn texts<'a>(runs: &'a Runs, name: &'a str, field: &'a str) -> impl Iterator<Ite
     events.filter_map(move |event| event[field].as_str().map(str::to_owned))
 }
 
-/// A clip's id as its two numbers, in order.
+/// A clip's id as its two numbers, which sort in order.
 fn number(clip: &str) -> (u64, u64) {
     let (epoch, sequence) = clip.split_once('-').unwrap();
     (u64::from_str_radix(epoch, 16).unwrap(), sequence.parse().unwrap())

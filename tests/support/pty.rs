@@ -1,4 +1,4 @@
-//! A terminal that speaks the kitty keyboard protocol: a pseudoterminal, and answers to what programs ask of it.
+//! A terminal that supports the kitty keyboard protocol: a pseudoterminal, and answers to the queries of programs.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,13 +13,13 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::DEADLINE;
 
-/// What a program asks, and what such a terminal answers: where the cursor is, which keyboard it has, what it is.
+/// A program's queries, and the answers of such a terminal: where the cursor is, which keyboard it has, what it is.
 const ANSWERS: [(&[u8], &[u8]); 3] =
     [(b"\x1b[6n", b"\x1b[1;1R"), (b"\x1b[?u", b"\x1b[?0u"), (b"\x1b[c", b"\x1b[?62c")];
 
 type Output = Arc<(Mutex<Vec<u8>>, Condvar)>;
 
-/// A program at such a terminal. Ends with its owner.
+/// A program at such a terminal. Killed when dropped.
 #[derive(Debug)]
 pub struct KittyTerminal {
     child: Child,
@@ -38,7 +38,7 @@ impl KittyTerminal {
         let name = ptsname(&master, Vec::new()).unwrap();
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let end = || File::options().read(true).write(true).open(path).unwrap();
-        // Its own session, so that it finds this terminal and not that of whoever runs the test.
+        // Its own session, so that it finds this terminal and not the one in which the test runs.
         let child = Command::new("setsid")
             .arg("--ctty")
             .arg(program)
@@ -59,7 +59,7 @@ impl KittyTerminal {
         std::thread::spawn(move || {
             let mut block = [0; 4096];
             let mut asked = Vec::new();
-            // The last end closes with the program, and reading fails.
+            // When the program exits, the last end closes, and reading fails.
             while let Ok(count @ 1..) = screen.read(&mut block) {
                 for &byte in &block[..count] {
                     asked.push(byte);
@@ -81,13 +81,13 @@ impl KittyTerminal {
         self.keys.write_all(bytes).unwrap();
     }
 
-    /// Waits until bytes were written, control sequences and all.
+    /// Waits until these bytes were written, control sequences included.
     pub fn wait_for_raw(&self, part: &str) {
         self.wait_until(part, |written| written.contains(part).then(String::new));
     }
 
-    /// Waits until words were written, and gives all that were; where the cursor was moved between two there is a
-    /// space.
+    /// Waits until these words were written, and returns all words so far. If the cursor was moved between two words,
+    /// there is a space.
     pub fn wait_for(&self, words: &str) -> String {
         self.wait_until(words, |written| Some(words_of(written)).filter(|all| all.contains(words)))
     }
@@ -106,7 +106,7 @@ impl KittyTerminal {
         }
     }
 
-    /// Waits until the program ends.
+    /// Waits until the program exits.
     pub fn exit_code(&mut self) -> Option<i32> {
         let give_up = Instant::now() + DEADLINE;
         while Instant::now() < give_up {
@@ -126,7 +126,7 @@ impl Drop for KittyTerminal {
     }
 }
 
-/// What was written without control sequences, with single spaces.
+/// The written text without control sequences, with single spaces.
 fn words_of(written: &str) -> String {
     let mut words = String::new();
     for (index, part) in written.split("\x1b[").enumerate() {

@@ -1,6 +1,6 @@
-//! A sound server of one's own: PulseAudio with one software sink, whose channels are a mouth and the
-//! hallways' loudspeakers, and a marker's. So one recording holds what was said and what each hallway heard, on one clock,
-//! and shows by the marker whether it is whole itself.
+//! A private sound server: PulseAudio with one software sink, whose channels are a mouth, the hallways' loudspeakers,
+//! and a marker. So one recording contains what was said and what each hallway heard, on one clock, and shows by the
+//! marker whether it is whole itself.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -17,20 +17,20 @@ use super::marker;
 
 /// The sink's rate.
 pub const RATE_HZ: u32 = 40_000;
-/// The sink that a voice is played into.
+/// The sink into which a voice is played.
 pub const MOUTH: &str = "mouth";
-/// The source that hears the mouth alone; the server's default.
+/// The source that hears only the mouth; the server's default.
 pub const MICROPHONE: &str = "microphone";
 
-/// The sink that a tone is played into, see [`super::marker`].
+/// The sink into which a tone is played, see [`super::marker`].
 const MARKER: &str = "marker";
-/// How often a test is repeated because the rig lost sound, at most.
+/// How often a test is repeated at most because the rig lost sound.
 const REPEATS: usize = 2;
 
 const COOKIE: &str = "home/cookie";
 
-/// The server and its devices: source [`MICROPHONE`], sink [`MOUTH`], and sinks `hall-1`, `hall-2` ….
-/// `hall-1` is the default sink. Ends with its owner.
+/// The server and its devices: source [`MICROPHONE`], sink [`MOUTH`], and sinks `hall-1`, `hall-2` …. `hall-1` is the
+/// default sink. Stops when dropped.
 #[derive(Debug)]
 pub struct PulseRig {
     /// Sound is made in real time: on a small machine two rigs at once would starve each other.
@@ -41,7 +41,7 @@ pub struct PulseRig {
 }
 
 impl PulseRig {
-    /// Starts a server with sinks for so many hallways.
+    /// Starts a server with sinks for `halls` hallways.
     pub fn start(halls: usize) -> Self {
         Self::start_with(halls, &script(halls))
     }
@@ -60,7 +60,7 @@ impl PulseRig {
         for name in ["run", "home"] {
             std::fs::DirBuilder::new().mode(0o700).create(folder.path().join(name)).unwrap();
         }
-        // cpal's client is turned away without a cookie, whatever the server asks for.
+        // cpal's client is turned away without a cookie, whatever the server requires.
         std::fs::write(folder.path().join(COOKIE), [7; 256]).unwrap();
         std::fs::write(
             folder.path().join("home/.asoundrc"),
@@ -73,13 +73,13 @@ impl PulseRig {
         rig
     }
 
-    /// Ends the server at once.
+    /// Kills the server at once.
     pub fn kill(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
     }
 
-    /// Starts a killed one again, in the same place.
+    /// Starts a killed server again, in the same place.
     pub fn restart(&mut self) {
         for left in ["run/pulse/pid", "run/pulse/native"] {
             drop(std::fs::remove_file(self.folder.path().join(left)));
@@ -104,12 +104,12 @@ impl PulseRig {
         std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
     }
 
-    /// What a program needs in its environment to find this server and no other.
+    /// The environment in which a program finds this server and no other.
     pub fn environment(&self) -> Vec<(String, String)> {
         environment(self.folder.path())
     }
 
-    /// What `pactl` lists of a kind, in English.
+    /// The output of `pactl list` for a kind, in English.
     pub fn list(&self, kind: &str) -> String {
         let listed = Command::new("pactl")
             .args(["list", kind])
@@ -120,13 +120,13 @@ impl PulseRig {
         String::from_utf8_lossy(&listed.stdout).into_owned()
     }
 
-    /// Has `pactl` do something.
+    /// Runs a command of `pactl`.
     pub fn control(&self, command: &[&str]) {
         let done = Command::new("pactl").args(command).envs(self.environment()).status();
         assert!(done.expect("pactl is missing: run script/setup tests").success(), "pactl {command:?}");
     }
 
-    /// A folder that goes when the rig does.
+    /// A folder that is deleted with the rig.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -182,7 +182,7 @@ impl Drop for PulseRig {
     }
 }
 
-/// A voice that speaks; it is silenced when dropped.
+/// A voice that speaks until it is dropped.
 #[derive(Debug)]
 pub struct Player(Child);
 
@@ -198,7 +198,7 @@ struct Shared {
     grown: Condvar,
 }
 
-/// A recording that runs.
+/// A recording in progress.
 #[derive(Debug)]
 pub struct Recording {
     recorder: Child,
@@ -208,12 +208,12 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Frames so far.
+    /// The number of frames so far.
     pub fn frames(&self) -> usize {
         self.shared.bytes.lock().unwrap().len() / (2 * self.channels)
     }
 
-    /// One channel so far, from a frame on, as ±1.0. Channel 0 is the mouth, 1 is `hall-1`.
+    /// One channel so far, from a frame on, as ±1.0. Channel 0 is the mouth, channel 1 is `hall-1`.
     pub fn channel(&self, channel: usize, from: usize) -> Vec<f32> {
         let bytes = self.shared.bytes.lock().unwrap();
         bytes
@@ -225,8 +225,8 @@ impl Recording {
             .collect()
     }
 
-    /// Whether the rig lost no sound of its own from a frame on. What is missing otherwise may not be the program's fault: that
-    /// is a reason to try again, [`REPEATS`] times at most, which `torn` counts.
+    /// Whether the rig itself lost no sound from a frame on. If it did, other missing sound might not be the program's
+    /// fault, which is a reason to try again, [`REPEATS`] times at most, as `torn` counts.
     pub fn is_whole(&self, from: usize, torn: &mut usize) -> bool {
         let tears = marker::tears(&self.channel(self.channels - 1, from), RATE_HZ);
         if tears.is_empty() {
@@ -241,7 +241,7 @@ impl Recording {
         false
     }
 
-    /// Waits for as much sound as lasts this long, counted from now.
+    /// Waits until this much more sound is recorded, counted from now.
     pub fn wait_for(&self, length: Duration) {
         let goal = self.frames() + (length.as_secs_f64() * f64::from(RATE_HZ)) as usize;
         self.wait_until("the recording grows", |recording| (recording.frames() >= goal).then_some(()));
@@ -294,7 +294,7 @@ fn environment(folder: &Path) -> Vec<(String, String)> {
     ]
 }
 
-/// The mouth, so many hallways, and the marker.
+/// The number of channels: the mouth, `halls` hallways, and the marker.
 fn channels(halls: usize) -> usize {
     halls + 2
 }
@@ -328,7 +328,7 @@ fn script(halls: usize) -> String {
         )
 }
 
-/// Starts the server of a folder.
+/// Starts the server in a folder.
 fn serve(folder: &Path) -> Child {
     let log = std::fs::File::create(folder.join("server.log")).unwrap();
     Command::new("pulseaudio")
@@ -349,7 +349,7 @@ fn serve(folder: &Path) -> Child {
         .expect("pulseaudio is missing: run script/setup tests")
 }
 
-/// Where nothing sounds: no server, and ALSA without a single device.
+/// An environment in which nothing sounds: no server, and ALSA without a single device.
 pub fn deaf_environment(folder: &Path) -> Vec<(String, String)> {
     let empty: PathBuf = folder.join("no-devices.conf");
     std::fs::write(&empty, "").unwrap();

@@ -1,5 +1,5 @@
-//! A file system of one's own, in a mount namespace that goes with it: a tmpfs that can be filled and made read-only, or
-//! a disk that can be made to hang.
+//! A private file system, in a mount namespace that disappears with it: a tmpfs that can be filled and made read-only,
+//! or a disk that can be made to hang.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use super::hallway::BULLHORN;
 
-/// What fills it.
+/// The file that fills it.
 const FILLER: &str = "filler";
 
-/// The file system. Only programs started [`SmallDisk::bullhorn`] see it under its own path.
+/// The file system. Only programs started with [`SmallDisk::bullhorn`] see it under its own path.
 #[derive(Debug)]
 pub struct SmallDisk {
     place: TempDir,
@@ -21,8 +21,8 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Makes one of so many KiB. Needs root, or a system that lets users make namespaces; there is no other way to
-    /// have a real file system, so without either this fails.
+    /// Makes one of `kib` KiB. Needs root, or a system that allows users to make namespaces; there is no other way to
+    /// get a real file system, so without either this fails.
     pub fn new(kib: usize) -> Self {
         let place = tempfile::tempdir().unwrap();
         let is_root =
@@ -39,7 +39,7 @@ impl SmallDisk {
     pub fn that_hangs() -> Self {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().display();
-        // The image goes with the folder, which the mounted file system hides.
+        // The image is deleted with the folder, which the mounted file system hides.
         let mount = format!(
             "truncate -s 24M '{path}/image' && mkfs.ext4 -q -F '{path}/image' && \
              mount -o loop '{path}/image' '{path}' && chmod 700 '{path}'"
@@ -91,7 +91,7 @@ impl SmallDisk {
         command
     }
 
-    /// Has whatever is written wait until the value is dropped.
+    /// Makes all writes wait until the value is dropped.
     pub fn hang(&self) -> Hanging {
         let path = self.place.path().display();
         let freeze = format!("fsfreeze -f '{path}' && echo frozen; read -r _; fsfreeze -u '{path}'");
@@ -114,7 +114,7 @@ impl SmallDisk {
         assert!(status.success(), "{words:?}");
     }
 
-    /// Fills it but for so many pages of 4 KiB.
+    /// Fills it except for `pages` pages of 4 KiB.
     pub fn fill_but(&self, pages: usize) {
         let path = self.outside(FILLER);
         let mut filler = std::fs::OpenOptions::new().append(true).create(true).open(&path).unwrap();
@@ -150,7 +150,7 @@ pub struct Hanging {
 
 impl Drop for Hanging {
     fn drop(&mut self) {
-        // The shell reads its end, and has the disk go on.
+        // The shell reads the end of its input, and resumes the disk.
         drop(self.keeper.stdin.take());
         drop(self.keeper.wait());
     }

@@ -1,4 +1,4 @@
-//! A terminal that is only software: tmux, with a shell in it, on a socket of its own.
+//! A terminal made of software only: tmux, with a shell in it, on a socket of its own.
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::DEADLINE;
 
-/// A shell at a terminal. Ends with its owner.
+/// A shell at a terminal. Stops when dropped.
 #[derive(Debug)]
 pub struct Terminal {
     folder: TempDir,
@@ -43,7 +43,7 @@ impl Terminal {
         output
     }
 
-    /// Types words and Enter.
+    /// Types a line, and Enter.
     pub fn type_line(&self, line: &str) {
         self.tmux(&["send-keys", "-l", line]);
         self.press("Enter");
@@ -54,13 +54,13 @@ impl Terminal {
         self.tmux(&["send-keys", key]);
     }
 
-    /// Makes the window another size.
+    /// Resizes the window.
     pub fn resize(&self, columns: u16, rows: u16) {
         let (columns, rows) = (columns.to_string(), rows.to_string());
         self.tmux(&["resize-window", "-x", &columns, "-y", &rows]);
     }
 
-    /// What is seen now.
+    /// The text that is visible now.
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p"]).stdout).into_owned()
     }
@@ -83,7 +83,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until words are seen.
+    /// Waits until words are visible.
     pub fn wait_for(&self, words: &str) -> String {
         self.wait_until(words, |screen| screen.contains(words))
     }

@@ -1,11 +1,11 @@
-//! Sound files made to measure, and speech with an ever-present room noise.
+//! Sound files made to measure, and speech over constant room noise.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 
-/// A WAV's format; its file name is its specification.
+/// A WAV's format; its file name states it.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
     pub bits: u16,
@@ -15,22 +15,22 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whole-number samples of one channel.
+    /// Integer samples of one channel.
     pub const fn mono(bits: u16, rate_hz: u32) -> Self {
         Self { bits, float: false, rate_hz, channels: 1 }
     }
 
-    /// The same in stereo.
+    /// Integer samples of two channels.
     pub const fn stereo(bits: u16, rate_hz: u32) -> Self {
         Self { channels: 2, ..Self::mono(bits, rate_hz) }
     }
 
-    /// 32-bit floats.
+    /// Samples of 32-bit floats.
     pub const fn float(rate_hz: u32, channels: u16) -> Self {
         Self { bits: 32, float: true, rate_hz, channels }
     }
 
-    /// Such as `tones-24bit-48000Hz-stereo.wav`.
+    /// The name of the file, such as `tones-24bit-48000Hz-stereo.wav`.
     pub fn file_name(&self) -> String {
         let kind = if self.float { "float" } else { "bit" };
         let channels = if self.channels == 1 { "mono" } else { "stereo" };
@@ -66,7 +66,7 @@ impl Spec {
     }
 }
 
-/// A mean over the channels of exactly what [`tones`] gives.
+/// The share of [`tones`] in a channel. The mean over the channels is exactly [`tones`].
 fn share(channel: u16, channels: u16) -> f64 {
     match (channels, channel) {
         (2, 0) => 1.25,
@@ -82,7 +82,7 @@ pub fn tones(frame: usize, rate_hz: u32) -> f64 {
     0.3 * tone(311.0) + 0.25 * tone(1733.0) + 0.15 * tone(3119.0)
 }
 
-/// The first channel's 16-bit samples and the rate.
+/// Reads the first channel's 16-bit samples, and the rate.
 pub fn read_i16(path: &Path) -> (Vec<i16>, u32) {
     let mut reader = WavReader::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let spec = reader.spec();
@@ -91,7 +91,7 @@ pub fn read_i16(path: &Path) -> (Vec<i16>, u32) {
     (samples.into_iter().step_by(spec.channels.into()).collect(), spec.sample_rate)
 }
 
-/// 16-bit mono.
+/// Writes 16-bit mono.
 pub fn write_i16(path: &Path, samples: &[i16], rate_hz: u32) {
     let mut writer = WavWriter::create(path, Spec::mono(16, rate_hz).hound()).unwrap();
     for &sample in samples {
@@ -100,12 +100,12 @@ pub fn write_i16(path: &Path, samples: &[i16], rate_hz: u32) {
     writer.finalize().unwrap();
 }
 
-/// As ±1.0.
+/// The samples as ±1.0.
 pub fn to_f32(samples: &[i16]) -> Vec<f32> {
     samples.iter().map(|&sample| f32::from(sample) / 32_768.0).collect()
 }
 
-/// White noise of a peak of ±1.0, always the same.
+/// White noise with a peak of ±1.0, always the same for a seed.
 pub fn noise(seed: u64) -> impl Iterator<Item = f32> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     std::iter::repeat_with(move || {
@@ -115,7 +115,7 @@ pub fn noise(seed: u64) -> impl Iterator<Item = f32> {
     })
 }
 
-/// The rate that eSpeak NG speaks at: speech of this rate is as it was spoken.
+/// The rate at which eSpeak NG speaks: speech at this rate is exactly as it was spoken.
 pub const SPOKEN_HZ: u32 = 22_050;
 
 const TEXT: &str = "Attention please. This is a test of the hallway announcement system. \
@@ -124,8 +124,8 @@ const TEXT: &str = "Attention please. This is a test of the hallway announcement
     The library closes at half past six, the reading room an hour later. Lunch today is vegetable soup. \
     Lift number four is out of order; use the stairs beside the east window. Thank you for your patience.";
 
-/// Speech that eSpeak NG speaks, said again and again to the wanted length, over a quiet room noise:
-/// so every millisecond holds something that can be missed.
+/// Speech by eSpeak NG, repeated to the wanted length, over quiet room noise, so that every millisecond contains
+/// something that can be missed.
 pub fn speech(folder: &Path, seconds: usize, rate_hz: u32) -> PathBuf {
     let spoken = folder.join("espeak.wav");
     let status = Command::new("espeak-ng")
@@ -138,13 +138,13 @@ pub fn speech(folder: &Path, seconds: usize, rate_hz: u32) -> PathBuf {
     let (samples, spoken_hz) = read_i16(&spoken);
     let peak = samples.iter().map(|sample| sample.unsigned_abs()).max().unwrap_or(1);
     let scale = 0.6 * 32_767.0 / f32::from(peak.max(1));
-    // Straight lines between samples: a little brighter than it was, and as good a voice as any.
+    // Straight lines between samples: a little brighter than the original, and as good a voice as any.
     let voice = |frame: usize| {
         let at = frame as f64 * f64::from(spoken_hz) / f64::from(rate_hz);
         let [from, to] = [0, 1].map(|next| f32::from(samples[(at as usize + next) % samples.len()]));
         from + (to - from) * at.fract() as f32
     };
-    // Below some 2 kHz, as rooms sound: white noise would differ wherever a sample falls between two.
+    // Below about 2 kHz, as rooms sound: white noise would differ wherever a sample falls between two.
     let smoothing = (12_000.0 / rate_hz as f32).min(1.0);
     let room = noise(7).scan(0.0, |level, noise| {
         *level += smoothing * (noise - *level);

@@ -1,4 +1,4 @@
-//! Rogue announcers: whatever they hold but the announcer's own keys, no station says its name to them.
+//! Rogue announcers: whatever keys they hold other than the announcer's own, no station says its name to them.
 
 use bullhorn::keys::AnnouncerKeys;
 use bullhorn::link::Frame;
@@ -12,7 +12,7 @@ use crate::peer::{clip_of, wav};
 /// What a station says before it knows who answers: its preface and message 1.
 const BEFORE_IT_KNOWS: usize = 12 + 66;
 
-/// A station of a real site is led to this announcer, meets it three times, and then comes home.
+/// Leads a station of a real site to this announcer, where it connects three times, and then back home.
 async fn nothing_is_said_to(rogue: impl Fn(&Building, &Disk) -> AnnouncerKeys, with_invite: bool) {
     let mut building = Building::open().await;
     let disk = Disk::new();
@@ -58,7 +58,7 @@ async fn one_with_keys_of_its_own() {
     nothing_is_said_to(|_, _| AnnouncerKeys::generate().unwrap(), false).await;
 }
 
-/// The stolen station's key in the place of the announcer's.
+/// Holds the stolen station's key in place of the announcer's.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_with_a_stolen_stations_keys() {
     let stolen = |_: &Building, disk: &Disk| {
@@ -89,7 +89,7 @@ async fn one_that_has_the_invite() {
     nothing_is_said_to(|_, _| AnnouncerKeys::generate().unwrap(), true).await;
 }
 
-/// Even one that has the handshake's key but not the one that signs cannot speak.
+/// Even an announcer that has the handshake key but not the signing key cannot speak.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_cannot_sign() {
     let mut building = Building::open().await;

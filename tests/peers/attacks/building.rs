@@ -45,12 +45,12 @@ impl Building {
         Self { office, site, folder, _home: home }
     }
 
-    /// A later run of the announcer, at the same address and with the same keys.
+    /// Starts a later run of the announcer, at the same address and with the same keys.
     pub async fn restart(&mut self) {
         let (address, page) = (self.office.address.to_string(), clip_of(FRAMES));
         let Self { office, site, folder, _home } = std::mem::replace(self, Self::open_where(true).await);
         office.close().await;
-        // The folder is another process's until the last of the old run is gone.
+        // The folder belongs to the old run until the last of that run is gone.
         let site = {
             drop(site);
             let started = std::time::Instant::now();
@@ -75,14 +75,14 @@ impl Building {
         self.site.invite().unwrap()
     }
 
-    /// A station that has just joined.
+    /// Opens a station, and waits until it has joined.
     pub async fn hall(&mut self, disk: &Disk, name: &str) -> Hall {
         let hall = disk.hall(self.office.address, name, Some(self.invite()));
         self.office.joined(name).await;
         hall
     }
 
-    /// Announces, and every one of these plays it whole, once, and is alone in that.
+    /// Announces, and checks that each of these stations plays the page whole and once, and that no other is expected to.
     pub async fn page(&mut self, halls: &mut [&mut Hall]) {
         for hall in halls.iter_mut() {
             hall.log.mark();
@@ -98,20 +98,20 @@ impl Building {
 }
 
 impl Hall {
-    /// Everything that it ever played is this.
+    /// Checks that it never played anything other than this.
     pub fn heard_only(&self, wav: &[u8]) {
         for file in self.files() {
             assert!(std::fs::read(&file).unwrap() == wav, "{} is something else", file.display());
         }
     }
 
-    /// Its announcer has welcomed it after an outage.
+    /// Waits until its announcer has welcomed it after an outage.
     pub async fn connected(&mut self) {
         let connected = |event: &Event| matches!(event, Event::Connected { .. }).then_some(());
         self.log.until("the station to be welcomed", connected).await;
     }
 
-    /// Why it waits.
+    /// Waits until it reports that it is waiting, and returns the reason.
     pub async fn waits(&mut self) -> String {
         let waits = |event: &Event| match event {
             Event::Waiting { reason, .. } => Some(reason.clone()),
@@ -145,12 +145,12 @@ impl Disk {
         Membership::open(&self.folder, (&host, address.port()), name, zones, invite).unwrap()
     }
 
-    /// A real station that runs on this disk.
+    /// Opens a real station that runs on this disk.
     pub fn hall(&self, address: SocketAddr, name: &str, invite: Option<Invite>) -> Hall {
         Hall::open_as(address, name, vec![], Some(self.member(address, name, &[], invite)))
     }
 
-    /// What a thief reads from it.
+    /// The keys that a thief reads from it.
     pub fn keys(&self, name: &str) -> StationKeys {
         StationKeys::load_or_create(&self.folder.within(name).unwrap()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Clips that an announcer's own keys signed, and that a station must not play all the same.
+//! Clips that were signed with an announcer's own keys, but that a station must not play all the same.
 
 use bullhorn::clip::Format;
 use bullhorn::keys::AnnouncerKeys;
@@ -9,7 +9,7 @@ use crate::attacks::building::Disk;
 use crate::attacks::mask::{Mask, header_of};
 use crate::peer::{Hall, clip_of, wav};
 
-/// What the announcer says the time is.
+/// The time according to the announcer.
 const NOW_MS: u64 = 1_790_000_000_000;
 const DAY_MS: u64 = 86_400_000;
 const TEN_YEARS_MS: u64 = 3_652 * DAY_MS;
@@ -53,7 +53,7 @@ impl Scene {
         assert!(reason.contains(why), "{reason:?} does not say {why:?}");
     }
 
-    /// Takes the same disk to a new process.
+    /// Restarts the station on the same disk.
     async fn restart(&mut self) {
         self.hall.take().unwrap().close().await;
         let zones = vec!["gym".to_owned()];
@@ -77,7 +77,7 @@ async fn old_ones_are_refused_also_after_a_restart() {
         assert_eq!(scene.files(), played, "nothing was played");
         scene.restart().await;
     }
-    // Nothing of it has moved the mark: the next in order is played.
+    // None of this has moved the mark: the next clip in order is played.
     scene.plays((7, 6), NOW_MS).await;
     scene.hall.unwrap().close().await;
 }
@@ -100,14 +100,14 @@ async fn a_clip_lives_by_the_announcers_clock_however_odd() {
     let backwards = ClipHeader { expires_unix_ms: NOW_MS - 1, ..header(NOW_MS) };
     scene.refuses(&backwards, NOW_MS - 2_000, "expired").await;
     assert_eq!(scene.files(), 1);
-    // The station's own clock is ten years off either way, as the announcer sees it: it plays.
+    // By the announcer's clock, the station's own clock is ten years off, either way: the station plays.
     scene.plays((8, 1), NOW_MS + TEN_YEARS_MS).await;
     scene.plays((8, 2), NOW_MS - TEN_YEARS_MS).await;
     scene.plays((8, 3), 1_000).await;
     scene.hall.unwrap().close().await;
 }
 
-/// Each clip has the fault named and every later one.
+/// Each clip has the named fault and every later one.
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_are_told_in_their_order() {
     let scene = Scene::open().await;
@@ -145,7 +145,7 @@ async fn faults_are_told_in_their_order() {
     scene.hall.unwrap().close().await;
 }
 
-/// A station shares the clip's key, and could make blocks that open: the signed hash refuses them.
+/// A station shares the clip's key and could make blocks that open, but the hash is signed, so they are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_body_under_a_genuine_header_is_refused() {
     let scene = Scene::open().await;

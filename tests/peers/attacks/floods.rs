@@ -1,5 +1,5 @@
-//! Floods by a station that has joined, with its keys, beside three honest ones: what it may have written, signed and told
-//! keeps to the table of bounds, and no page waits for it.
+//! Floods by a station that has joined, with its own keys, next to three honest ones: everything that it can make the
+//! announcer write, sign and emit stays within the table of bounds, and no page waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,11 +19,11 @@ use crate::attacks::building::{Building, Disk, dial};
 use crate::bounds::{FLOOD, three_hear_a_page};
 use crate::peer::{Hall, Office};
 
-/// Connections that flood at once.
+/// The number of connections that flood at the same time.
 const CONNECTIONS: usize = 32;
-/// Pages that are timed beside a flood, and as many without.
+/// Pages that are timed during a flood, and as many without one.
 const PAGES: usize = 5;
-/// How often a station is told the time at most.
+/// How often a station is sent the time at most.
 const TIME_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A site with three honest stations and one that has joined to flood it.
@@ -35,7 +35,7 @@ struct Scene {
     begun: Instant,
 }
 
-/// What the announcer answered to the one that floods.
+/// The announcer's answers to the station that floods.
 #[derive(Default)]
 struct Answers {
     welcomed: AtomicUsize,
@@ -59,7 +59,7 @@ impl Scene {
         Self { building, halls, keys, _disks: disks, begun }
     }
 
-    /// Says hello over and over on many connections, each time with what `hello` makes of its number.
+    /// Says hello over and over on many connections, each time with the message that `hello` makes of its number.
     fn hellos(&self, hello: fn(usize) -> FromStation) -> (JoinSet<()>, Arc<Answers>) {
         let (answers, next) = (Arc::new(Answers::default()), Arc::new(AtomicUsize::new(0)));
         let mut flood = JoinSet::new();
@@ -78,7 +78,7 @@ impl Scene {
         (flood, answers)
     }
 
-    /// One connection that is let in, and then says the same two over and over.
+    /// Opens one connection that is welcomed, and then sends the same two messages over and over.
     async fn pours(&self, messages: [FromStation; 2]) -> (JoinSet<()>, Arc<Answers>) {
         let known = self.building.keys().noise().public();
         let mut link = dial(self.building.office.address, &self.keys, Contact::Pinned(known)).await.unwrap();
@@ -119,7 +119,7 @@ impl Answers {
             Frame::Message(FromAnnouncer::Welcome { .. }) => self.welcomed.fetch_add(1, Relaxed),
             Frame::Message(FromAnnouncer::Time(_)) => self.times.fetch_add(1, Relaxed),
             Frame::Message(FromAnnouncer::Refused { reason }) => {
-                // Another of its connections may have taken another name meanwhile.
+                // Another of its connections might have changed its name meanwhile.
                 let is_overtaken = reason.contains("no station named");
                 assert!(is_overtaken || reason.contains("12 times within a minute"), "{reason}");
                 self.refused.fetch_add(usize::from(!is_overtaken), Relaxed)
@@ -128,7 +128,7 @@ impl Answers {
         };
     }
 
-    /// No more changes were taken than may be.
+    /// Checks that no more changes were accepted than the limit allows.
     fn are_bounded(&self, begun: Instant) {
         let (welcomed, refused) = (self.welcomed.load(Relaxed), self.refused.load(Relaxed));
         let most =
@@ -142,7 +142,7 @@ impl Answers {
     }
 }
 
-/// Ends a flood; what one of its connections found wrong fails the test.
+/// Ends a flood. A fault that one of its connections found fails the test.
 async fn end(mut flood: JoinSet<()>) {
     flood.abort_all();
     while let Some(ended) = flood.join_next().await {
@@ -163,7 +163,7 @@ fn hello(name: &str, zones: Vec<String>) -> FromStation {
     }
 }
 
-/// From Enter until the page is recorded, in ms, sorted.
+/// The times from Enter until each page is recorded, in ms, sorted.
 async fn recorded_ms(office: &mut Office) -> Vec<f64> {
     let mut times = Vec::new();
     for _ in 0..PAGES {
@@ -206,7 +206,7 @@ async fn changes_of_name_are_bounded_and_disturb_nobody() {
     three_hear_a_page(&mut scene.building.office, &mut scene.halls, scene.begun).await;
     end(flood).await;
     answers.are_bounded(begun);
-    // What is written is one of those names, once.
+    // Exactly one of those names is stored, once.
     let bad = scene.building.site.stations().into_iter().filter(|it| it.name.starts_with("bad")).count();
     assert_eq!(bad, 1);
 }

@@ -40,7 +40,7 @@ impl Dice {
                 for _ in 0..=self.roll(3) {
                     let (bits, place) = (1 << self.roll(8), self.roll(1 << 20));
                     if kind == 2 {
-                        // Its layout and its name stay, so that it is judged at all.
+                        // Its layout and its name stay intact, so that it is judged at all.
                         let at = 17 + place % (header.len() - 17);
                         header[at] ^= bits;
                     } else {

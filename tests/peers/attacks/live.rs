@@ -1,5 +1,4 @@
-//! Live speech of liars: announcers whose start, blocks or end are not what they should be, and stations whose receipts
-//! are not.
+//! Live speech of liars: announcers with a wrong start, wrong blocks or a wrong end, and stations with wrong receipts.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::attacks::building::Disk;
 use crate::attacks::mask::{Mask, Talk};
 use crate::peer::{Hall, Heard, Office, RawStation, clip_of};
 
-/// What the announcer says the time is.
+/// The time according to the announcer.
 const NOW_MS: u64 = 1_790_000_000_000;
 const RATE_HZ: u32 = 8_000;
 const BLOCKS: usize = 10;
@@ -21,7 +20,7 @@ const BLOCKS: usize = 10;
 /// A header and a signature.
 type Signed = (Vec<u8>, Vec<u8>);
 
-/// A station that has pinned this announcer, which the test plays.
+/// A station that has pinned an announcer played by the test.
 async fn scene() -> (Mask, Hall, Disk) {
     let keys = AnnouncerKeys::generate().unwrap();
     let mut mask = Mask::of(&keys).await;
@@ -33,7 +32,7 @@ async fn scene() -> (Mask, Hall, Disk) {
     (mask, hall, disk)
 }
 
-/// Speech that is to be heard in half a second.
+/// The header of live speech that starts in half a second.
 fn header(mask: &Mask, sequence: u64) -> LiveHeader {
     LiveHeader {
         id: ClipId { epoch: 7, sequence },
@@ -63,7 +62,7 @@ async fn start(talk: &mut Talk<'_>, (header, signature): Signed) {
     talk.say(FromAnnouncer::LiveStart { header, signature, next: 0 }).await;
 }
 
-/// Says all of it, and that it was `claimed`.
+/// Sends all of the speech, and then claims at the end that it was `claimed`.
 async fn speak(talk: &mut Talk<'_>, mask: &Mask, header: &LiveHeader, claimed: &[u8]) {
     start(talk, signed(&mask.signer, header)).await;
     for (number, block) in samples().chunks(320).enumerate() {
@@ -94,7 +93,7 @@ async fn what_was_not_signed_as_it_is_is_not_heard() {
     let refused: [(&str, Signed); 6] = [
         ("signature", signed(&stranger, &good(&mask))),
         ("signature", {
-            // As a clip's, by the right announcer.
+            // Signed like a clip, by the right announcer.
             let encoded = good(&mask).encode();
             let signature = seal::sign(&mask.signer, &encoded).to_vec();
             (encoded, signature)
@@ -124,7 +123,7 @@ async fn what_was_not_signed_as_it_is_is_not_heard() {
         let reason = talk.refusal().await;
         assert!(reason.contains(why), "{reason:?} does not say {why:?}");
     }
-    // The same station hears what is genuine, and hears that once.
+    // The same station plays genuine speech, and plays it once.
     let header = header(&mask, 5);
     let mut talk = mask.greet(NOW_MS).await;
     speak(&mut talk, &mask, &header, &samples()).await;
@@ -170,7 +169,7 @@ async fn blocks_and_ends_without_their_start_end_the_connection() {
         assert!(matches!(answer, None | Some(FromStation::Playing { .. })), "{words}: {answer:?}");
         assert!(answer.is_none() || talk.next().await.is_none(), "{words}");
     }
-    // Backwards, after what is good.
+    // Block numbers that go backwards, after good ones.
     let header = header(&mask, 50);
     let mut talk = mask.greet(NOW_MS).await;
     start(&mut talk, signed(&mask.signer, &header)).await;
@@ -256,7 +255,7 @@ async fn receipts_that_cannot_be_are_worth_nothing() {
     }
     let (played, expected, missing) = office.verdict().await;
     let missing: Vec<&str> = missing.iter().map(|(station, _)| station.as_str()).collect();
-    // One block of ten is more than one of twenty: what the honest one heard is not enough either.
+    // One block in ten is more than one in twenty: the honest station did not hear enough either.
     assert_eq!(
         (played, expected, missing),
         (0, 6, vec!["early", "honest", "later", "less", "more", "other"])

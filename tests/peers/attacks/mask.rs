@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::peer::PATIENCE;
 
-/// Who it is in the handshake, and what it lets in: everybody.
+/// An announcer's identity in the handshake. It lets in everybody.
 pub struct Mask {
     pub listener: TcpListener,
     pub noise: NoiseKeys,
@@ -56,7 +56,7 @@ impl Mask {
         Ok(link::accept(stream, Some(self), || ()).await?.link)
     }
 
-    /// Its clock, as it answers pings.
+    /// Its clock, by which it answers pings.
     pub fn now_us(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
     }
@@ -66,7 +66,7 @@ impl Mask {
         Statement { unix_ms, signature: statement.signature.to_vec() }
     }
 
-    /// Takes the station in, and says that it is this time.
+    /// Welcomes the station, and states that the time is `unix_ms`.
     pub async fn greet(&self, unix_ms: u64) -> Talk<'_> {
         let (mut talk, nonce) = loop {
             // A station that was restarted has left a connection behind.
@@ -91,11 +91,11 @@ pub struct Talk<'a> {
 
 impl Talk<'_> {
     pub async fn say(&mut self, message: FromAnnouncer) {
-        // A station that has hung up is seen by whoever reads.
+        // A station that has hung up is noticed when reading.
         let _ = self.link.1.send(&message).await;
     }
 
-    /// The next but the pings, which are answered; nothing when it hangs up.
+    /// The next message that is not a ping; pings are answered. `None` when the station hangs up.
     pub async fn next(&mut self) -> Option<FromStation> {
         loop {
             let frame = timeout(PATIENCE, self.link.0.next()).await.expect("nothing was heard in time");
@@ -119,14 +119,14 @@ impl Talk<'_> {
         let _ = self.link.1.send_blocks(&wire::block_frames(sealed.blocks())).await;
     }
 
-    /// Offers a clip, signed.
+    /// Signs a header, and offers its clip.
     pub async fn offer_signed(&mut self, header: &ClipHeader, wav: &[u8]) {
         let header = header.encode();
         let signature = seal::sign(&self.mask.signer, &header).to_vec();
         self.offer(header, signature, wav).await;
     }
 
-    /// Why the station refuses, and that it takes the next connection for it.
+    /// Returns why the station refuses the clip, and checks that it hangs up after the Noted.
     pub async fn refusal(mut self) -> String {
         match self.next().await {
             Some(FromStation::Rejected { clip, reason }) => {
@@ -138,13 +138,13 @@ impl Talk<'_> {
         }
     }
 
-    /// Names an instant.
+    /// Sends an instant to play at.
     pub async fn play_soon(&mut self, id: ClipId) {
         let instant_us = (self.mask.started.elapsed() + Duration::from_millis(100)).as_micros() as u64;
         self.say(FromAnnouncer::PlayAt { clip: id, instant_us }).await;
     }
 
-    /// The station plays what was offered.
+    /// Checks that the station plays the offered clip.
     pub async fn plays(mut self, id: ClipId) {
         let heard = self.next().await;
         assert!(matches!(&heard, Some(FromStation::Verified { clip, .. }) if *clip == id), "{heard:?}");
@@ -157,7 +157,7 @@ impl Talk<'_> {
     }
 }
 
-/// A header that says what is true of this WAV, for a minute from `created_unix_ms`.
+/// A truthful header of this WAV, valid for a minute from `created_unix_ms`.
 pub fn header_of((epoch, sequence): (u64, u64), created_unix_ms: u64, wav: &[u8]) -> ClipHeader {
     ClipHeader {
         id: ClipId { epoch, sequence },

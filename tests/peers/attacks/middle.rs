@@ -12,21 +12,21 @@ use crate::attacks::proxy::{Deed, Piece, Proxy, Side, Tampering};
 /// How many buildings are attacked at once.
 const AT_ONCE: usize = 24;
 
-/// A page is announced while the attacker is at work.
+/// Announces a page while the attacker is at work.
 async fn attacked(tampering: Tampering) {
     let mut building = Building::open().await;
     let disk = Disk::new();
     let proxy = Proxy::to(building.office.address).await;
     let mut hall = disk.hall(proxy.address, "hall-1", Some(building.invite()));
     building.office.joined("hall-1").await;
-    // One that only relays sees a page pass, and learns nothing: this is what it can do at best.
+    // An attacker that only relays sees a page pass and learns nothing: that is the best it can do.
     building.page(&mut [&mut hall]).await;
 
     hall.log.mark();
     proxy.tamper(tampering);
     proxy.cut();
     building.office.announce().await;
-    // The verdict may come before the station is back; the page is kept for it.
+    // The verdict may come before the station is back. The page is kept for it.
     let played = |event: &Event| matches!(event, Event::Played { .. }).then_some(());
     building.office.log.until("the receipt", played).await;
     assert_eq!(proxy.done(), tampering.times, "{tampering:?} was not tried");
@@ -55,7 +55,7 @@ async fn all(tamperings: Vec<Tampering>) {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Both openings, and what follows them.
+/// The pieces of one side: its opening, and the frames that follow.
 fn pieces(side: Side) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = (0..6).map(Piece::Any).collect();
     if side == Side::Announcer {

@@ -1,5 +1,5 @@
-//! Attacks on a secured site, over real sockets, by somebody who holds everything that a stolen
-//! station's disk holds: nothing wrong is ever played, and the site goes on.
+//! Attacks on a secured site, over real sockets, by somebody who holds everything on a stolen station's disk: nothing
+//! wrong is ever played, and the site keeps working.
 
 mod announcers;
 pub mod building;

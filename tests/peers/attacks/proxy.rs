@@ -1,4 +1,4 @@
-//! A man in the middle: it relays, records, and does to the bytes what the test asks for.
+//! A man in the middle: it relays, records, and tampers with the bytes as the test asks.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,35 +12,35 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Whose bytes.
+/// The side whose bytes are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Station,
     Announcer,
 }
 
-/// Which of a side's pieces: its preface, its handshake messages, then its frames.
+/// One of a side's pieces, which are its preface, its handshake messages, then its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// Counting all from 0.
+    /// The piece with this number, counting all from 0.
     Any(usize),
-    /// Counting blocks of a clip from 0.
+    /// The block with this number, counting a clip's blocks from 0.
     Block(usize),
-    /// The first frame after so many blocks.
+    /// The first frame other than a block after this many blocks.
     AfterBlocks(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    /// Flips these bits of the byte that is so many thousandths into the piece.
+    /// Flips these bits of the byte that is this many thousandths into the piece.
     Flip(usize, u8),
     Drop,
     Duplicate,
-    /// The piece comes after the one that follows it.
+    /// Sends the piece after the one that follows it.
     Reorder,
-    /// Its last byte is missing.
+    /// Leaves out the last byte.
     Shorten,
-    /// It and the connection end in its middle.
+    /// Ends the piece and the connection in the middle of the piece.
     Cut,
 }
 
@@ -49,7 +49,7 @@ pub struct Tampering {
     pub side: Side,
     pub piece: Piece,
     pub deed: Deed,
-    /// On how many connections.
+    /// The number of connections to tamper with.
     pub times: usize,
 }
 
@@ -57,7 +57,7 @@ struct Inner {
     target: Mutex<SocketAddr>,
     tampering: Mutex<Option<Tampering>>,
     done: AtomicUsize,
-    /// By connection: what the station and the announcer said.
+    /// The bytes of the station and of the announcer, by connection.
     recorded: Mutex<Vec<[Vec<u8>; 2]>>,
     connections: watch::Sender<usize>,
     /// Answers stations with this instead of relaying.
@@ -102,7 +102,7 @@ impl Proxy {
         *self.inner.tampering.lock().unwrap() = Some(tampering);
     }
 
-    /// How often it was done.
+    /// How often it has tampered.
     pub fn done(&self) -> usize {
         self.inner.done.load(Ordering::SeqCst)
     }
@@ -111,17 +111,17 @@ impl Proxy {
         *self.inner.replay.lock().unwrap() = bytes;
     }
 
-    /// Ends every connection that stands.
+    /// Ends every open connection.
     pub fn cut(&self) {
         std::mem::take(&mut *self.inner.cut.lock().unwrap()).cancel();
     }
 
-    /// What one side said, connection by connection.
+    /// The bytes of one side, connection by connection.
     pub fn recorded(&self, side: Side) -> Vec<Vec<u8>> {
         self.inner.recorded.lock().unwrap().iter().map(|both| both[side as usize].clone()).collect()
     }
 
-    /// Waits until it was dialled so many times more.
+    /// Waits until it has been dialled `times` more times.
     pub async fn dialled(&self, times: usize) {
         let mut connections = self.inner.connections.subscribe();
         let wanted = *connections.borrow_and_update() + times;
@@ -165,7 +165,7 @@ async fn relay(station: TcpStream, inner: Arc<Inner>) {
     let mut down = Pump::new(Side::Announcer, connection, inner);
     let ended = CancellationToken::new();
     let both = async {
-        // The end of one direction is passed on as that alone, unless the attacker ends it all.
+        // The end of one direction is passed on as just that, unless the attacker ends the whole connection.
         tokio::join!(
             watched(up.run(from_station, to_announcer), &ended),
             watched(down.run(from_announcer, to_station), &ended),
@@ -180,7 +180,7 @@ async fn watched(pump: impl Future<Output = bool>, ended: &CancellationToken) {
     }
 }
 
-/// Somewhere to write what nobody reads.
+/// Somewhere to write bytes that nobody reads.
 async fn sink() -> (OwnedWriteHalf, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -209,7 +209,7 @@ impl Pump {
         Self { side, connection, inner, pending: vec![], pieces: 0, blocks: 0, held: None, tampered: false }
     }
 
-    /// Whether the attacker ended it.
+    /// Relays until the end, and returns whether the attacker ended it.
     async fn run(&mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> bool {
         let mut block = vec![0; 65_536];
         loop {

@@ -1,4 +1,4 @@
-//! A station that has joined lies: it can do so about itself alone.
+//! A station that has joined lies: it can lie only about itself.
 
 use bullhorn::event::Event;
 use bullhorn::handshake::Contact;
@@ -48,20 +48,20 @@ async fn nobody_reports_for_another() {
     assert!(matches!(hear(&mut liar).await, Some(FromAnnouncer::Welcome { .. })));
     drop(liar);
     building.office.left("liar").await;
-    // The honest station is cut off, so that the page stands open for it.
+    // The honest station is cut off, so that the page stays open for it.
     hall.close().await;
     building.office.left("hall-1").await;
     building.office.announce().await;
     let clip = ClipId { epoch: building.site.epoch(), sequence: 1 };
 
-    // Under the other's name.
+    // Under the other station's name.
     let mut thief = dial(address, &keys, known).await.unwrap();
     say_hello(&mut thief, "hall-1", Some(receipt(clip))).await;
     let Some(FromAnnouncer::Refused { reason }) = hear(&mut thief).await else { panic!("not refused") };
     assert!(reason.contains("belongs to another station's key"), "{reason}");
     assert_eq!(hear(&mut thief).await, None);
 
-    // Under its own, of a clip that it was never told to play, in its Hello and later.
+    // Under its own name, for a clip that it was never told to play, in its Hello and later.
     let lies = [
         FromStation::Played(receipt(clip)),
         FromStation::Playing { clip },
@@ -73,7 +73,7 @@ async fn nobody_reports_for_another() {
         let mut link = dial(address, &keys, known).await.unwrap();
         say_hello(&mut link, "liar", Some(receipt(clip))).await;
         assert!(matches!(hear(&mut link).await, Some(FromAnnouncer::Welcome { .. })));
-        // It is offered the clip, as it should be, and does not verify it.
+        // It is offered the clip, as it should be, but does not verify it.
         assert!(matches!(hear(&mut link).await, Some(FromAnnouncer::Clip { .. })));
         link.1.send(&lie).await.unwrap();
         assert_eq!(hear(&mut link).await, None, "{lie:?}");
@@ -82,7 +82,7 @@ async fn nobody_reports_for_another() {
     building.office.log.mark = 0;
     assert_eq!(building.office.log.count(|event| matches!(event, Event::Played { .. })), 0);
 
-    // The honest one comes back, and its receipt is the only one.
+    // The honest station comes back, and its receipt is the only one.
     let mut hall = disk.hall(address, "hall-1", None);
     let played = |event: &Event| match event {
         Event::Played { station, .. } => Some(station.clone()),

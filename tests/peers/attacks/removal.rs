@@ -34,7 +34,7 @@ async fn a_connected_station_is_cut_off_within_a_second() {
     assert_eq!(stolen.files().len(), 1);
     stolen.close().await;
 
-    // Started anew, with the line that its shell remembers, and without.
+    // Started again, with the invite that its shell remembers, and without it.
     for invite in [None, Some(line)] {
         let mut again = disk.hall(building.office.address, "hall-1", invite);
         let reason = again.waits().await;
@@ -43,7 +43,7 @@ async fn a_connected_station_is_cut_off_within_a_second() {
         assert!(again.files().is_empty());
         again.close().await;
     }
-    // The name is free, and a new invite is good.
+    // The name is free, and a new invite is valid.
     let fresh = Disk::new();
     let mut next = building.hall(&fresh, "hall-1").await;
     building.page(&mut [&mut next, &mut good]).await;
@@ -52,7 +52,7 @@ async fn a_connected_station_is_cut_off_within_a_second() {
     building.office.close().await;
 }
 
-/// A station's disk may fail while it runs: it says so, and goes on hearing.
+/// If a station's disk fails while it runs, it reports that, and continues to hear.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_station_outlives_its_disk() {
     let mut building = Building::open().await;
@@ -69,11 +69,11 @@ async fn a_station_outlives_its_disk() {
     building.office.close().await;
 }
 
-/// A thief that is through the handshake with a good invite waits with its name until it is shut out.
+/// A thief that has completed the handshake with a good invite waits, holding its name, until it is shut out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_held_in_reserve_is_worth_nothing() {
-    // The announcer answers nothing to the last message of a handshake: whoever is shut out before it has read that
-    // was never in reserve. It is given longer each time.
+    // The announcer sends no answer to the last message of a handshake: a connection shut out before the announcer has
+    // read that message was never in reserve. Each try waits longer.
     for pause_ms in [50, 200, 800] {
         if are_both_refused(Duration::from_millis(pause_ms)).await {
             return;
@@ -82,7 +82,8 @@ async fn a_connection_held_in_reserve_is_worth_nothing() {
     panic!("no connection was ever in reserve");
 }
 
-/// Whether both links were through the handshake before the station was shut out; those that were are refused in words.
+/// Returns whether both links had completed the handshake before the station was shut out. Those that had are refused
+/// with a reason.
 async fn are_both_refused(pause: Duration) -> bool {
     let mut building = Building::open().await;
     let disk = Disk::new();
@@ -95,7 +96,7 @@ async fn are_both_refused(pause: Duration) -> bool {
     }
     sleep(pause).await;
     shut_out(&building.folder, "hall-1").unwrap();
-    // Both at once: neither is to wait in silence while the other is refused.
+    // Both at once: neither must wait in silence while the other is refused.
     let [one, other] = reserve.try_into().ok().unwrap();
     let refused = tokio::join!(is_refused(one), is_refused(other));
     building.office.left("hall-1").await;
@@ -106,7 +107,7 @@ async fn are_both_refused(pause: Duration) -> bool {
     refused == (true, true)
 }
 
-/// Says hello on a link of a station that was shut out: it is refused in words, or was closed in the handshake.
+/// Says hello on a link of a station that was shut out: it is refused with a reason, or was closed in the handshake.
 async fn is_refused((mut receiver, mut sender): StationLink<TcpStream>) -> bool {
     let hello = FromStation::Hello {
         name: "hall-1".into(),
@@ -129,7 +130,7 @@ async fn is_refused((mut receiver, mut sender): StationLink<TcpStream>) -> bool 
     }
 }
 
-/// Whatever else makes the announcer look at its list meanwhile, nobody on it is forgotten.
+/// Whatever else makes the announcer check its list meanwhile, no removed station is forgotten.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accomplice_that_keeps_the_announcer_busy_does_not_help() {
     let mut building = Building::open().await;
@@ -171,7 +172,7 @@ async fn an_accomplice_that_keeps_the_announcer_busy_does_not_help() {
         let again = disk.hall(address, "hall-1", Some(building.invite()));
         building.office.joined("hall-1").await;
         building.office.log.mark();
-        // Left to the next round: it is the connection that is cut.
+        // Kept for the next round, in which its connection is the one to be cut.
         std::mem::forget(again);
     }
     busy.abort();

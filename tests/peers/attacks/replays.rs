@@ -1,5 +1,4 @@
-//! Everything that was once said is said again: to the same station, to it after a restart, and to the
-//! announcer.
+//! All recorded traffic is replayed: to the same station, to the same station after a restart, and to the announcer.
 
 use bullhorn::event::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +9,7 @@ use crate::attacks::building::{Building, Disk};
 use crate::attacks::proxy::{Proxy, Side};
 use crate::peer::PATIENCE;
 
-/// What an announcer answers to whoever it does not know: its preface and message 2.
+/// The number of bytes that an announcer sends to a stranger: its preface and message 2.
 const TO_A_STRANGER: usize = 12 + 96;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +37,7 @@ async fn a_recorded_connection_is_played_by_nobody() {
         proxy.cut();
         let reason = hall.waits().await;
         assert!(!reason.is_empty());
-        // As often as it dials within a while, which is when it has doubled its pause some times.
+        // By its third dial, it has doubled its pause a few times.
         proxy.dialled(3).await;
         hall.log.mark();
         proxy.replay(None);
@@ -53,14 +52,14 @@ async fn a_recorded_connection_is_played_by_nobody() {
         hall.heard_only(&building.office.wav);
     }
 
-    // To the announcer: a Hello, a receipt, all of it.
+    // To the announcer: the station's bytes up to its preface, message 1 and message 3, and all of them.
     building.office.log.mark();
     for cut in [12, 12 + 66, 12 + 66 + 64, station.len()] {
         let mut stream = TcpStream::connect(building.office.address).await.unwrap();
         stream.write_all(&station[..cut]).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        // A reset is an end like any other.
+        // A reset counts as an end too.
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is left in doubt");
         assert!(answer.len() <= TO_A_STRANGER, "{} bytes", answer.len());
     }

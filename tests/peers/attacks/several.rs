@@ -1,4 +1,4 @@
-//! A station of several announcers: none acts for another, and none mixes with another.
+//! A station of several announcers: none acts for another, and none is confused with another.
 
 use bullhorn::keys::AnnouncerKeys;
 use bullhorn::link::Frame;
@@ -10,7 +10,7 @@ use crate::attacks::building::Disk;
 use crate::attacks::mask::{Mask, Talk, header_of};
 use crate::peer::{Hall, clip_of, wav};
 
-/// What both announcers say the time is.
+/// The time according to both announcers.
 const NOW_MS: u64 = 1_790_000_000_000;
 
 /// Two announcers that the test plays, and a station that has joined both.
@@ -42,7 +42,7 @@ impl Scene {
         Self { desks, disk, hall: Some(hall), page: wav(8_000, &clip_of(4_000)) }
     }
 
-    /// One offers a page, signed.
+    /// Offers a page of one announcer, signed.
     async fn offer(&self, desk: usize, header: &ClipHeader) -> Talk<'_> {
         let mut talk = self.desks[desk].greet(NOW_MS).await;
         talk.offer_signed(header, &self.page).await;
@@ -58,7 +58,7 @@ impl Scene {
         assert!(reason.contains(why), "{reason:?} does not say {why:?}");
     }
 
-    /// Takes the same disk to a new process.
+    /// Restarts the station on the same disk.
     async fn restart(&mut self) {
         self.hall.take().unwrap().close().await;
         let member =
@@ -79,14 +79,14 @@ async fn none_replays_anothers_clips_or_uses_up_its_sequence() {
         let first = scene.header((7, 1 + 10 * run), Priority::Normal);
         scene.plays(0, &first).await;
         if run == 0 {
-            // Nor is one told what was played for another.
+            // An announcer is not sent the receipt of another announcer's page either.
             let mut link = scene.desks[1].accept().await.unwrap();
             let Ok(Some(Frame::Message(FromStation::Hello { last, begun, .. }))) = link.0.next().await else {
                 panic!("no Hello")
             };
             assert_eq!((last, begun), (None, None));
         }
-        // A genuine clip of the first, heard or not, on the second's connection.
+        // A genuine clip of the first announcer, heard or not, on the second's connection.
         for id in [(7, 1 + 10 * run), (7, 2 + 10 * run)] {
             let header = scene.header(id, Priority::Emergency).encode();
             let signature = seal::sign(&scene.desks[0].signer, &header).to_vec();
@@ -95,7 +95,7 @@ async fn none_replays_anothers_clips_or_uses_up_its_sequence() {
             let reason = talk.refusal().await;
             assert!(reason.contains("signature is not its announcer's"), "{reason}");
         }
-        // Its own, as far ahead as can be: the first goes on counting where it was.
+        // The second's own clip, with the highest numbers possible: the first's sequence continues where it was.
         scene.plays(1, &scene.header((u64::MAX, u64::MAX - 1 + run), Priority::Normal)).await;
         scene.plays(0, &scene.header((7, 2 + 10 * run), Priority::Normal)).await;
         scene.refuses(0, &first, "was heard before").await;
@@ -106,7 +106,7 @@ async fn none_replays_anothers_clips_or_uses_up_its_sequence() {
     scene.hall.unwrap().close().await;
 }
 
-/// Says the instant, and that the page is the only one that sounds.
+/// Sends the instant, and checks that the page then sounds and nothing else is reported.
 async fn begins(talk: &mut Talk<'_>, id: ClipId) {
     verifies(talk, id).await;
     talk.play_soon(id).await;
@@ -118,7 +118,7 @@ async fn verifies(talk: &mut Talk<'_>, id: ClipId) {
     assert!(matches!(&heard, Some(FromStation::Verified { clip, .. }) if *clip == id), "{heard:?}");
 }
 
-/// How late a page that comes to its end began, in µs.
+/// Returns how late a page that plays to its end began, in µs.
 async fn ends(mut talk: Talk<'_>, id: ClipId) -> i64 {
     let Some(FromStation::Played(receipt)) = talk.next().await else { panic!("no receipt") };
     assert_eq!(receipt.clip, id);
@@ -152,7 +152,7 @@ async fn an_emergency_cuts_in_and_the_other_begins_again() {
     hall.close().await;
 }
 
-/// The same announcer has the station break its page off, and gives it again after the emergency.
+/// The same announcer makes the station break off its page, and sends it again after the emergency.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_its_own_announcer_has_broken_off_may_come_again_and_only_until_it_is_heard() {
     let scene = Scene::open().await;
@@ -167,13 +167,13 @@ async fn what_its_own_announcer_has_broken_off_may_come_again_and_only_until_it_
     for header in [&page, &emergency] {
         scene.refuses(0, header, "was heard before").await;
     }
-    // Nor may it come again as something else: the priority is signed.
+    // Nor can it come again as something else: the priority is signed.
     let disguised = ClipHeader { priority: Priority::High, ..page.clone() };
     let mut talk = scene.desks[0].greet(NOW_MS).await;
     let signature = seal::sign(&scene.desks[0].signer, &page.encode()).to_vec();
     talk.offer(disguised.encode(), signature, &scene.page).await;
     assert!(talk.refusal().await.contains("signature is not its announcer's"));
-    // Whatever it is busy with, it yields.
+    // The station yields, whatever it is busy with.
     let mut talk = scene.offer(0, &scene.header((7, 3), Priority::Normal)).await;
     verifies(&mut talk, ClipId { epoch: 7, sequence: 3 }).await;
     talk.say(FromAnnouncer::Yield).await;

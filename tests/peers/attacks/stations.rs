@@ -1,4 +1,4 @@
-//! Rogue stations: an announcer has nothing for them, not even a word.
+//! Rogue stations: an announcer gives them nothing, not even a message.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::attacks::building::{Building, Disk, dial};
 use crate::peer::PATIENCE;
 
-/// Shows these keys, says hello, and waits: the connection ends, and nothing was said.
+/// Connects with these keys, says hello, and waits: the connection ends, and no message was received.
 async fn gets_nothing(building: &Building, keys: &StationKeys, contact: Contact<'_>) {
     let mut link = dial(building.office.address, keys, contact).await.expect("the announcer is genuine");
     let hello = FromStation::Hello {
@@ -23,7 +23,7 @@ async fn gets_nothing(building: &Building, keys: &StationKeys, contact: Contact<
         nonce: Some([1; 16]),
         begun: None,
     };
-    // It may be gone already.
+    // It might be gone already.
     let _ = link.1.send(&hello).await;
     let heard = timeout(PATIENCE, link.0.next()).await.expect("it is left in doubt");
     assert!(!matches!(heard, Ok(Some(Frame::Message(_) | Frame::Block(_)))), "{heard:?}");
@@ -66,7 +66,7 @@ async fn unknown_keys_and_bad_invites_get_nothing() {
     building.office.close().await;
 }
 
-/// The name belongs to the key that joined with it, also while that station is away.
+/// A name belongs to the key that joined with it, even while that station is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_cannot_be_taken() {
     let mut building = Building::open().await;

@@ -12,12 +12,12 @@ use crate::peer::PATIENCE;
 
 async fn rest(stream: &mut TcpStream) -> usize {
     let mut answer = Vec::new();
-    // A reset is an end like any other.
+    // A reset counts as an end too.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is left in doubt");
     answer.len()
 }
 
-/// An announcer's preface in answer to ours.
+/// Reads an announcer's preface in answer to ours.
 async fn open(building: &Building) -> TcpStream {
     let mut stream = TcpStream::connect(building.office.address).await.unwrap();
     stream.write_all(&Preface::of_station(Mode::Secured).encode()).await.unwrap();
@@ -48,7 +48,7 @@ async fn every_failure_looks_alike() {
         stream.shutdown().await.unwrap();
         assert_eq!(rest(&mut stream).await, 0, "{message1:02x?}");
     }
-    // Message 3: cut short, noise, of a key that nobody knows.
+    // Message 3: cut short, noise, from a key that nobody knows.
     for contact in [Contact::Invite(&invite), Contact::Pinned(announcer)] {
         for case in 0..3 {
             let (initiator, message1) = Initiator::start(&keys, contact, "it").unwrap();
@@ -66,7 +66,7 @@ async fn every_failure_looks_alike() {
             assert_eq!(rest(&mut stream).await, 0, "case {case} with {contact:?}");
         }
     }
-    // A frame that is none, after a whole handshake.
+    // Something that is not a frame, after a complete handshake.
     for frame in [&[9, 0, 1, 0][..], &[1, 0, 1, 7], &[2, 0, 1, 7], &[1, 0xff, 0xff]] {
         let (initiator, message1) = Initiator::start(&keys, Contact::Invite(&invite), "it").unwrap();
         let mut stream = open(&building).await;

@@ -1,5 +1,5 @@
-//! Hostile stations that talk back: nothing is heard or kept but what a station of the site said itself, whole, in time
-//! and once.
+//! Hostile stations that talk back: the only thing heard or kept is what a station of the site said itself, whole, in
+//! time and once.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::attacks::building::{Building, Disk, dial};
 use crate::attacks::mask::{Mask, Talk};
 use crate::peer::{Heard, PATIENCE, RawStation, clip_of, hello, wav};
 
-/// A site that hears, and a station of it whose disk was stolen.
+/// A site that accepts talkback, and one of its stations, whose disk was stolen.
 struct Scene {
     building: Building,
     disk: Disk,
@@ -46,7 +46,7 @@ impl Scene {
         self.disk.keys("hall-1")
     }
 
-    /// A second station of the site.
+    /// Adds a second station to the site.
     async fn another(&mut self, name: &str) -> StationKeys {
         let disk = Disk::new();
         self.building.hall(&disk, name).await.close().await;
@@ -57,7 +57,7 @@ impl Scene {
         self.building.site.unix_ms(tokio::time::Instant::now())
     }
 
-    /// What is true of what the station says.
+    /// A truthful header of what the station says.
     fn header(&self, sequence: u64) -> TalkbackHeader {
         TalkbackHeader {
             station: *self.keys().id().as_bytes(),
@@ -81,7 +81,7 @@ impl Scene {
         self.offers_as(&self.keys(), header, &self.keys()).await
     }
 
-    /// Offers it on the connection of one station, signed by another.
+    /// Offers a header on the connection of one station, signed by another.
     async fn offers_as(
         &self,
         who: &StationKeys,
@@ -103,7 +103,7 @@ impl Scene {
         line.last().await
     }
 
-    /// Nothing was heard or kept but what the station said, so many times.
+    /// Checks that what the station said was heard and kept `times` times, and nothing else.
     fn heard(&self, times: usize) {
         let (heard, kept) = self.building.office.heard();
         assert_eq!((heard.len(), kept.len()), (times, times));
@@ -122,15 +122,15 @@ impl Line {
         self.next().await.expect("an answer")
     }
 
-    /// Seals and sends a body under the key that was offered.
+    /// Seals a body with the key that was offered, and sends it.
     async fn blocks(&mut self, wav: &[u8]) {
         for frames in sealed(wav) {
-            // An announcer that has hung up is seen by whoever reads.
+            // An announcer that has hung up is noticed when reading.
             let _ = self.0.1.send_blocks(&frames).await;
         }
     }
 
-    /// The next answer; nothing when it hangs up.
+    /// The next answer; `None` when the announcer hangs up.
     async fn next(&mut self) -> Option<Answer> {
         match timeout(PATIENCE, self.0.0.next()).await.expect("nothing was heard in time") {
             Ok(Some(Frame::Message(FromAnnouncer::Talkback(answer)))) => Some(answer),
@@ -139,7 +139,7 @@ impl Line {
         }
     }
 
-    /// What became of it, with signs of life meanwhile.
+    /// The final answer; sends signs of life meanwhile.
     async fn last(&mut self) -> Answer {
         loop {
             match self.next().await.expect("an answer") {
@@ -150,7 +150,7 @@ impl Line {
     }
 }
 
-/// Blocks in frames under the key of nines.
+/// Blocks in frames, sealed with a key of nines.
 fn sealed(wav: &[u8]) -> Vec<Vec<u8>> {
     use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[9; 32]).unwrap());
@@ -208,13 +208,13 @@ async fn only_what_the_station_itself_has_signed_for_this_announcer_now_is_taken
     }
     scene.heard(0);
     assert_eq!(scene.says(&good).await, Answer::Heard);
-    // From now on its key is known: another, however well it signs, is not its own.
+    // From now on its key is known: a header by another key, however well signed, is not its own.
     for keys in [&stranger, &other] {
         let header = TalkbackHeader { id: ClipId { epoch: 7, sequence: 2 }, ..by(keys) };
         let reason = refusal(scene.offers_as(&own, &header, keys).await.1);
         assert!(reason.contains("signed by another key"), "{reason}");
     }
-    // And what it has signed is worth nothing on another's connection.
+    // And a header that it has signed is worth nothing on another station's connection.
     let reason = refusal(scene.offers_as(&other, &scene.header(2), &own).await.1);
     assert!(reason.contains("another station's"), "{reason}");
     scene.heard(1);
@@ -236,7 +236,7 @@ async fn a_body_that_is_not_what_was_signed_is_neither_heard_nor_kept() {
         let reason = refusal(line.last().await);
         assert!(reason.contains(why), "{reason:?} does not say {why:?}");
     }
-    // Blocks of another key, and in another order.
+    // Blocks sealed with another key, and blocks in another order.
     let other = SealedClip::seal(&scene.said, BLOCK_BYTES).unwrap();
     let foreign: Vec<_> = other.blocks().map(|block| wire::block_frames(std::iter::once(block))).collect();
     let mut swapped = sealed(&scene.said);
@@ -264,7 +264,7 @@ async fn what_was_heard_is_never_heard_again_also_after_a_restart() {
     let (first, second) = (scene.header(1), scene.header(2));
     assert_eq!(scene.says(&second).await, Answer::Heard);
     for run in 0..2 {
-        // Whoever asks again is told, and nothing is played.
+        // A station that asks again is sent the outcome, and nothing is played.
         assert_eq!(scene.offers(&second).await.1, Answer::Heard);
         let reason = refusal(scene.offers(&first).await.1);
         assert!(reason.contains("was heard before"), "{reason}");
@@ -286,12 +286,12 @@ async fn an_unfinished_talkback_begins_again_and_is_heard_once() {
         let (mut line, answer) = scene.offers(&header).await;
         assert_eq!(answer, Answer::Send);
         line.0.1.send_blocks(&sealed(&scene.said)[0]).await.unwrap();
-        // Meanwhile it is the only one of its station.
+        // Meanwhile, no other talkback of its station is accepted.
         assert!(matches!(scene.offers(&scene.header(2)).await.1, Answer::Later { .. }));
         drop(line);
         while matches!(scene.offers(&header).await.1, Answer::Later { .. }) {}
     }
-    // The last of those that were just asked for may still stand.
+    // The last of the connections just opened might still be there.
     let (mut line, mut answer) = scene.offers(&header).await;
     while matches!(answer, Answer::Later { .. }) {
         (line, answer) = scene.offers(&header).await;
@@ -307,7 +307,7 @@ async fn a_flood_is_told_to_come_later_and_the_announcer_goes_on() {
     let mut scene = Scene::open().await;
     let longest = Format { wav_bytes: MAX_WAV_BYTES as u32, rate_hz: 48_000 };
     let mut lines = Vec::new();
-    // Two of the longest are all that there is room for; one of each station.
+    // There is room for only two of the longest, one from each station.
     for name in ["hall-2", "hall-3", "hall-4"] {
         let keys = scene.another(name).await;
         let header = TalkbackHeader {
@@ -323,7 +323,7 @@ async fn a_flood_is_told_to_come_later_and_the_announcer_goes_on() {
     let taken = lines.iter().filter(|(_, answer)| *answer == Answer::Send).count();
     let later = lines.iter().filter(|(_, answer)| matches!(answer, Answer::Later { .. })).count();
     assert_eq!((taken, later), (2, 13));
-    // They are held up by nobody else, and the pages by none of them.
+    // Another station's talkback is not held up, and neither are pages.
     assert_eq!(scene.says(&scene.header(1)).await, Answer::Heard);
     let hall = Disk::new();
     let mut hall = scene.building.hall(&hall, "hall-5").await;
@@ -336,7 +336,7 @@ async fn a_flood_is_told_to_come_later_and_the_announcer_goes_on() {
     scene.close().await;
 }
 
-/// A page comes while its station talks back: either goes its own way.
+/// A page comes while its station talks back: neither affects the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_does_not_wait_for_talkback_nor_talkback_for_a_page() {
     let mut scene = Scene::open().await;
@@ -359,7 +359,7 @@ async fn a_page_does_not_wait_for_talkback_nor_talkback_for_a_page() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_shut_out_or_says_anything_else_is_not_heard() {
     let scene = Scene::open().await;
-    // Blocks before an offer, and messages within one.
+    // Blocks before an offer, and other messages in the middle of one.
     let mut line = scene.line(&scene.keys()).await;
     line.blocks(&scene.said).await;
     assert_eq!(line.next().await, None);
@@ -376,7 +376,7 @@ async fn who_is_shut_out_or_says_anything_else_is_not_heard() {
         .unwrap();
     assert_eq!(line.next().await, None);
 
-    // Removed in the middle of it, and from then on.
+    // Removed in the middle of an offer, and refused from then on.
     let (mut line, answer) = loop {
         let (line, answer) = scene.offers(&scene.header(1)).await;
         if !matches!(answer, Answer::Later { .. }) {
@@ -393,7 +393,7 @@ async fn who_is_shut_out_or_says_anything_else_is_not_heard() {
     if let Ok(link) = link {
         let mut line = Line(link);
         let offer = Offer { header: scene.header(2).encode(), signature: vec![], key: vec![] };
-        // It may have hung up already.
+        // It might have hung up already.
         let _ = line.0.1.send(&FromStation::Talkback(offer)).await;
         assert_eq!(line.next().await, None);
     }
@@ -417,7 +417,7 @@ async fn an_announcer_that_did_not_ask_for_it_takes_none() {
     scene.close().await;
 }
 
-/// In open mode there is no key to hold anybody to; what is said must be whole all the same.
+/// In open mode, no key ties talkback to a station, but it must be whole all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_open_mode_it_must_be_whole_and_is_heard_once() {
     let page = clip_of(2_000);
@@ -460,7 +460,7 @@ async fn in_open_mode_it_must_be_whole_and_is_heard_once() {
     office.close().await;
 }
 
-/// A station's own key, and all that it can sign, makes no other station play.
+/// Nothing that a station can sign with its own key makes another station play.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_talkback_is_ever_played_as_an_announcement() {
     const NOW_MS: u64 = 1_790_000_000_000;
@@ -484,7 +484,7 @@ async fn no_talkback_is_ever_played_as_an_announcement() {
         sha256: Sha256::digest(&said).into(),
         name: "hall-1".into(),
     };
-    // What the thief signed as talkback; and a clip's header, signed with what signs talkback.
+    // First the header that the thief signed as talkback, then a clip's header, signed with the key for talkback.
     let mut talk: Talk<'_> = mask.greet(NOW_MS).await;
     let encoded = header.encode();
     talk.offer(encoded.clone(), seal::talkback::sign(&thief, &encoded).to_vec(), &said).await;
@@ -493,7 +493,7 @@ async fn no_talkback_is_ever_played_as_an_announcement() {
     let mut talk = mask.greet(NOW_MS).await;
     talk.offer(clip.clone(), seal::talkback::sign(&thief, &clip).to_vec(), &said).await;
     assert!(talk.refusal().await.contains("signature is not its announcer's"));
-    // Nor does an announcer's answer to talkback say anything to a station that asked for none.
+    // An announcer's answer to talkback means nothing to a station that asked for none: it hangs up.
     let mut talk = mask.greet(NOW_MS).await;
     talk.say(FromAnnouncer::Talkback(Answer::Send)).await;
     assert_eq!(talk.next().await, None);

@@ -1,4 +1,4 @@
-//! Clips and instants that are not what was announced, towards a real station.
+//! Clips and instants that are not what was announced, sent to a real station.
 
 use std::time::Duration;
 
@@ -29,12 +29,12 @@ async fn clips_that_are_not_what_was_announced() {
         torn[20_000] ^= 1;
         let peer = scene.offers(&header, &torn).await;
         scene.rejected(peer, header.id, "the SHA-256 does not match").await;
-        // Sent again, and whole this time.
+        // Sent again, and intact this time.
         let peer = scene.offers(&header, &bytes).await;
         scene.plays(peer, header.id, 0).await;
         scene.ends_well().await;
     });
-    // Each byte of the WAV's own header, changed and hashed as it is.
+    // Each byte of the WAV's own header, changed, with the hash of the changed file.
     for at in [0, 4, 8, 12, 16, 20, 22, 24, 28, 32, 34, 36, 40] {
         let mut bytes = good.clone();
         bytes[at] ^= 3;
@@ -105,7 +105,7 @@ async fn clips_that_are_not_what_was_announced() {
         let mut peer = scene.offers(&header, &bytes[..100]).await;
         let rejected = scene.next(&mut peer).await;
         assert!(matches!(rejected, Heard::Message(FromStation::Rejected { .. })), "{rejected:?}");
-        // Longer than the note may take, a block at a time: time is what is tested here.
+        // Longer than the Noted may take, a block at a time: this tests the time.
         let mut pulse = tokio::time::interval(Duration::from_millis(800));
         for _ in 0..6 {
             pulse.tick().await;
@@ -140,7 +140,7 @@ async fn instants_and_repetitions() {
             let header = header_of(1, 8_000, &bytes);
             let mut peer = scene.offers(&header, &bytes).await;
             scene.verified(&mut peer, header.id).await;
-            // Its pings must be answered first, or it has no clock to hold the instant against.
+            // Its pings must be answered first; otherwise it has no clock by which to judge the instant.
             let Heard::Message(FromStation::Ping { t1_us }) = peer.hear().await else { panic!("no ping") };
             let t2_us = scene.now_us();
             peer.say(&FromAnnouncer::Pong { t1_us, t2_us, t3_us: t2_us }).await;

@@ -1,4 +1,4 @@
-//! Clip headers that are wrong: the station answers, plays nothing, and takes the next clip.
+//! Clip headers that are wrong: the station answers, plays nothing, and accepts the next clip.
 
 use bullhorn::wire::MAX_ZONES;
 
@@ -6,7 +6,7 @@ use crate::hostile::Cases;
 use crate::hostile::station::{Scene, header_of};
 use crate::peer::{Heard, blocks, clip_message, clip_of, wav};
 
-/// A change to an encoded header, and what the station says of it.
+/// The name of a case, a change to an encoded header, and the reason that the station gives for its refusal.
 type Wrong = (&'static str, fn(&mut Vec<u8>), &'static str);
 
 const WRONG: [Wrong; 18] = [

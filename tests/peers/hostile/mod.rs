@@ -1,4 +1,4 @@
-//! Peers that do what they should not, over real sockets, while a good one does its work.
+//! Peers that misbehave, over real sockets, while a good one does its work.
 
 mod clips;
 mod headers;
@@ -14,10 +14,10 @@ use bullhorn::event::Event;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Added to a deadline of the protocol: what a loaded machine may take longer.
+/// Added to a deadline of the protocol, because a loaded machine might take longer.
 const MARGIN: Duration = Duration::from_millis(2_500);
 
-/// Runs cases side by side; each panics on its own, and its name is printed where one does.
+/// Runs cases in parallel. Each panics on its own, and the name of a case that panics is printed.
 #[derive(Default)]
 pub struct Cases(JoinSet<()>, usize);
 
@@ -53,7 +53,7 @@ impl Drop for Named {
     }
 }
 
-/// A short page, and a good station that waits for it.
+/// Opens an announcer with a short page, and a good station that waits for it.
 async fn office_and_hall(keep: Duration) -> (Office, Hall) {
     let mut office = Office::open(8_000, &crate::peer::clip_of(2_000), keep).await;
     let hall = Hall::open(office.address, "good");
@@ -61,7 +61,7 @@ async fn office_and_hall(keep: Duration) -> (Office, Hall) {
     (office, hall)
 }
 
-/// Announces; the good station is undisturbed if it begins before any bad one can have run out of time.
+/// Announces. The good station is undisturbed if it begins before any bad one can have run out of time.
 async fn good_one_plays(office: &mut Office, hall: &mut Hall) {
     let announced = Instant::now();
     office.announce().await;

@@ -23,7 +23,7 @@ async fn told(peer: &mut RawStation, id: ClipId) {
     assert!(matches!(heard, Heard::Message(FromAnnouncer::PlayAt { clip, .. }) if clip == id), "{heard:?}");
 }
 
-/// Does all that a good station does, from the clip to the note.
+/// Does all that a good station does, from the clip to the Noted.
 async fn behaves(peer: &mut RawStation, wav: &[u8]) {
     let (header, received) = peer.whole_clip().await;
     assert!(received == wav);
@@ -49,7 +49,7 @@ enum Stage {
 const STAGES: [Stage; 7] =
     [Stage::Header, Stage::Block, Stage::Whole, Stage::Verified, Stage::Told, Stage::Playing, Stage::Played];
 
-/// Goes as far as that, and drops the connection.
+/// Takes the exchange to this stage, and drops the connection.
 async fn goes_as_far_as(mut peer: RawStation, stage: Stage) -> ClipId {
     let header = peer.clip().await;
     if stage == Stage::Header {
@@ -76,13 +76,13 @@ async fn goes_as_far_as(mut peer: RawStation, stage: Stage) -> ClipId {
     }
     if stage >= Stage::Played {
         peer.say(&FromStation::Played(receipt(header.id, 20_000))).await;
-        // Until it has surely arrived, since a cut may overtake it.
+        // Waits until it has surely arrived, since a cut might overtake it.
         assert_eq!(peer.next().await, Heard::Message(FromAnnouncer::Noted { clip: header.id }));
     }
     header.id
 }
 
-/// 20,000 frames are three blocks, and take 1.25 s.
+/// Opens an announcer with a page of 20,000 frames, which are three blocks and take 1.25 s, and a good station.
 async fn long_page(keep: Duration) -> (Office, crate::peer::Hall) {
     let mut office = Office::open(16_000, &clip_of(20_000), keep).await;
     let hall = crate::peer::Hall::open(office.address, "good");
@@ -132,7 +132,7 @@ async fn cut_and_back(stage: Stage) {
             behaves(&mut peer, &wav).await;
             assert_eq!(peer.next().await, Heard::End);
         } else {
-            // It is given nothing more.
+            // It is sent nothing more.
             let second = Duration::from_secs(1);
             assert!(timeout(second, peer.next()).await.is_err(), "its receipt was in its Hello");
         }
@@ -154,7 +154,7 @@ async fn a_connection_cut_at_every_stage() {
     cases.all().await;
 }
 
-/// The bad station gets the page too, does its worst, and the verdict says so.
+/// The bad station is sent the page too and misbehaves, and the verdict reports it.
 async fn worst<F>(reason: &'static str, bad: impl FnOnce(RawStation) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -309,7 +309,7 @@ async fn a_clip_that_is_rejected_is_sent_once_more() {
     let bad = tokio::spawn(async move {
         for round in 0..2 {
             let id = peer.clip().await.id;
-            // It need not have read the blocks to say so.
+            // It need not have read the blocks to report this.
             peer.say(&FromStation::Rejected { clip: id, reason: format!("torn {round}") }).await;
             loop {
                 match peer.next().await {
@@ -325,7 +325,7 @@ async fn a_clip_that_is_rejected_is_sent_once_more() {
     good_one_plays(&mut office, &mut hall).await;
     let missing = vec![("bad".to_owned(), "it refused the clip: torn 1".to_owned())];
     assert_eq!(office.verdict().await, (1, 2, missing));
-    // The third time there is nothing: the next clip it hears of is the next page.
+    // The clip is not sent a third time: the next clip that the station receives is the next page.
     let mut peer = bad.await.unwrap();
     let bad = tokio::spawn(async move {
         let id = peer.clip().await.id;

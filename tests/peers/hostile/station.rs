@@ -1,5 +1,5 @@
-//! Announcers that misbehave towards a real station. Whatever they do, nothing wrong is ever played, and
-//! the same station then takes a proper clip from a proper announcer and plays it.
+//! Announcers that misbehave towards a real station. Whatever they do, nothing wrong is ever played, and the same
+//! station then accepts a proper clip from a proper announcer and plays it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub struct Scene {
     pub heard: Vec<PathBuf>,
 }
 
-/// A header that says what is true of this WAV.
+/// A truthful header of this WAV.
 pub fn header_of(sequence: u64, rate_hz: u32, wav: &[u8]) -> ClipHeader {
     ClipHeader {
         id: ClipId { epoch: 9, sequence },
@@ -51,7 +51,7 @@ impl Scene {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// The station dials; its preface is read, none is sent.
+    /// Accepts the station's connection and reads its preface, but sends none.
     pub async fn dialled(&self) -> RawAnnouncer {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("it does not dial").unwrap();
         let mut peer = RawAnnouncer::over(stream);
@@ -74,7 +74,7 @@ impl Scene {
         peer
     }
 
-    /// The next from the station but its pings, which are answered.
+    /// The next message from the station that is not a ping; pings are answered.
     pub async fn next(&self, peer: &mut RawAnnouncer) -> Heard<FromStation> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -103,7 +103,7 @@ impl Scene {
         );
     }
 
-    /// The station refuses the clip, with this in its reason; it is noted, and the station hangs up.
+    /// Checks that the station rejects the clip for a reason that contains `why`, and hangs up after the Noted.
     pub async fn rejected(&mut self, mut peer: RawAnnouncer, id: ClipId, why: &str) {
         match self.next(&mut peer).await {
             Heard::Message(FromStation::Rejected { clip, reason }) => {
@@ -116,7 +116,7 @@ impl Scene {
         assert_eq!(self.next(&mut peer).await, Heard::End);
     }
 
-    /// The station hangs up and waits, with this for a reason.
+    /// Checks that the station hangs up and waits, for a reason that contains `why`.
     pub async fn hung_up(&mut self, mut peer: RawAnnouncer, why: &str) {
         while self.next(&mut peer).await != Heard::End {}
         self.waits(why).await;
@@ -130,7 +130,7 @@ impl Scene {
         self.hall.log.until(&format!("the station to wait: {why}"), waiting).await;
     }
 
-    /// Plays a clip from the instant to the note.
+    /// Has the station play a clip, from its Verified to the Noted.
     pub async fn plays(&mut self, mut peer: RawAnnouncer, id: ClipId, instant_us: u64) -> Receipt {
         self.verified(&mut peer, id).await;
         peer.say(&FromAnnouncer::PlayAt { clip: id, instant_us }).await;
@@ -144,7 +144,7 @@ impl Scene {
         receipt
     }
 
-    /// A proper clip is played, and nothing else ever was.
+    /// Checks that a proper clip is played, and that nothing else ever was.
     pub async fn ends_well(mut self) {
         let wav = wav(16_000, &clip_of(400));
         let header = header_of(1_000, 16_000, &wav);
@@ -202,7 +202,7 @@ async fn answers_that_are_none() {
     cases.all().await;
 }
 
-/// Says nothing more but `drip` once a second; the station must be gone within its deadline.
+/// Sends nothing more except `drip`, one byte a second. The station must be gone within its deadline.
 async fn starves(scene: &mut Scene, mut peer: RawAnnouncer, drip: &[u8], why: &str) {
     let since = Instant::now();
     for byte in drip.iter().cycle() {
@@ -269,7 +269,7 @@ async fn silence_and_a_byte_a_second() {
     cases.all().await;
 }
 
-/// Frames that end a link wherever they come.
+/// Frames that end a link wherever they arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_are_none() {
     let mut cases = Cases::default();

@@ -1,4 +1,4 @@
-//! Peers of the announcer that never get, or do not stay, on the roster.
+//! Peers of the announcer that never get onto the roster, or do not stay on it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const OPENING: Duration = OPENING_DEADLINE;
 const SILENCE: Duration = SILENCE_DEADLINE;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The announcer hangs up, no sooner and not much later than it should.
+/// Checks that the announcer hangs up, no sooner and not much later than it should.
 async fn dropped(peer: &mut RawStation, since: Instant, after: Duration) {
     peer.end().await;
     let took = since.elapsed();
@@ -42,7 +42,7 @@ async fn answered(address: SocketAddr, bytes: &[u8], status: u8) {
     dropped(&mut peer, Instant::now(), Duration::ZERO).await;
 }
 
-/// Sends bytes as the first after the prefaces, and is hung up on at once.
+/// Sends bytes as the first after the prefaces; the announcer must hang up at once.
 async fn first_bytes(address: SocketAddr, bytes: Vec<u8>) {
     let mut peer = RawStation::open(address).await;
     peer.bytes(&bytes).await;
@@ -73,7 +73,7 @@ fn receipt() -> Receipt {
     }
 }
 
-/// Frames that end a link wherever they come.
+/// Frames that end a link wherever they arrive.
 fn broken_frames() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("kind 0", frame(0, b"x")),
@@ -161,7 +161,7 @@ async fn strangers_are_told_dropped_and_disturb_nobody() {
             panic!("not refused")
         };
         assert!(reason.contains("another station is here under the name good"), "{reason}");
-        // However long it goes on to ping.
+        // However long it keeps pinging.
         let since = Instant::now();
         while since.elapsed() < SILENCE + MARGIN {
             peer.say(&FromStation::Ping { t1_us: 1 }).await;

@@ -1,4 +1,4 @@
-//! The network as a program has it: what listens, what dials, and both ends of what comes of it.
+//! The network as a program sees it: a listener, a dialler, and both ends of a connection.
 
 use std::future::pending;
 use std::io;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{EndId, Item, Machine, Net, PORT, WINDOW_BYTES, address_of};
 
-/// Where the announcer's connections come from.
+/// Where the announcer's connections arrive.
 pub struct Listener {
     pub(super) arrivals: mpsc::UnboundedReceiver<(Stream, SocketAddr)>,
 }
@@ -38,7 +38,7 @@ impl Listen for Listener {
     }
 }
 
-/// The network as one station has it.
+/// The network as one station sees it.
 pub struct Uplink {
     pub net: Net,
     pub machine: Machine,
@@ -60,7 +60,7 @@ impl Network for Uplink {
     }
 }
 
-/// A connection, as one process has it.
+/// A connection as one process sees it.
 pub struct Stream {
     pub(super) net: Net,
     pub(super) end: EndId,
@@ -178,7 +178,7 @@ impl AsyncWrite for Stream {
 }
 
 impl Drop for Stream {
-    /// A socket that is closed with unread bytes in it is reset, and what it had not sent yet is lost.
+    /// A socket that is closed with unread bytes in it is reset, and whatever it had not sent yet is lost.
     fn drop(&mut self) {
         let Ok(mut world) = self.net.0.lock() else { return };
         let end = &mut world.ends[self.end];

@@ -1,11 +1,11 @@
-//! Buffer attributes that suit the server's arithmetic better than those that `cpal` chooses.
+//! Buffer attributes that suit the server's arithmetic better than those `cpal` chooses.
 
 use crate::protocol;
 
-/// With `adjust_latency`, the server gives the sink half of what the target length exceeds two requests by
-/// (`fix_playback_buffer_attr` of PulseAudio's `protocol-native.c`). `cpal` asks for a target of exactly two requests, so
-/// the sink runs at the least latency that it has: half a millisecond, 2,000 wake-ups a second, and a monitor that is
-/// torn into pieces as short. Requests of three quarters leave the sink an eighth of the whole, which stays what it was.
+/// With `adjust_latency`, the server gives the sink half of the amount by which the target length exceeds two requests
+/// (`fix_playback_buffer_attr` of PulseAudio's `protocol-native.c`). `cpal` asks for a target of exactly two requests,
+/// so the sink runs at its minimum latency: half a millisecond, 2,000 wake-ups a second, and a monitor chopped into
+/// pieces that are as short. Requests three quarters as long leave the sink an eighth of the whole, which does not change.
 pub(super) fn give_the_sink_its_share(params: &mut protocol::PlaybackStreamParams) {
     let frame_bytes = frame_bytes(&params.sample_spec);
     let attr = &mut params.buffer_attr;
@@ -16,8 +16,8 @@ pub(super) fn give_the_sink_its_share(params: &mut protocol::PlaybackStreamParam
     }
 }
 
-/// `cpal` sets a recording's queue to one fragment, so that a block which comes before the last was sent is lost without
-/// a word. The server's own default, which is the longest, loses nothing.
+/// `cpal` sets a recording's queue to one fragment, so a block that arrives before the previous one was sent is
+/// silently lost. The server's own default, the longest queue, loses nothing.
 pub(super) fn leave_room_for_fragments(params: &mut protocol::RecordStreamParams) {
     params.buffer_attr.max_length = u32::MAX;
 }

@@ -28,11 +28,11 @@ struct InnerRecordStream {
     asked: Mutex<(u64, Option<time::Instant>)>,
 }
 
-/// The time from one question of how a stream runs to the next: uneven, since the server may know only how the stream ran
-/// when its last block of some milliseconds came. At even intervals the error would creep from one end of a block to the
-/// other for seconds, which looks like another rate.
+/// The time from one query of a stream's timing to the next. It is uneven because the server may only know how the
+/// stream was doing when its last block of some milliseconds arrived. At even intervals, the error would creep from one
+/// end of a block to the other for seconds, which looks like a different rate.
 fn asking_interval(asked: u64) -> time::Duration {
-    // A sequence without any period of its own; about the golden ratio as a part of 2^64.
+    // A sequence without any period of its own; the constant is about the golden ratio as a fraction of 2^64.
     let spread = asked.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(asked | 1) >> 40;
     time::Duration::from_millis(60) + time::Duration::from_micros(spread % 30_000)
 }

@@ -1,5 +1,5 @@
-//! What a program that only has another library's streams needs to watch over them: which stream a callback belongs
-//! to, the connection behind it, what the server knows of both, and a sign when that changes.
+//! Lets a program that only has another library's streams monitor them: which stream a callback belongs to, the
+//! connection behind it, what the server knows about both, and a notification when that changes.
 
 use std::{
     cell::Cell,
@@ -65,12 +65,12 @@ impl StreamId {
         Self::from_bits(CURRENT.get())
     }
 
-    /// The same as a number that is never 0.
+    /// Returns the stream as a number that is never 0.
     pub fn to_bits(self) -> u64 {
         u64::from(self.client) << 32 | u64::from(self.stream)
     }
 
-    /// What [`Self::to_bits`] was made of; `None` for 0.
+    /// Returns the stream from which [`Self::to_bits`] made `bits`; `None` for 0.
     pub fn from_bits(bits: u64) -> Option<Self> {
         let (client, stream) = ((bits >> 32) as u32, bits as u32);
         (client != 0).then_some(Self { client, stream })
@@ -81,14 +81,14 @@ impl StreamId {
         self.stream
     }
 
-    /// The connection that has the stream, while it is up.
+    /// The connection that the stream belongs to, while it is up.
     pub fn client(self) -> Option<Client> {
         let clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         clients.get(&self.client).cloned()
     }
 }
 
-/// Who is told that something on the server has changed.
+/// A thread that is notified when something on the server has changed.
 pub(super) struct Observer {
     changes: Arc<AtomicU64>,
     thread: Thread,
@@ -102,14 +102,14 @@ impl Observer {
 }
 
 impl Client {
-    /// A connection of this process that is up, if there is one.
+    /// Returns a connection of this process that is up, if there is one.
     pub fn connected() -> Option<Self> {
         let clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         clients.values().next_back().cloned()
     }
 
-    /// Counts from now on how often a sink, a source, one of their streams, or the server itself changes, and unparks a
-    /// thread each time. One thread a connection.
+    /// From now on, counts how often a sink, a source, one of their streams, or the server itself changes, and unparks
+    /// `thread` each time. Each connection has one such thread.
     pub async fn observe(&self, thread: Thread) -> Result<Arc<AtomicU64>> {
         let changes = Arc::new(AtomicU64::new(0));
         let observer = Observer { changes: changes.clone(), thread };
@@ -123,23 +123,23 @@ impl Client {
         Ok(changes)
     }
 
-    /// Fetches all streams that play.
+    /// Fetches all playback streams.
     pub async fn list_sink_inputs(&self) -> Result<Vec<protocol::SinkInputInfo>> {
         self.handle.roundtrip_reply(protocol::Command::GetSinkInputInfoList).await
     }
 
-    /// Fetches all streams that record.
+    /// Fetches all recording streams.
     pub async fn list_source_outputs(&self) -> Result<Vec<protocol::SourceOutputInfo>> {
         self.handle.roundtrip_reply(protocol::Command::GetSourceOutputInfoList).await
     }
 
-    /// Mutes a sink, or lets it be heard.
+    /// Mutes or unmutes a sink.
     pub async fn set_sink_mute(&self, index: u32, mute: bool) -> Result<()> {
         let params = protocol::SetDeviceMuteParams { device_index: Some(index), device_name: None, mute };
         self.handle.roundtrip_ack(protocol::Command::SetSinkMute(params)).await
     }
 
-    /// Mutes a stream that plays, or lets it be heard.
+    /// Mutes or unmutes a playback stream.
     pub async fn set_sink_input_mute(&self, index: u32, mute: bool) -> Result<()> {
         let params = protocol::SetStreamMuteParams { index, mute };
         self.handle.roundtrip_ack(protocol::Command::SetSinkInputMute(params)).await
@@ -151,7 +151,7 @@ impl Client {
         self.handle.roundtrip_ack(protocol::Command::SetSinkVolume(params)).await
     }
 
-    /// Sets the volume of a stream that plays.
+    /// Sets the volume of a playback stream.
     pub async fn set_sink_input_volume(&self, index: u32, volume: protocol::ChannelVolume) -> Result<()> {
         let params = protocol::SetStreamVolumeParams { index, volume };
         self.handle.roundtrip_ack(protocol::Command::SetSinkInputVolume(params)).await
