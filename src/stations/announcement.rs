@@ -123,7 +123,7 @@ pub(super) struct Recipient {
     pub sent: Option<Instant>,
     /// How long before an instant it must receive that instant.
     pub lead: Duration,
-    /// The last instant that it was sent; without one, no receipt from it can be true.
+    /// The instant that was last assigned to it; without one, no receipt from it can be true.
     pub told: Option<Instant>,
     /// It has reported, since it was ordered to play, that its loudspeaker has begun.
     pub begun: bool,

@@ -70,7 +70,7 @@ impl Stations {
 
     /// Handles a station's hello.
     ///
-    /// Why the station is refused, in words for the station.
+    /// # Errors
     /// Why it is refused, in words for the station.
     pub fn join(&mut self, connection: ConnectionId, hello: Hello, now: Instant) -> Result<(), String> {
         let name = hello.name.clone();

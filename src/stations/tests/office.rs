@@ -223,7 +223,7 @@ impl Office {
             .count()
     }
 
-    /// When a station was ordered to play, and the instant it was sent.
+    /// When a station was ordered to play, and for which instant.
     pub(super) fn told(&self, name: &str, clip: ClipId) -> Option<(Instant, Instant)> {
         let mine = *self.online.get(name)?;
         self.orders.iter().find_map(|(to, order, when)| match order {
