@@ -100,12 +100,12 @@ pub struct Config {
     pub live: bool,
     /// The delay between speaking and hearing in live speech, from [`MIN_LATENCY`] to [`MAX_LATENCY`].
     pub latency: Duration,
-    /// Wait for this many stations, announce once and leave.
+    /// If set, the announcer waits for this many stations, announces once and leaves.
     pub once: Option<usize>,
-    /// Commands are lines: each makes one announcement, one after the other. Otherwise a command to announce is ignored
-    /// while recording.
+    /// Whether commands are lines: each makes one announcement, one after the other. If not, a command to announce is
+    /// ignored while recording.
     pub lines: bool,
-    /// Who may listen, and the announcer on whose behalf clips are signed; if absent, anybody may do either.
+    /// Who may listen, and on whose behalf the announcer speaks; if absent, anybody may do either.
     pub site: Option<Arc<Site>>,
     /// Where announcements are archived.
     pub archive: Option<Archive>,
@@ -125,7 +125,7 @@ pub struct Hearing {
 /// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Every station that should have played an announcement did so, and with [`Config::once`] at least one station
+    /// Whether every station that should have played an announcement did so, and with [`Config::once`] at least one
     /// did.
     pub all_heard: bool,
 }

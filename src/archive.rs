@@ -51,7 +51,7 @@ const FIRST_YEAR: &str = "2026";
 /// What can go wrong with an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The folder cannot be made or read.
+    /// The folder cannot be created or read.
     #[error("cannot use {} as an archive: {}", path.display(), about_folder(source))]
     Folder {
         /// The folder.

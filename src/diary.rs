@@ -21,7 +21,7 @@ const MAX_WAITING_NOTES: usize = 3;
 /// What is written down about a clip, in this order.
 #[derive(Debug, Clone, Copy)]
 pub enum Note {
-    /// It is about to be played; noted so that no later run accepts an earlier one.
+    /// It is about to be played; noted so that no later run accepts an earlier clip.
     Begun(ClipId),
     /// It sounds; noted so that the announcer learns of it if it is cut off.
     Sounds(ClipId),
@@ -274,7 +274,7 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    /// Counts the warnings emitted so far.
+    /// Counts the warnings that are waiting to be read.
     fn told(heard: &mut tokio::sync::mpsc::Receiver<Event>) -> usize {
         std::iter::from_fn(|| heard.try_recv().ok()).count()
     }

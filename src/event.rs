@@ -62,7 +62,7 @@ pub enum Event {
         /// The microphone's name.
         input: String,
     },
-    /// The microphone runs.
+    /// A recording begins.
     Recording {
         /// The intended length of the clip, in milliseconds.
         length_ms: u64,
@@ -93,7 +93,7 @@ pub enum Event {
         clip: String,
         /// Its length in milliseconds.
         length_ms: u64,
-        /// Samples a second.
+        /// The sample rate in Hz.
         rate_hz: u32,
         /// The WAV's size in bytes, header included.
         bytes: u64,
@@ -220,7 +220,7 @@ pub enum Event {
         clip: String,
         /// The microphone's name, or `file:PATH`.
         input: String,
-        /// Samples a second.
+        /// The sample rate in Hz.
         rate_hz: u32,
         /// The delay between speaking and hearing, in milliseconds.
         latency_ms: u64,
@@ -390,7 +390,7 @@ pub enum Outcome {
     Missed,
 }
 
-/// How far behind its instant a station may begin and still count as in step with the others.
+/// A station that begins this long after its instant, or later, counts as late.
 const LATE: Duration = Duration::from_millis(100);
 
 impl Outcome {

@@ -74,7 +74,7 @@ pub enum MembershipError {
 pub struct Credentials {
     /// The keys with which it proves its identity and signs.
     pub keys: StationKeys,
-    /// The announcer that it expects.
+    /// The pinned announcer that it expects.
     pub pin: Pin,
     /// The announcer's time.
     pub time: AnnouncerTime,

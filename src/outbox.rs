@@ -23,7 +23,7 @@ use crate::keys::{KeysError, StateFolder};
 use crate::stations::Restored;
 use crate::wire::{ClipHeader, WireError};
 
-/// The folder in the state folder.
+/// The name of the outbox inside the state folder.
 const FOLDER: &str = "outbox";
 /// The first bytes of a clip's file.
 const MAGIC: &str = "bullhorn clip 1\n";
@@ -99,7 +99,7 @@ impl Note {
     }
 }
 
-/// A clip that an earlier run left.
+/// A clip that an earlier run left in the outbox.
 #[derive(Debug)]
 pub struct Kept {
     /// Its header.
@@ -414,7 +414,7 @@ fn read_log(path: &Path) -> (Option<BTreeMap<String, Restored>>, bool) {
             Note::Has(name) => {
                 let was = known.get_or_insert_default().entry(name).or_default();
                 was.has_it = true;
-                // A station is sent a clip again that it has begun only if it was cut off.
+                // A clip that a station has begun is sent there again only if it was cut off.
                 was.again |= std::mem::take(&mut was.begun);
             }
             Note::Begun(name) => known.get_or_insert_default().entry(name).or_default().begun = true,

@@ -49,8 +49,7 @@ const MAX_LEAD: Duration = Duration::from_secs(1);
 /// Added to the longest lead of the stations when the instant is set: the time the announcer itself needs from deciding
 /// to the last socket write.
 const NAMING_MARGIN: Duration = Duration::from_millis(10);
-/// The longest wait for silence: a page over another is better than none, and a station refuses an instant that is 300
-/// s ahead.
+/// The longest wait for silence: a page over another is better than none, and a station refuses an instant 300 s ahead.
 const LONGEST_QUEUE: Duration = Duration::from_secs(240);
 /// How long after a clip has expired a station that was ordered to play it, and was cut off, may still bring its
 /// receipt.
@@ -85,7 +84,7 @@ pub enum Order {
     Live(Arc<LiveOffer>),
     /// Send the instant at which to play it.
     PlayAt {
-        /// Which clip.
+        /// The clip.
         clip: ClipId,
         /// The first sample's instant.
         at: Instant,
@@ -115,11 +114,11 @@ pub enum Action {
 
 #[derive(Debug)]
 enum Presence {
-    /// Connected; `served` once this connection has been given its clip.
+    /// Connected; `served` once this connection has been sent its clip.
     Here { connection: ConnectionId, served: bool },
     /// Closed as agreed after a clip, and expected back.
     Between { since: Instant },
-    /// Not connected.
+    /// Not connected, for this reason.
     Lost { reason: String, since: Option<Instant> },
 }
 

@@ -75,7 +75,7 @@ pub(super) struct Desk {
     addressed: Vec<String>,
     /// How urgent the next announcement will be.
     priority: Priority,
-    /// Which zone each digit stands for.
+    /// The zone that each digit selects.
     zone_order: ZoneOrder,
     /// Zones whose digits are not on the disk yet.
     unwritten_digits: Option<ZoneDraft>,
@@ -276,7 +276,7 @@ impl Desk {
         self.stations.restore(delivery, expires, known, settled, now);
     }
 
-    /// Gives the clips that are not kept their last outcomes, and waits for the disk.
+    /// Ends the clips that are not kept, and waits until the rest is on the disk.
     async fn close(&mut self) {
         let (has_outbox, unstored) = (self.outbox.is_some(), &self.unstored);
         self.stations.give_up("the announcer left", |id| has_outbox && !unstored.contains(id));
@@ -351,7 +351,7 @@ impl Desk {
                     self.orders.insert(connection, orders);
                     self.keys.extend(key.map(|key| (connection, key)));
                 }
-                // A connection that has gone meanwhile reports its own end.
+                // A connection that is gone by now reports its own end.
                 let _ = answer.send(verdict);
             }
             Report::Heard { connection, message } => self.stations.heard(connection, message, now),

@@ -1,9 +1,10 @@
 //! The door: limits how many connections may be open that have not yet proven who they are.
 //!
-//! Stations on the roster are not counted, so strangers can never use up the places of stations that have joined. In
-//! between, a connection that has said hello keeps its place and is never pushed out. When the door is full, those that
-//! have been in it longest make room, but not before they have had time for an honest handshake. Those that have not
-//! yet sent anything make room much sooner; and if a few addresses crowd the door, their connections make room at once.
+//! Stations on the roster are not counted, so strangers can never use up the places of stations that have joined. Until
+//! it is on the roster, a connection that has said hello keeps its place and is never pushed out. When the door is
+//! full, the other connections make room, the oldest first, but not before they have had time for an honest handshake.
+//! Those that have not yet sent anything make room much sooner; and if a few addresses crowd the door, their
+//! connections make room at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};

@@ -80,8 +80,8 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// Sends the end to the stations. They may answer at once, so whoever handles their answers must learn of it
-    /// before.
+    /// Sends the end to the stations. They may answer at once, so whatever handles their answers must learn of the end
+    /// first.
     pub fn tell_stations(self) {
         self.offer.give(LivePart::End(self.end));
     }
@@ -100,7 +100,7 @@ pub(super) struct Spoken {
     pub lost: Lost,
 }
 
-/// How much of its beginning is checked for flaws.
+/// How much of the beginning of live speech is checked for flaws.
 const JUDGED: Duration = Duration::from_secs(30);
 /// The full scale of 16-bit samples.
 const FULL_SCALE: f32 = 32_768.0;

@@ -49,11 +49,11 @@ pub(super) enum Source {
 /// How the desk steers a recording.
 #[derive(Clone, Default)]
 pub(super) struct Steering {
-    /// Cancelled if nothing should be sent.
+    /// Cancelled to drop the recording: nothing is sent.
     pub cancel: CancellationToken,
-    /// Cancelled if the sound recorded so far is enough.
+    /// Cancelled to finish with the sound recorded so far.
     pub finish: CancellationToken,
-    /// Cancelled if the clip that was played for review should be sent.
+    /// Cancelled to send the clip that was played for review.
     pub send: CancellationToken,
 }
 
@@ -185,8 +185,8 @@ pub(super) enum RecordError {
     Seal(#[from] ClipCipherError),
 }
 
-/// Records, makes a clip of the sound, plays it for review if a monitor is set, and puts it into the outbox; unless it
-/// is cancelled before.
+/// Records, makes a clip of the sound, plays it for review if there is a monitor, and puts it into the outbox, unless
+/// it is cancelled before.
 pub(super) async fn record(
     mut tools: Tools,
     source: Source,

@@ -6,9 +6,9 @@ use super::memory;
 const MAX_STRANGERS: usize = 1_024;
 /// File descriptors for everything except connections, …
 const OWN_FILES: usize = 64;
-/// … but if there are few, at most this fraction of them …
+/// … but if there are few, at most one in this many …
 const OWN_ONE_IN: usize = 2;
-/// … and at most this fraction for strangers; the rest is for stations.
+/// … and at most one in this many for strangers; the rest is for stations.
 const STRANGERS_ONE_IN: usize = 4;
 
 /// Memory for everything except connections: the longest clip while it is made and sent, its samples, and data that

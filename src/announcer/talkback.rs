@@ -32,7 +32,7 @@ pub(super) const MAX_BYTES: usize = 24 << 20;
 /// How long the disk has to keep a talkback before it is played anyway.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long after the announcer's clock was set a talkback dated by the old time is accepted: as long as one is
+/// How long a talkback dated by the old time is accepted after the announcer's clock was set: as long as one is
 /// offered.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(60);
 /// The least time between two reports that a talkback of one station was refused.
@@ -114,7 +114,7 @@ impl Talkback {
     /// sequence; then whether there is room for it. The inner error is for the station.
     ///
     /// # Errors
-    /// If the header cannot be decoded, which closes the connection.
+    /// [`WireError`] if the header cannot be decoded, which closes the connection.
     async fn judge(
         self: &Arc<Self>,
         offer: &Offer,
@@ -239,7 +239,7 @@ impl Talkback {
         in_line.send(job);
     }
 
-    /// Writes down how far a station was heard.
+    /// Records how far a station was heard.
     async fn note(self: &Arc<Self>, job: &Job, end: Option<End>) {
         let mark = TalkedMark { id: job.header.id, end };
         if !lock(&self.talked).advance(&job.place.station, mark) {

@@ -16,7 +16,7 @@ const LAST_FORMATTED_UNIX_MS: u64 = 253_402_300_799_000;
 /// The most files with the same stamp, signer and start of a hash.
 const MAX_NAMESAKES: u32 = 10_000;
 
-/// A time as `20261121T051643.123Z`: names sort by time.
+/// Formats a time like `20261121T051643.123Z`, so that names sort by time.
 pub(super) fn stamp(unix_ms: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_FORMATTED_UNIX_MS));
     humantime::format_rfc3339_millis(time).to_string().replace(['-', ':'], "")

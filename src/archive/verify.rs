@@ -12,7 +12,7 @@ use crate::keys::{AnnouncerId, Fingerprint, StationId};
 use crate::seal;
 use crate::wire::{ClipHeader, LIVE_LAYOUT, LiveHeader, TalkbackHeader, WireError};
 
-/// Why a file is not proven.
+/// Why a file could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The file or its log cannot be read.
@@ -41,7 +41,7 @@ pub enum VerifyError {
     /// The signature is wrong.
     #[error("the signature is not that of {0}, who is in the log")]
     Signature(Fingerprint),
-    /// Another announcer or station signed it than the one asked for.
+    /// It was signed by an announcer or station other than the one asked for.
     #[error("it was signed by {0}, not by who was asked for")]
     Signer(Fingerprint),
     /// It is signed, but this machine does not know the signer.
@@ -57,7 +57,7 @@ pub enum VerifyError {
     },
 }
 
-/// What a good file proves.
+/// The proven facts about a file.
 #[derive(Debug)]
 pub struct Verified {
     /// When it was said, in ms since 1970 by the announcer's clock.

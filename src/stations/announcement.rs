@@ -22,7 +22,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Which clip.
+    /// The clip's id.
     pub id: ClipId,
     /// Its encoded header.
     pub header: Vec<u8>,
@@ -65,11 +65,11 @@ impl Delivery {
 /// How far one station is with one clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The station is not connected; the verdict waits for it until the instant.
+    /// The station is not connected, or cannot play now; the verdict waits for it until `held_until`.
     Away { held_until: Instant },
     /// The station is connected or about to be, and has not been sent the clip.
     Owed,
-    /// The clip is on its way; the transfer is given up at the instant.
+    /// The clip is on its way; the transfer is given up at `until`.
     Sent { until: Instant },
     /// The station has the clip and waits to be sent the instant.
     Verified,
@@ -117,7 +117,7 @@ pub(super) struct Recipient {
     pub unresolved: bool,
     /// Until when the verdict waits for it, once it was lost.
     pub held_until: Option<Instant>,
-    /// What went wrong last, for the verdict.
+    /// What last went wrong, for the verdict.
     pub trouble: Option<String>,
     /// When it was last sent the clip.
     pub sent: Option<Instant>,
@@ -188,7 +188,7 @@ pub(super) struct Announcement {
     pub is_restored: bool,
     /// When stations play: the first is the page's instant, the others are for stations that were late.
     pub starts: Vec<Instant>,
-    /// The first of these was set after the verdict, and is for stations that were away.
+    /// The first of `starts` was set after the verdict, and is for stations that were away.
     pub begins_late: bool,
     /// Stations that were ordered to play after the others, and have not been heard from since.
     pub late: BTreeSet<String>,
@@ -196,8 +196,8 @@ pub(super) struct Announcement {
     pub due: Option<Instant>,
     /// The timings of the stations that have played it.
     pub timings: BTreeMap<String, Timing>,
-    /// When its progress is checked next, and the time and bytes of the first check: by then the sockets' own buffers,
-    /// which fill in no time, are full.
+    /// When its progress is checked next. `looked_first` is the time of the first check and the bytes sent by then,
+    /// when the sockets' own buffers, which fill in no time, are full.
     pub look_next: Instant,
     pub looked_first: Option<(Instant, u64)>,
     /// How long the slowest transfer took so far.

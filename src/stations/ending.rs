@@ -281,8 +281,8 @@ impl Stations {
             if let Some(recipient) = announcement.recipients.get_mut(&name) {
                 recipient.begun = was.begun;
                 recipient.again = was.again;
-                // Without keeping, the clip waits for nobody, and what was reported of stations that were away remains
-                // true.
+                // Without keeping, the clip waits for no station, and what was reported about those that were away
+                // remains true.
                 recipient.unresolved = was.has_it || !keeps;
             }
         }

@@ -88,11 +88,11 @@ impl LiveOffer {
 /// One station's part in live speech.
 #[derive(Debug, Default)]
 struct Listener {
-    /// It was sent the start, on its current connection.
+    /// The start was sent to it on its current connection.
     is_joined: bool,
     /// Its loudspeaker has begun.
     has_begun: bool,
-    /// How often it was sent the start, and reported that it cannot play.
+    /// How often the start was sent to it, and it reported that it cannot play.
     failures: u32,
     trouble: Option<String>,
     outcome: Option<Outcome>,

@@ -16,15 +16,15 @@ use tokio::time::{Instant, timeout_at};
 const MIN_TRANSFERS: u64 = 16;
 /// How far ahead of the mean each may be, in bytes, …
 const LEAD_BYTES: u64 = 64 * 1024;
-/// … or as a fraction of what it was sent, if that is more: stations that accept nothing hold up nobody while they are
-/// less than this fraction of all.
+/// … or one part in this many of what it was sent, if that is more: stations that accept nothing hold up nobody while
+/// they are fewer than this part of all.
 const LEAD_ONE_IN: u64 = 4;
 /// How long one station waits for the others in all, if they are slow for reasons of their own.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Up to this number of stations are sent a clip all at once, so that all have it at nearly the same time …
 const ALL_AT_ONCE: usize = 128;
-/// … and of more than that, this number: behind 100 Mbit/s, with 48 of a thousand at once no link was lost, with 128
-/// one in three.
+/// … and if there are more, this number at once: behind 100 Mbit/s, 48 of a thousand at once lost no link, 128 lost one
+/// in three.
 const MANY_AT_ONCE: usize = 48;
 /// Waiting transfers check again when the mean has moved by this many bytes.
 const STEP_BYTES: u64 = 16 * 1024;

@@ -85,7 +85,7 @@ impl Office {
         self.join_after(name, zones, instance, last, None)
     }
 
-    /// Joins a station again that was cut off in the middle of a clip.
+    /// A station that was cut off in the middle of a clip joins again.
     pub(super) fn join_cut_off(&mut self, name: &str, begun: ClipId) {
         self.join_after(name, &[], 1, None, Some(begun)).unwrap();
     }

@@ -543,7 +543,7 @@ fn several_clips_wait_for_a_loudspeaker_in_their_order() {
 fn what_flaps_is_told_once_a_second_of_a_kind_and_the_latest_in_the_end() {
     let mut office = Office::with(&["a", "b"]);
     office.events.clear();
-    // Ten flips a second for three seconds, with the connection lost between each two.
+    // Ten flips a second for three seconds; the connection is lost after each.
     for flip in 0..30 {
         let fault = (flip % 2 == 0).then(|| format!("fault {flip}"));
         office.says("a", FromStation::Health { fault });

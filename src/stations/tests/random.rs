@@ -23,7 +23,7 @@ fn happening() -> impl Strategy<Value = Happening> {
             .prop_map(|(name, instance, last)| Happening::Joins { name, instance, last }),
         1 => (0..5_usize).prop_map(Happening::Leaves),
         1 => (any::<bool>(), 0..6_u8).prop_map(|(zoned, priority)| {
-            // Most are normal.
+            // Most announcements have normal priority.
             Happening::Announces { zoned, priority: Priority::from_byte(priority).unwrap_or_default() }
         }),
         1 => (0..5_usize, 0..9_usize, 1..6_u64, any::<u32>())

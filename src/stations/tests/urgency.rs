@@ -65,7 +65,7 @@ fn nobody_waits_for_ever_for_a_station_that_says_it_waits() {
         }
         office.pass(REJOIN_GRACE);
         assert_eq!(office.verdicts(id).len(), 1);
-        // Reporting it before the order to play is out of turn.
+        // A station that reports it before the order to play speaks out of turn.
         let mut office = Office::with(&["a"]);
         let id = office.announce(1);
         office.says("a", FromStation::Queued { clip: id });
