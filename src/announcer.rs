@@ -1,4 +1,4 @@
-//! The announcer: a key press → record → send → collect receipts → verdict.
+//! The announcer: key press → record → send → collect receipts → verdict.
 
 mod bind;
 mod connection;
@@ -41,99 +41,100 @@ pub use bind::{ListenError, ListenOn, listen};
 pub use listener::Listen;
 pub use live::{DEFAULT_LATENCY, MAX_LATENCY, MAX_LIVE, MIN_LATENCY};
 
-/// The clip's length where neither the user nor a file gives one.
+/// The clip's length if neither the user nor a file specifies one.
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(5);
-/// The most stations that listen at once unless `--max-stations` says otherwise.
+/// The most stations that can listen at once, unless `--max-stations` sets another limit.
 pub const DEFAULT_MAX_STATIONS: usize = 10_000;
-/// The most that `--max-stations` may say: as many as can join.
+/// The highest value `--max-stations` accepts: as many as can join.
 pub const MAX_STATIONS: usize = crate::keys::MAX_STATIONS;
-/// Reports that may wait for the desk; connections wait when there are more.
+/// The most reports that wait for the desk; when the queue is full, connections wait.
 const MAX_WAITING_REPORTS: usize = 1_024;
-/// How long to wait after the system refused a connection (no file descriptors, no memory).
+/// How long to wait after the system refuses a connection (no file descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often that is logged.
+/// The least time between two log messages about refused connections.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long who is about to join has to be told that the announcer leaves.
+/// How long connections stay open while the announcer leaves, so that a station about to join still receives the
+/// reason.
 const FAREWELL: Duration = Duration::from_millis(300);
-/// How long connections have to end when the announcer leaves.
+/// How long connections and disk writes have to finish when the announcer leaves.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Why the announcer cannot go on.
+/// Why the announcer cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnouncerError {
-    /// The listening socket cannot be asked for its address.
+    /// The address of the listening socket cannot be read.
     #[error("cannot tell which address the announcer listens on")]
     Listener(#[source] io::Error),
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers")]
     Random(#[source] getrandom::Error),
-    /// The state folder does not tell how far stations have talked back, or there are no random numbers.
+    /// The order of zones, or how far stations have talked back, cannot be read from the state folder; or there are no
+    /// random numbers.
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
 
-/// How to announce.
+/// The settings of an announcer.
 #[derive(Debug)]
 pub struct Config {
-    /// The clip's length; without it a file's own, or [`DEFAULT_LENGTH`].
+    /// The clip's length; if absent, the length of the file, or [`DEFAULT_LENGTH`].
     pub length: Option<Duration>,
-    /// Samples a second of every clip, [`crate::clip::MIN_RATE_HZ`] to [`crate::clip::MAX_RATE_HZ`]; without it the
-    /// microphone's own.
+    /// The sample rate of every clip in Hz, from [`crate::clip::MIN_RATE_HZ`] to [`crate::clip::MAX_RATE_HZ`]; if
+    /// absent, the microphone's own rate.
     pub rate_hz: Option<u32>,
-    /// What is done to a sound before it is sent.
+    /// How sound is processed before it is sent.
     pub preparation: Preparation,
-    /// Where each clip is heard before [`Command::Send`] sends it.
+    /// Where each clip is played before [`Command::Send`] sends it.
     pub monitor: Option<SharedLoudspeaker>,
-    /// The most stations that listen at once; further ones are refused.
+    /// The most stations that can listen at once; further ones are refused.
     pub max_stations: usize,
-    /// The zones announcements are for, until [`Command::Address`]; none means all stations.
+    /// The zones that announcements are for, until [`Command::Address`] changes them; none means all stations.
     pub zones: Vec<String>,
-    /// How urgent announcements are, save those after [`Command::Emergency`].
+    /// How urgent announcements are, except those after [`Command::Emergency`].
     pub priority: Priority,
-    /// How long a clip is kept for stations that are away; zero for not at all.
+    /// How long a clip is kept for stations that are away; zero means not at all.
     pub keep: Duration,
-    /// How long the others are waited for once half of the stations have the clip.
+    /// How long to wait for the other stations once half of them have the clip.
     pub wait: Duration,
-    /// [`Command::Announce`] begins live speech, and ends it.
+    /// Whether [`Command::Announce`] starts and ends live speech.
     pub live: bool,
-    /// How long after it was said live speech is heard, [`MIN_LATENCY`] to [`MAX_LATENCY`].
+    /// The delay between speaking and hearing in live speech, from [`MIN_LATENCY`] to [`MAX_LATENCY`].
     pub latency: Duration,
-    /// Wait for so many stations, announce once and leave.
+    /// If set, the announcer waits for this many stations, announces once and leaves.
     pub once: Option<usize>,
-    /// Commands are lines: each announces, one after the other. Otherwise a command to announce
-    /// while recording does nothing.
+    /// Whether commands are lines: each makes one announcement, one after the other. If not, a command to announce is
+    /// ignored while recording.
     pub lines: bool,
-    /// Who may listen and on whose behalf is spoken; without it anybody may do either.
+    /// Who may listen, and on whose behalf the announcer speaks; if absent, anybody may do either.
     pub site: Option<Arc<Site>>,
     /// Where announcements are archived.
     pub archive: Option<Archive>,
-    /// Where stations that talk back are heard; without it they are refused.
+    /// Where stations that talk back are heard; if absent, they are refused.
     pub talkback: Option<Hearing>,
 }
 
 /// Where talkback is heard and kept.
 #[derive(Debug)]
 pub struct Hearing {
-    /// Where it is heard, while the announcer does not record.
+    /// The loudspeaker that plays it while the announcer is not recording.
     pub loudspeaker: SharedLoudspeaker,
-    /// Where it is kept.
+    /// The archive that keeps it.
     pub archive: Archive,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Every announcement was played by every station that should have, and with
-    /// [`Config::once`] by one at least.
+    /// Whether every station that should have played an announcement did so, and with [`Config::once`] at least one
+    /// did.
     pub all_heard: bool,
 }
 
-/// Runs the announcer until it is told to leave, its commands end, or it has announced once.
-/// A recording in progress is dropped when `shutdown` is cancelled; announcements on their way are
-/// seen through to their verdict.
+/// Runs the announcer until it is asked to leave, its commands end, or it has announced once. Cancelling `shutdown`
+/// drops a recording in progress; announcements already on their way still reach their verdict.
 ///
 /// # Errors
-/// [`AnnouncerError`]; a failing microphone or station never ends it.
+/// [`AnnouncerError`]; a failing microphone or station never stops the announcer.
 pub async fn run(
     listener: TcpListener,
     microphone: Microphone,
@@ -145,10 +146,10 @@ pub async fn run(
     run_on(TcpDoor::new(listener), microphone, config, commands, events, shutdown).await
 }
 
-/// The same, for connections that come from anywhere. Dropping the future ends all of it, as a crash would.
+/// Like [`run`], but for connections from any source. Dropping the future stops everything at once, as a crash would.
 ///
 /// # Errors
-/// Those of [`run`].
+/// The same errors as [`run`].
 pub async fn run_on(
     listener: impl Listen,
     microphone: Microphone,
@@ -190,7 +191,7 @@ pub async fn run_on(
     let summary = desk.run(inbox, commands, shutdown).await;
     closing.cancel();
     tasks.close();
-    // A connection that does not end in time has lost nothing: every verdict is given.
+    // Nothing is lost if a connection does not close in time: every verdict has been reached.
     let _ = tokio::time::timeout(LEAVE_DEADLINE, tasks.wait()).await;
     if let Some(talkback) = talkback {
         talkback.archive().close(LEAVE_DEADLINE).await;
@@ -227,7 +228,7 @@ async fn accept(
                 tasks.spawn(async move {
                     let ended = async {
                         closing.cancelled().await;
-                        // Who is gone, as in a crash, says no farewell.
+                        // After a crash (`gone`) there is no farewell.
                         let _ = tokio::time::timeout(FAREWELL, gone.cancelled()).await;
                     };
                     tokio::select! { biased; () = ended => (), () = serve => () }

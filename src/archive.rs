@@ -1,11 +1,11 @@
-//! The archive: every announcement, and every talkback, as a WAV file, and what became of it in an append-only log.
+//! The archive: every announcement and every talkback as a WAV file, and what became of it in an append-only log.
 //!
-//! A folder of the user's, with files named `TIME-WHO-HASH.wav` (UTC, the announcer's fingerprint or `open`, the
-//! start of the SHA-256) and a log of JSON lines a month. One task does all the writing, on a thread for such
-//! work, so that no disk delays an announcement; what it cannot write, it tells.
+//! It is a folder of the user's choice, with files named `TIME-WHO-HASH.wav` (UTC, the announcer's fingerprint or
+//! `open`, the start of the SHA-256) and one log of JSON lines a month. One task does all the writing, on a thread for
+//! such work, so that no disk delays an announcement; it reports what it cannot write.
 //!
-//! A file stands under the time when it came here, by this machine's clock as it is then. A date that somebody else
-//! gave is written in the log, and names the file only where the two agree: nobody's clock decides what is removed.
+//! A file is named by the time of its arrival, by this machine's clock at that moment. A date that came from elsewhere
+//! is written to the log, and names the file only if the two agree: nobody else's clock decides what is removed.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
@@ -35,28 +35,28 @@ mod verify;
 
 pub use verify::{Verified, VerifyError, verify, verify_known};
 
-/// The most that may wait for the disk; beyond it announcements are not archived, and that is told.
+/// The most jobs that wait for the disk; beyond that, announcements are not archived, and that is reported.
 const MAX_WAITING_JOBS: usize = 4_096;
-/// Jobs that are taken up at once.
+/// The most jobs that are handled in one go.
 const MAX_BATCH: usize = 256;
-/// Announcements whose file is remembered, to name it beside their outcomes.
+/// The most announcements whose file is remembered, to name it in the lines of their outcomes.
 const MAX_REMEMBERED: usize = 1_024;
-/// Files that one new announcement may remove.
+/// The most files that one new announcement may remove.
 const MAX_REMOVED: usize = 8;
-/// How far a date of somebody else's may be from the time of arrival for a file to be named by it.
+/// How far a date from elsewhere may be from the time of arrival for a file to be named by it.
 const MAX_ASTRAY: Duration = Duration::from_secs(300);
-/// What is filed under an earlier year was filed on a clock that was not set: how old it is, nobody knows.
+/// A file named by an earlier year was filed by a clock that was not set: its age is unknown.
 const FIRST_YEAR: &str = "2026";
 
 /// What can go wrong with an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The folder cannot be made or read.
+    /// The folder cannot be created or read.
     #[error("cannot use {} as an archive: {}", path.display(), about_folder(source))]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file cannot be written.
@@ -64,17 +64,17 @@ pub enum ArchiveError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
 }
 
-/// How much is kept: what is older or beyond is removed, the oldest first.
+/// How much is kept: anything older or beyond that is removed, the oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// For so long.
+    /// The longest time that a file is kept.
     pub age: Duration,
-    /// And so many bytes of files.
+    /// The most bytes of files that are kept.
     pub bytes: u64,
 }
 
@@ -82,7 +82,7 @@ pub struct Retention {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum Line {
-    /// A clip was announced, or came to a station.
+    /// A clip was announced, or arrived at a station.
     Announcement {
         unix_ms: u64,
         clip: String,
@@ -98,7 +98,7 @@ pub(crate) enum Line {
         /// In hex; empty in open mode.
         signature: String,
     },
-    /// What became of it at one station.
+    /// The outcome at one station.
     Outcome {
         unix_ms: u64,
         clip: String,
@@ -131,14 +131,14 @@ enum Job {
     Close { done: oneshot::Sender<()> },
 }
 
-/// What is kept of an announcement.
+/// The parts of an announcement that are kept.
 struct Kept {
     clip: String,
     created_unix_ms: u64,
     expires_unix_ms: u64,
     zones: Vec<String>,
     sha256: Hash,
-    /// Its header as signed.
+    /// Its header as it was signed.
     encoded: Vec<u8>,
     signature: Vec<u8>,
     announcer: Option<AnnouncerKey>,
@@ -153,19 +153,19 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens a folder as an archive, makes it if it is not there, and repairs what a crash may have left: a last
-    /// line that is torn, and files that were not finished. To be called on a tokio runtime.
+    /// Opens a folder as an archive, creates it if it does not exist, and repairs what a crash may have left: a torn
+    /// last line, and unfinished files. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// [`ArchiveError`], for a folder that cannot be made or read.
+    /// [`ArchiveError`] if the folder cannot be created or read.
     pub fn open(folder: &Path, retention: Retention, events: Events) -> Result<Self, ArchiveError> {
         Self::open_by(folder, retention, events, Wall::system())
     }
 
-    /// The same, by another clock than the system's.
+    /// Like [`Self::open`], but with a clock other than the system's.
     ///
     /// # Errors
-    /// Those of [`Self::open`].
+    /// The same errors as [`Self::open`].
     pub fn open_by(
         folder: &Path,
         retention: Retention,
@@ -189,7 +189,7 @@ impl Archive {
         Ok(Self { jobs, events })
     }
 
-    /// Keeps a clip. `encoded` is its header as signed; `announcer` and `signature` are empty in open mode.
+    /// Keeps a clip. `encoded` is its header as it was signed; `announcer` and `signature` are empty in open mode.
     pub fn keep(
         &self,
         header: &ClipHeader,
@@ -211,7 +211,8 @@ impl Archive {
         })));
     }
 
-    /// Keeps live speech, whole, as a WAV. `encoded` is its header as signed at its end, and `samples` what was hashed.
+    /// Keeps the whole of live speech as a WAV. `encoded` is its header as signed at its end; `samples` are the bytes
+    /// that were hashed.
     pub fn keep_live(
         &self,
         header: &LiveHeader,
@@ -233,7 +234,7 @@ impl Archive {
         })));
     }
 
-    /// Writes down what an event says of a clip's outcome.
+    /// Records the outcome of a clip that an event reports.
     pub fn note(&self, event: &Event) {
         let (clip, station, outcome, reason) = match event {
             Event::Played { clip, station, outcome, .. } => (clip, station, outcome, String::new()),
@@ -254,7 +255,7 @@ impl Archive {
     pub async fn close(&self, patience: Duration) {
         let (done, closed) = oneshot::channel();
         self.send(Job::Close { done });
-        // A disk that hangs is no reason to stay.
+        // A disk that hangs does not keep the program from leaving.
         let _ = tokio::time::timeout(patience, closed).await;
     }
 
@@ -271,7 +272,7 @@ struct Writer {
     retention: Retention,
     wall: Wall,
     events: WeakEvents,
-    /// Which file holds a clip.
+    /// The file of each clip.
     files: HashMap<String, String>,
     is_troubled: bool,
 }
@@ -320,7 +321,8 @@ impl Writer {
         kept
     }
 
-    /// Writes a clip to a file, by when it came and how it is dated; its name, and whether there was room made for it.
+    /// Writes a clip to a file, named by its time of arrival or its date. Returns the file's name, and whether room was
+    /// made for it.
     fn write(
         &self,
         (arrived_unix_ms, created_unix_ms): (u64, u64),
@@ -354,8 +356,8 @@ impl Writer {
             .map_err(|source| ArchiveError::Write { path, source })
     }
 
-    /// Removes what is too old or too much, so that there is room for so many bytes more. A few files at a time, so
-    /// that a clock that is wrong by years does not empty the archive.
+    /// Removes files that are too old or too many, to make room for `more` bytes. Only a few files at a time, so that a
+    /// clock that is wrong by years does not empty the archive.
     fn retain(&self, more: u64, now_unix_ms: u64) -> Result<(), ArchiveError> {
         let failed = |source| ArchiveError::Folder { path: self.folder.clone(), source };
         let mut files = Vec::new();
@@ -385,7 +387,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Says once that nothing can be archived, until it can be again.
+    /// Reports that nothing can be archived: once, until it can be again.
     fn report(&mut self, written: Result<(), ArchiveError>) {
         let Err(error) = written else {
             self.is_troubled = false;

@@ -1,5 +1,5 @@
-//! What a station has heard: known at once, and written down on a thread for such work, so that no disk holds up the
-//! station. What waits is written in order, by one thread.
+//! What a station has heard: known at once, and written down on a thread for such work, so that no disk delays the
+//! station. Waiting notes are written in order, by one thread.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,31 +12,31 @@ use crate::event::{Event, Events, WeakEvents};
 use crate::keys::{Heard, KeysError, Mark, Voice};
 use crate::wire::{ClipId, Receipt};
 
-/// How long the disk has for a note before it is told that it hangs.
+/// How long the disk has for a note before it is reported as hanging.
 pub const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The most notes that wait of one announcer's priority: those of one clip.
+/// The most notes that wait for one announcer and priority: those of one clip.
 const MAX_WAITING_NOTES: usize = 3;
 
-/// What is written down of a clip, in this order.
+/// What is written down about a clip, in this order.
 #[derive(Debug, Clone, Copy)]
 pub enum Note {
-    /// It is about to be played, so that no later run takes an earlier one.
+    /// It is about to be played; noted so that no later run accepts an earlier clip.
     Begun(ClipId),
-    /// It sounds, so that the announcer learns of it should it be cut off.
+    /// It sounds; noted so that the announcer learns of it if it is cut off.
     Sounds(ClipId),
-    /// It was played to its end, so that no later run plays it again, and so that the receipt outlives this run.
+    /// It was played to the end; noted so that no later run plays it again, and so that the receipt outlives this run.
     Finished(Receipt),
 }
 
-/// What the disk says of a note.
+/// What became of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
-    /// It is there; or it cannot be, and that was told.
+    /// It is on the disk; or it cannot be written, and that was reported.
     Done,
-    /// It is not there yet.
+    /// It is not on the disk yet.
     NotYet,
-    /// Another process of this station has gone past the clip.
+    /// Another process of this station has moved past the clip.
     Overtaken,
 }
 
@@ -45,12 +45,12 @@ pub enum Noted {
 pub struct Noting(Option<oneshot::Receiver<Noted>>);
 
 impl Noting {
-    /// Of a station that keeps no diary.
+    /// Creates the noting of a station that keeps no diary.
     pub fn nowhere() -> Self {
         Self(None)
     }
 
-    /// Waits for the disk, but not beyond an instant. Cancelling loses nothing.
+    /// Waits for the disk, but not beyond `until`. Cancelling loses nothing.
     pub async fn by(&mut self, until: Instant) -> Noted {
         let Some(noted) = &mut self.0 else { return Noted::Done };
         match timeout_at(until, noted).await {
@@ -74,7 +74,7 @@ pub struct Diary {
 struct Pages {
     heard: Mutex<Heard>,
     waiting: Mutex<Waiting>,
-    /// What was told of the disk last, until it takes a note again.
+    /// The trouble that was last reported, until the disk accepts a note again.
     trouble: Mutex<Option<String>>,
 }
 
@@ -92,25 +92,25 @@ struct Entry {
 }
 
 impl Diary {
-    /// A diary with what earlier runs wrote into it.
+    /// Creates a diary with what earlier runs wrote into it.
     pub fn new(heard: Heard) -> Self {
         let marks = heard.marks().clone();
         let pages = Pages { heard: Mutex::new(heard), waiting: Mutex::default(), trouble: Mutex::default() };
         Self { marks, pages: Arc::new(pages) }
     }
 
-    /// The last clip of that priority heard of an announcer, whether that is on the disk or not.
+    /// The last clip of that priority heard from an announcer, whether that is on the disk or not.
     pub fn mark(&self, voice: &Voice) -> Option<Mark> {
         self.marks.get(voice).copied()
     }
 
-    /// What the disk holds of an announcer. Waits while it is being written.
+    /// Reads what the disk holds. Waits while it is being written.
     pub fn on_disk<T>(&self, read: impl FnOnce(&Heard) -> T) -> T {
         read(&lock(&self.pages.heard))
     }
 
-    /// Has a note written. A disk that cannot do it, or takes longer than [`DISK_PATIENCE`], is told once until it takes
-    /// notes again. To be called on a tokio runtime.
+    /// Starts writing a note. A disk that cannot do it, or takes longer than [`DISK_PATIENCE`], is reported once until
+    /// it accepts notes again. Must be called on a tokio runtime.
     pub fn note(&mut self, voice: Voice, note: Note, events: &Events) -> Noting {
         if let Some(mark) = note.mark()
             && self.mark(&voice).is_none_or(|was| was.admits(mark.epoch, mark.sequence))
@@ -124,7 +124,7 @@ impl Diary {
         Noting(Some(noted))
     }
 
-    /// Takes note of what another process has heard meanwhile.
+    /// Adopts what another process has heard meanwhile.
     pub fn catch_up(&mut self) {
         if let Ok(heard) = self.pages.heard.try_lock() {
             self.marks.clone_from(heard.marks());
@@ -155,7 +155,7 @@ impl Note {
 }
 
 impl Pages {
-    /// Puts an entry in line. What waits of earlier clips is not needed any more.
+    /// Queues an entry, and drops waiting entries of earlier clips, which are no longer needed.
     fn enter(self: &Arc<Self>, entry: Entry) {
         let mut waiting = lock(&self.waiting);
         let (is_new, mut kept) = (matches!(entry.note, Note::Begun(_)), 0);
@@ -176,7 +176,7 @@ impl Pages {
         loop {
             let Some(Entry { voice, note, done }) = self.next() else { return };
             let written = note.write(&mut lock(&self.heard), &voice);
-            // Nobody may wait for it any more.
+            // Perhaps nobody waits for it any more.
             let _ = done.send(written);
         }
     }
@@ -188,7 +188,7 @@ impl Pages {
         next
     }
 
-    /// Tells what becomes of an entry.
+    /// Reports what becomes of an entry.
     async fn follow(
         self: Arc<Self>,
         mut written: oneshot::Receiver<Result<(), KeysError>>,
@@ -205,7 +205,7 @@ impl Pages {
             }
         };
         let noted = match result {
-            // A later clip is written in its place.
+            // A later clip is written instead.
             Err(_) => Noted::Done,
             Ok(Ok(())) => {
                 self.report(None, &events);
@@ -217,11 +217,12 @@ impl Pages {
                 Noted::Done
             }
         };
-        // It may have lost patience.
+        // The receiver may have lost patience.
         let _ = tell.send(noted);
     }
 
-    /// A disk that cannot be written does not silence the station: this run remembers by itself, and it is told.
+    /// A disk that cannot be written does not silence the station: this run remembers by itself, and the trouble is
+    /// reported.
     fn report(&self, words: Option<String>, events: &WeakEvents) {
         let mut trouble = lock(&self.trouble);
         if *trouble == words {
@@ -273,7 +274,7 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    /// The warnings that were told so far.
+    /// Counts the warnings that are waiting to be read.
     fn told(heard: &mut tokio::sync::mpsc::Receiver<Event>) -> usize {
         std::iter::from_fn(|| heard.try_recv().ok()).count()
     }
@@ -293,7 +294,7 @@ mod tests {
         assert_eq!(Heard::open(&folder).unwrap().cut_off(&announcer()), Some(clip(1)));
         diary.note(voice(), Note::Finished(receipt(1)), &events).by(soon()).await;
         assert_eq!(Heard::open(&folder).unwrap().receipt(&announcer()), Some(receipt(1)));
-        // Another process of the same station is further.
+        // Another process of the same station is further ahead.
         Heard::open(&folder).unwrap().finish(&announcer(), Priority::Normal, receipt(9)).unwrap();
         let mut begun = diary.note(voice(), Note::Begun(clip(2)), &events);
         assert_eq!(begun.by(soon()).await, Noted::Overtaken);
@@ -308,7 +309,7 @@ mod tests {
         let folder = StateFolder::open(Some(&home.path().join("state"))).unwrap();
         let (events, mut heard) = Events::channel();
         let mut diary = Diary::new(Heard::open(&folder).unwrap());
-        // Whoever holds the lock of the folder keeps everybody from writing, as a disk that hangs does.
+        // Whoever holds the lock of the folder keeps everybody else from writing, as a disk that hangs does.
         let hangs = folder.lock().unwrap();
         let mut begun = diary.note(voice(), Note::Begun(clip(1)), &events);
         assert_eq!(begun.by(Instant::now()).await, Noted::NotYet);

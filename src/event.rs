@@ -1,4 +1,4 @@
-//! What happened, as one enum: the console, the JSON lines, the log and the tests see the same facts.
+//! Everything that happens, as one enum: the console, the JSON lines, the log and the tests see the same facts.
 
 mod channel;
 
@@ -13,7 +13,7 @@ use crate::wire::LiveReceipt;
 
 pub use channel::{Events, MAX_WAITING_EVENTS, WeakEvents};
 
-/// One fact from either role. `docs/events.md` gives every field and its unit.
+/// One fact from either role. `docs/events.md` describes every field and its unit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -62,14 +62,14 @@ pub enum Event {
         /// The microphone's name.
         input: String,
     },
-    /// The microphone runs.
+    /// A recording begins.
     Recording {
-        /// The clip's length to be, in milliseconds.
+        /// The intended length of the clip, in milliseconds.
         length_ms: u64,
         /// The microphone's name.
         input: String,
     },
-    /// How the recording goes, some 20 times a second. Not printed by `--events json`.
+    /// How the recording is going, some 20 times a second. Not printed by `--events json`.
     Level {
         /// Time still to record, in milliseconds.
         remaining_ms: u64,
@@ -78,9 +78,9 @@ pub enum Event {
     },
     /// The recording was dropped; nothing is sent.
     Cancelled,
-    /// The clip is heard at the announcer first: it is sent or dropped when the operator says so.
+    /// The clip is first played at the announcer: the operator then sends or drops it.
     Reviewing {
-        /// The clip's id to be.
+        /// The id that the clip will have.
         clip: String,
         /// Its length in milliseconds.
         length_ms: u64,
@@ -93,7 +93,7 @@ pub enum Event {
         clip: String,
         /// Its length in milliseconds.
         length_ms: u64,
-        /// Samples a second.
+        /// The sample rate in Hz.
         rate_hz: u32,
         /// The WAV's size in bytes, header included.
         bytes: u64,
@@ -109,52 +109,53 @@ pub enum Event {
         input: String,
         /// How urgent it is.
         priority: Priority,
-        /// What the microphone lost of it, and is silent instead; nothing as a rule.
+        /// What the microphone lost, where the clip is silent instead; usually nothing.
         #[serde(skip_serializing_if = "Option::is_none")]
         lost: Option<Lost>,
     },
-    /// How urgent the next announcement is; said when the operator changes it, and when it was made.
+    /// How urgent the next announcement is; emitted when the operator changes it, and when it reverts after an
+    /// announcement.
     Priority {
-        /// From now on.
+        /// The priority from now on.
         priority: Priority,
     },
-    /// Which zones there are, and which of them is spoken to; said when either changes.
+    /// Which zones there are, and which of them are addressed; emitted when either changes.
     Zones {
-        /// Every zone: first those that digits stand for, from 1, and then all others in natural order.
+        /// Every zone: first those with digits, from 1, and then all others in natural order.
         known: Vec<String>,
-        /// Those that are spoken to; none for every station.
+        /// The zones that are addressed; none means every station.
         addressed: Vec<String>,
     },
-    /// A station was told how loud to play from now on.
+    /// A station was sent the volume to play at from now on.
     Volume {
         /// The station's name.
         station: String,
-        /// In dB, 0 being as loud as it was sent; none for the station's own.
+        /// In dB, where 0 is as loud as the clip was sent; none means the station's own volume.
         volume_db: Option<f64>,
     },
-    /// A clip goes out.
+    /// A clip is being sent.
     Sending {
         /// The clip's id.
         clip: String,
         /// The stations that should play it.
         stations: Vec<String>,
     },
-    /// How a clip goes out, while that takes long: some four times a second.
+    /// The progress of a clip that takes long to send, some four times a second.
     Progress {
         /// The clip's id.
         clip: String,
         /// Bytes handed to the network so far, to all stations together.
         sent_bytes: u64,
-        /// Bytes to be sent in all.
+        /// Bytes to send in all.
         total_bytes: u64,
-        /// Stations that have it whole.
+        /// Stations that have the whole clip.
         verified: usize,
-        /// Stations that are being sent it, or were.
+        /// Stations that it is being sent to, or was.
         stations: usize,
-        /// At the speed so far, until all have it, in milliseconds.
+        /// The time until all have it at the speed so far, in milliseconds.
         left_ms: u64,
     },
-    /// A station has the clip whole, and its hash is right.
+    /// A station has the whole clip, and its hash is right.
     Verified {
         /// The clip's id.
         clip: String,
@@ -177,13 +178,13 @@ pub enum Event {
         /// The station's name.
         station: String,
     },
-    /// Another page goes first at a station: the clip is played there, from its start, when that is done.
+    /// Another page goes first at a station: the clip is played there, from its start, afterwards.
     Queued {
         /// The clip's id.
         clip: String,
         /// The station's name.
         station: String,
-        /// It had begun, and was cut off.
+        /// Whether it had begun, and was cut off.
         interrupted: bool,
     },
     /// A station played the clip to its last sample.
@@ -194,42 +195,41 @@ pub enum Event {
         station: String,
         /// [`Outcome::Played`] or [`Outcome::PlayedLate`].
         outcome: Outcome,
-        /// An earlier try was interrupted after it had begun: the start of the clip was heard before.
+        /// An earlier attempt was interrupted after it had begun: the start of the clip was heard before.
         again: bool,
         /// Frames played, at the clip's rate.
         frames: u64,
         /// How much later than the agreed instant it began, in milliseconds; 0 when in step.
         late_ms: u64,
-        /// How far its first sample was from the instant it was given, in µs, as the station
-        /// measured it; later is positive.
+        /// How far its first sample was from its assigned instant, in µs, as the station measured it; later is positive.
         start_error_us: i64,
-        /// The largest distance from step while it played, in µs, as the station measured it.
+        /// The farthest that it was out of step while it played, in µs, as the station measured it.
         max_error_us: u64,
-        /// Times the sound device ran dry while playing.
+        /// How often the sound device ran dry while playing.
         underruns: u32,
-        /// How far the station's notion of the instant may be off, in µs, as the station knows it;
-        /// [`u32::MAX`] when it does not.
+        /// How far the station's notion of the instant may be off, in µs, as the station knows it; [`u32::MAX`] if it
+        /// does not know.
         uncertainty_us: u32,
-        /// The farthest that it was from the page's instant, or from step while it played, in µs;
-        /// later is positive. See [`is_in_step`].
+        /// The farthest that it was from the page's instant, or out of step while it played, in µs; later is positive.
+        /// See [`is_in_step`].
         off_us: i64,
     },
-    /// Somebody speaks live from now on: it is heard while it is said.
+    /// Somebody starts to speak live, and is heard while speaking.
     LiveStarted {
-        /// Its id, in order with those of clips.
+        /// Its id, numbered in one sequence with clips.
         clip: String,
         /// The microphone's name, or `file:PATH`.
         input: String,
-        /// Samples a second.
+        /// The sample rate in Hz.
         rate_hz: u32,
-        /// Between saying and hearing, in milliseconds.
+        /// The delay between speaking and hearing, in milliseconds.
         latency_ms: u64,
         /// How urgent it is.
         priority: Priority,
         /// The stations that should hear it.
         stations: Vec<String>,
     },
-    /// Nobody speaks live any more.
+    /// Live speech has ended.
     LiveEnded {
         /// Its id.
         clip: String,
@@ -237,44 +237,43 @@ pub enum Event {
         length_ms: u64,
         /// Its blocks of 20 ms, the last one perhaps shorter.
         blocks: u32,
-        /// SHA-256 over its samples as they were sent, in hex.
+        /// SHA-256 of its samples as they were sent, in hex.
         sha256: String,
         /// Its loudest sample, in dB below full scale (−100 for pure silence).
         peak_db: f32,
-        /// What the microphone lost of it; nothing as a rule.
+        /// What the microphone lost; usually nothing.
         #[serde(skip_serializing_if = "Option::is_none")]
         lost: Option<Lost>,
     },
-    /// What a station heard of live speech, once it is over.
+    /// What a station heard of live speech, once that is over.
     LivePlayed {
         /// Its id.
         clip: String,
         /// The station's name.
         station: String,
-        /// [`Outcome::Played`], or [`Outcome::Interrupted`] or [`Outcome::Missed`] where too much is missing.
+        /// [`Outcome::Played`], or [`Outcome::Interrupted`] or [`Outcome::Missed`] if too much is missing.
         outcome: Outcome,
-        /// Its blocks in all.
+        /// The number of its blocks.
         blocks: u32,
-        /// Blocks that sounded whole at their time.
+        /// Blocks that sounded whole and on time.
         played: u32,
-        /// Blocks that did not: before it joined, lost, or late.
+        /// Blocks that did not: sent before it joined, lost, or late.
         concealed: u32,
-        /// Of those, blocks that came after their time.
+        /// Of those, blocks that arrived too late.
         late: u32,
-        /// How far its first sample was from the instant it was given, in µs, as the station measured it; later is
-        /// positive.
+        /// How far its first sample was from its assigned instant, in µs, as the station measured it; later is positive.
         start_error_us: i64,
-        /// The largest distance from step while it sounded, in µs, as the station measured it.
+        /// The farthest that it was out of step while it sounded, in µs, as the station measured it.
         max_error_us: u64,
-        /// Times the sound device ran dry meanwhile.
+        /// How often the sound device ran dry meanwhile.
         underruns: u32,
-        /// How far the station's notion of the instant may be off, in µs, as the station knows it; [`u32::MAX`] when it
-        /// does not.
+        /// How far the station's notion of the instant may be off, in µs, as the station knows it; [`u32::MAX`] if it
+        /// does not know.
         uncertainty_us: u32,
-        /// The farthest that it was from step, in µs; later is positive. See [`is_in_step`].
+        /// The farthest that it was out of step, in µs; later is positive. See [`is_in_step`].
         off_us: i64,
     },
-    /// A station did not play the clip to its end, and will not.
+    /// A station did not play the clip to the end, and will not.
     Failed {
         /// The clip's id.
         clip: String,
@@ -293,16 +292,16 @@ pub enum Event {
         played: usize,
         /// Stations that should have.
         expected: usize,
-        /// Those that did not, and why.
+        /// The stations that did not, and why.
         missing: Vec<Missing>,
-        /// Between the first of them to begin and the last, in µs, by the start errors that they
-        /// measured; of those in step, if there are two.
+        /// The time between the first and the last station to begin, in µs, by the start errors that they measured;
+        /// only for stations in step, if there are at least two.
         spread_us: Option<u64>,
-        /// By how much the spread may be wrong, in µs: the two largest uncertainties together.
+        /// How far the spread may be off, in µs: the sum of the two largest uncertainties.
         uncertainty_us: Option<u64>,
-        /// Those that played it, but too far from the others for one sound.
+        /// The stations that played it, but too far from the others to sound as one.
         out_of_step: Vec<OutOfStep>,
-        /// Of live speech: those that did not hear all of it.
+        /// For live speech: the stations that did not hear all of it.
         concealed: Vec<Concealed>,
     },
     /// A station has found its announcer.
@@ -310,7 +309,7 @@ pub enum Event {
         /// The announcer's address as dialled.
         announcer: String,
     },
-    /// A station waits for its announcer; said once an outage, not at every try.
+    /// A station waits for its announcer; emitted once per outage, not at every attempt.
     Waiting {
         /// The announcer's address as dialled.
         announcer: String,
@@ -335,7 +334,7 @@ pub enum Event {
         /// SHA-256 of the WAV, in hex.
         sha256: String,
     },
-    /// A talkback has come to the announcer whole, and is what its station said.
+    /// A talkback has reached the announcer whole, just as its station said it.
     TalkbackReceived {
         /// The talkback's id.
         talkback: String,
@@ -345,7 +344,7 @@ pub enum Event {
         length_ms: u64,
         /// SHA-256 of the WAV, in hex.
         sha256: String,
-        /// Where it is kept; none where it cannot be.
+        /// Where it is kept; none if it cannot be kept.
         file: Option<PathBuf>,
     },
     /// A talkback was heard: the announcer's loudspeaker played it to its last sample.
@@ -355,7 +354,7 @@ pub enum Event {
         /// The station's name.
         station: String,
     },
-    /// A talkback was kept, and could not be heard.
+    /// A talkback was kept, but could not be heard.
     TalkbackKept {
         /// The talkback's id.
         talkback: String,
@@ -364,7 +363,7 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
-    /// A talkback was, as far as is known here, neither heard nor kept.
+    /// A talkback was, as far as this program knows, neither heard nor kept.
     TalkbackRefused {
         /// The talkback's id.
         talkback: String,
@@ -375,7 +374,7 @@ pub enum Event {
     },
 }
 
-/// How a clip ended for one station: the last word, given once.
+/// What became of a page at one station: final, and reported once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -383,29 +382,29 @@ pub enum Outcome {
     Played,
     /// Played to its last sample, after the others or after the verdict.
     PlayedLate,
-    /// Begun, and not played to its end.
+    /// Begun, but not played to the end.
     Interrupted,
-    /// The station refused it; nothing of it was heard.
+    /// The station refused it; nothing was heard.
     Rejected,
-    /// The station was away or not free until it expired; nothing of it was heard.
+    /// The station was away or not free until it expired; nothing was heard.
     Missed,
 }
 
-/// How far behind its instant a station may begin and still count as in step with the others.
+/// A station that begins this long after its instant, or later, counts as late.
 const LATE: Duration = Duration::from_millis(100);
 
 impl Outcome {
-    /// That of a clip played to its end, which began so long after it was due.
+    /// The outcome of a clip that was played to the end and began this long after it was due.
     pub fn played(behind: Duration) -> Self {
         if behind >= LATE { Self::PlayedLate } else { Self::Played }
     }
 
-    /// Whether it was heard to its end.
+    /// Whether it was heard to the end.
     pub fn is_played(self) -> bool {
         matches!(self, Self::Played | Self::PlayedLate)
     }
 
-    /// One word, or two.
+    /// The outcome in one word, or two.
     pub fn words(self) -> &'static str {
         match self {
             Self::Played => "played",
@@ -433,7 +432,7 @@ pub struct Concealed {
     pub station: String,
     /// Blocks that did not sound.
     pub concealed: u32,
-    /// Of so many.
+    /// The number of blocks in all.
     pub blocks: u32,
 }
 
@@ -442,17 +441,16 @@ pub struct Concealed {
 pub struct OutOfStep {
     /// The station's name.
     pub station: String,
-    /// The farthest that it was from the page's instant, or from step while it played, in µs; later is
-    /// positive.
+    /// The farthest that it was from the page's instant, or out of step while it played, in µs; later is positive.
     pub off_us: i64,
-    /// How far the station's notion of the instant may be off, in µs; [`u32::MAX`] when it does not know.
+    /// How far the station's notion of the instant may be off, in µs; [`u32::MAX`] if it does not know.
     pub uncertainty_us: u32,
 }
 
-/// Live speech counts as heard if no more than one block in so many was concealed: what is missing is short, and named.
+/// Live speech counts as heard if at most one block in this many was concealed: what is missing is short, and reported.
 pub const CONCEALED_ONE_IN: u32 = 20;
 
-/// What a station's receipt for live speech says.
+/// The event for a station's receipt for live speech.
 pub fn live_played(receipt: &LiveReceipt, station: String) -> Event {
     let LiveReceipt { clip, played, concealed, late, .. } = *receipt;
     let blocks = played.saturating_add(concealed);
@@ -485,30 +483,30 @@ pub fn is_in_step(off_us: i64, uncertainty_us: u32) -> bool {
     off_us.unsigned_abs().saturating_add(uncertainty_us.into()) <= IN_STEP_US
 }
 
-/// The farthest that a station was from step, in µs: at its start, or while it played.
+/// The farthest that a station was out of step, in µs: at its start, or while it played.
 pub fn worst_off_us(start_us: i64, max_error_us: u64) -> i64 {
     if start_us.unsigned_abs() >= max_error_us { start_us } else { max_error_us.min(i64::MAX as u64) as i64 }
 }
 
-/// What the operator asks of the announcer.
+/// A request from the operator to the announcer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Record a clip and send it.
     Announce,
     /// Send a sound file.
     AnnounceFile(PathBuf),
-    /// End the recording that runs, and send what there is.
+    /// Finish the current recording, and send what there is.
     Finish,
-    /// Send the clip that was heard first.
+    /// Send the clip that was played for review.
     Send,
-    /// Drop the recording that runs, or the clip that was heard first.
+    /// Drop the current recording, or the clip that was played for review.
     Cancel,
-    /// Speak live from now on.
+    /// Start live speech, or finish it.
     Live,
-    /// Make the next announcement an emergency, or take that back.
+    /// Make the next announcement an emergency, or undo that.
     Emergency,
-    /// Speak to one zone from now on; `None` for every station.
+    /// Address one zone from now on; `None` means every station.
     Address(Option<String>),
-    /// Wait for the last verdict and end.
+    /// Wait for the last verdict and exit.
     Leave,
 }

@@ -5,15 +5,15 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The first SIGINT or SIGTERM asks to leave, the second leaves at once. SIGHUP asks too, however often it comes: shell
-/// and system both send it when a terminal is gone. Needs a runtime around it.
+/// The first SIGINT or SIGTERM asks the process to leave, the second ends it at once. SIGHUP only asks, however often
+/// it comes: the shell and the system both send it when a terminal is gone. Must be called on a tokio runtime.
 ///
 /// # Errors
-/// The system gives no signals.
+/// The system does not deliver signals.
 pub fn on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Whoever had it ignored (nohup) wants to outlive the terminal.
+    // If SIGHUP was ignored from the start (nohup), the process should outlive the terminal.
     let mut hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
     let shutdown = CancellationToken::new();
     let asked = shutdown.clone();
@@ -43,7 +43,7 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Whether this process was started with SIGHUP ignored (`SigIgn` of proc(5): a mask, the lowest bit for signal 1).
+/// Whether this process was started with SIGHUP ignored (`SigIgn` of proc(5): a mask whose lowest bit is for signal 1).
 fn ignores_hangup() -> bool {
     const HANGUP_BIT: u64 = 1 << (SignalKind::hangup().as_raw_value() - 1);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A station's membership: its own key, the announcer it trusts, and how far it has heard it.
+//! A station's membership: its own key, the announcer it trusts, and how far it has heard that announcer.
 
 use std::net::ToSocketAddrs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,63 +18,63 @@ use crate::priority::Priority;
 use crate::seal::{Admission, AnnouncerTime, TimeError, TimeNonce, TimeStatement};
 use crate::wire::{AnnouncerKey, ClipId, Receipt, Statement, WireError};
 
-/// The file that names the loudspeaker that worked last.
+/// The file that names the loudspeaker that last worked.
 const OUTPUT: &str = "output";
 
 /// Why a station cannot be a member.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    /// Nobody invited it.
+    /// It was not invited.
     #[error(
         "this station has not joined {address}: run `bullhorn invite` there, and here the line that it prints"
     )]
     NotJoined {
-        /// As dialled.
+        /// The announcer's address as dialled.
         address: String,
     },
-    /// One invite, and several that it could be of.
+    /// There is one invite, and several announcers that it could be from.
     #[error(
         "an invite is of one announcer, and {0} are all new here: join them one after the other, each with its own \
          invite (`bullhorn speaker HOST --invite bh1…`), and then start with all of them and without an invite"
     )]
     WhichInvited(String),
-    /// One invite, and nobody that it is of.
+    /// There is one invite, and no announcer that it could be from.
     #[error(
         "{0} have all been joined, and the invite is of another announcer: leave it out, or join the one that it is \
          of by itself (`bullhorn speaker HOST --invite bh1…`)"
     )]
     NoneInvited(String),
-    /// Two addresses of one announcer.
+    /// Two addresses belong to one announcer.
     #[error(
         "{address} and {other} are one announcer: name it once. If they are two, join {address} with an invite of \
          its own"
     )]
     SameAnnouncer {
-        /// As dialled.
+        /// The announcer's address as dialled.
         address: String,
-        /// Where it is served already.
+        /// The address where it is served already.
         other: String,
     },
     /// The state folder cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// Another announcer than the pinned one.
+    /// The announcer is not the pinned one.
     #[error(transparent)]
     Changed(#[from] Box<AnnouncerChanged>),
-    /// Its statement of time is no good.
+    /// The announcer's statement of time is not valid.
     #[error(transparent)]
     Time(#[from] TimeError),
-    /// What it says is out of bounds.
+    /// Something that the announcer sent is out of bounds.
     #[error(transparent)]
     Wire(#[from] WireError),
 }
 
-/// What a station shows to an announcer that has welcomed it, where it talks back.
+/// What a station presents to an announcer that has welcomed it, when it talks back.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// What it proves itself and signs with.
+    /// The keys with which it proves its identity and signs.
     pub keys: StationKeys,
-    /// Whom it expects.
+    /// The pinned announcer that it expects.
     pub pin: Pin,
     /// The announcer's time.
     pub time: AnnouncerTime,
@@ -82,7 +82,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// What to show, and whom to expect.
+    /// What to present, which announcer to expect, and its address.
     pub fn introduction(&self) -> (&NoiseKeys, Contact<'_>, &str) {
         (self.keys.noise(), Contact::Pinned(self.pin.noise), &self.address)
     }
@@ -91,7 +91,7 @@ impl Credentials {
 /// A station of a site, or one that is about to join.
 #[derive(Debug)]
 pub struct Membership {
-    /// Where an announcer of the same user keeps its state.
+    /// The folder where an announcer of the same user keeps its state.
     folder: StateFolder,
     /// This station's own part of it.
     own: StateFolder,
@@ -100,23 +100,23 @@ pub struct Membership {
     diary: Diary,
     invite: Option<Invite>,
     address: String,
-    /// Where this station serves other announcers.
+    /// The addresses at which this station serves other announcers.
     others: Vec<String>,
     name: String,
     zones: Vec<String>,
     /// Whether the announcer is on this machine.
     is_local: bool,
-    /// With an invite from the announcer that is pinned, both ways in are tried by turns: it may have
-    /// been used already, or be there because this station was removed.
+    /// With an invite from the pinned announcer, both ways in are tried in turn: the invite may have been used
+    /// already, or be there because this station was removed.
     invite_next: bool,
     time: Option<AnnouncerTime>,
 }
 
 impl Membership {
-    /// Opens a station's part of the state folder, and makes its key if there is none.
+    /// Opens a station's part of the state folder, and creates its key if there is none.
     ///
     /// # Errors
-    /// [`MembershipError::NotJoined`] when there is no way in; those of the state folder.
+    /// [`MembershipError::NotJoined`] if there is no way in; errors of the state folder.
     pub fn open(
         folder: &StateFolder,
         (host, port): (&str, u16),
@@ -147,11 +147,11 @@ impl Membership {
         Ok(membership)
     }
 
-    /// The same for several announcers, each by its host and port. The invite is for the one that it is of, or else
-    /// for the one that is new here.
+    /// Like [`Self::open`], but for several announcers, each with its host and port. The invite goes to the announcer
+    /// that it is from, or else to the one that is new here.
     ///
     /// # Errors
-    /// Those of [`Self::open`] for each; [`MembershipError::WhichInvited`], [`MembershipError::NoneInvited`],
+    /// The same errors as [`Self::open`] for each; [`MembershipError::WhichInvited`], [`MembershipError::NoneInvited`],
     /// [`MembershipError::SameAnnouncer`].
     pub fn open_all(
         folder: &StateFolder,
@@ -186,11 +186,11 @@ impl Membership {
         announcers.iter().zip(invites).map(open).collect()
     }
 
-    /// What to show, and whom to expect at the announcer's address. A station of the announcer's own user on the
-    /// announcer's own machine joins here, if it has not.
+    /// What to present, which announcer to expect, and its address. A station of the announcer's own user on the
+    /// announcer's own machine joins here, if it has not done so.
     ///
     /// # Errors
-    /// [`MembershipError::NotJoined`] while there is no announcer; those of the state folder.
+    /// [`MembershipError::NotJoined`] while there is no announcer; errors of the state folder.
     pub fn introduction(&mut self) -> Result<(&NoiseKeys, Contact<'_>, &str), MembershipError> {
         if self.pin().is_none() && self.invite.is_none() {
             let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -216,11 +216,11 @@ impl Membership {
         Ok((self.keys.noise(), contact, &self.address))
     }
 
-    /// Takes the announcer's welcome: pins it if it is new, forgets the invite, and notes its time.
-    /// `noise` is the key it has proven in the handshake; `asked` is when the nonce was sent.
+    /// Handles the announcer's welcome: pins the announcer if it is new, forgets the invite, and records the time.
+    /// `noise` is the key that it has proven in the handshake; `asked` is when the nonce was sent.
     ///
     /// # Errors
-    /// [`MembershipError::Changed`], [`MembershipError::Time`], and those of the state folder.
+    /// [`MembershipError::Changed`], [`MembershipError::Time`], and errors of the state folder.
     pub fn welcomed(
         &mut self,
         noise: NoisePublicKey,
@@ -234,7 +234,7 @@ impl Membership {
             self.pins.check(&self.address, &found).map_err(Box::new)?;
         }
         self.time = Some(read_time(&found.announcer, nonce, statement, asked)?);
-        // Only news is written: a station whose disk fails later goes on.
+        // Only changes are written: a station whose disk fails later keeps working.
         if self.pin() != Some(&found) {
             self.pin_new(found)?;
         }
@@ -242,7 +242,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Takes the answer to a later question for the time.
+    /// Handles the answer to a later request for the time.
     ///
     /// # Errors
     /// [`MembershipError::Time`].
@@ -258,17 +258,17 @@ impl Membership {
         Ok(())
     }
 
-    /// What it talks back with; `None` before the announcer's welcome.
+    /// What it needs to talk back; `None` before the announcer's welcome.
     pub fn credentials(&self) -> Option<Credentials> {
         let (pin, time) = (*self.pin()?, self.time?);
         Some(Credentials { keys: self.keys.clone(), pin, time, address: self.address.clone() })
     }
 
-    /// Begins a run in which it talks back: a number above that of every such run before; in open mode, without a
-    /// membership, for as long as the clock goes forward. A disk that cannot be written is no reason not to.
+    /// Begins a run in which it talks back. Returns a number above those of all such runs before; in open mode, without
+    /// a membership, that holds only while the clock goes forward. A disk that cannot be written does not prevent it.
     ///
     /// # Errors
-    /// Those of reading the state folder.
+    /// Errors of reading the state folder.
     pub fn begin_talkback(member: Option<&Self>) -> Result<u64, KeysError> {
         let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         match member {
@@ -282,14 +282,15 @@ impl Membership {
         &self.own
     }
 
-    /// What a clip of that priority is admitted by; `None` before the announcer's welcome.
+    /// What clips of that priority are checked against; `None` before the announcer's welcome.
     pub fn admission(&self, priority: Priority) -> Option<Admission<'_>> {
         let announcer = self.pin()?.announcer;
         let heard = self.diary.mark(&(announcer, priority));
         Some(Admission { announcer, zones: &self.zones, time: self.time?, heard })
     }
 
-    /// Has it written down what becomes of a clip of that priority of the announcer. To be called on a tokio runtime.
+    /// Starts writing down what becomes of a clip of that priority from the announcer. Must be called on a tokio
+    /// runtime.
     pub(crate) fn note(&mut self, priority: Priority, note: Note, events: &Events) -> Noting {
         match self.pin().map(|pin| pin.announcer) {
             Some(announcer) => self.diary.note((announcer, priority), note, events),
@@ -297,37 +298,37 @@ impl Membership {
         }
     }
 
-    /// Another process of this station has gone past a clip of this one.
+    /// Called when another process of this station has moved past a clip of this one.
     pub(crate) fn was_overtaken(&mut self) {
         self.diary.catch_up();
     }
 
-    /// The announcer that is pinned.
+    /// The pinned announcer.
     pub fn announcer(&self) -> Option<AnnouncerKey> {
         self.pin().map(|pin| *pin.announcer.as_bytes())
     }
 
-    /// The receipt of the clip heard last of the announcer, also by an earlier run of this station.
+    /// The receipt for the last clip heard from the announcer, even if an earlier run of this station heard it.
     pub fn last_receipt(&self) -> Option<Receipt> {
         let announcer = self.pin()?.announcer;
         self.diary.on_disk(|heard| heard.receipt(&announcer))
     }
 
-    /// The clip of the announcer that sounded here last and was cut off before its end, also in an earlier run.
+    /// The announcer's clip that last sounded here and was cut off before its end, even in an earlier run.
     pub fn last_cut_off(&self) -> Option<ClipId> {
         let announcer = self.pin()?.announcer;
         self.diary.on_disk(|heard| heard.cut_off(&announcer))
     }
 
-    /// Whether a loudspeaker of that name has worked here before, so that its name is no typing mistake.
+    /// Whether a loudspeaker of that name has worked here before, so that its name is not a typing mistake.
     pub fn has_played_on(&self, output: &str) -> bool {
         self.own.holds(OUTPUT, output)
     }
 
-    /// Writes down that a loudspeaker works here.
+    /// Records that a loudspeaker works here.
     ///
     /// # Errors
-    /// Those of the state folder.
+    /// Errors of the state folder.
     pub fn note_output(&self, output: &str) -> Result<(), KeysError> {
         self.own.note(OUTPUT, output)
     }
@@ -360,7 +361,7 @@ fn is_same(one: Option<&Pin>, other: Option<&Pin>) -> bool {
     one.zip(other).is_some_and(|(one, other)| one.announcer == other.announcer)
 }
 
-/// Which of these announcers an invite is of.
+/// The index of the announcer that an invite is from.
 fn invited(announcers: &[(&str, u16)], pins: &Pins, invite: &Invite) -> Result<usize, MembershipError> {
     let pin = |at: usize| pins.get(&address_of(announcers[at]));
     let all = 0..announcers.len();
@@ -368,7 +369,7 @@ fn invited(announcers: &[(&str, u16)], pins: &Pins, invite: &Invite) -> Result<u
         return Ok(known);
     }
     let new: Vec<usize> = all.clone().filter(|at| announcers.len() == 1 || pin(*at).is_none()).collect();
-    // One on this machine needs no invite.
+    // An announcer on this machine needs no invite.
     let away = new.iter().copied().filter(|at| !is_local(announcers[*at]));
     let names = |which: &[usize]| {
         let names: Vec<String> = which.iter().map(|at| address_of(announcers[*at])).collect();
@@ -399,7 +400,7 @@ mod tests {
     use crate::invite::{DEFAULT_VALIDITY, InviteBook};
     use crate::keys::AnnouncerKeys;
 
-    /// Addresses of nobody: documentation's own network, and this machine.
+    /// Addresses without an announcer: the network for documentation, and this machine.
     const DESKS: [(&str, u16); 3] = [("192.0.2.1", 7766), ("192.0.2.2", 7766), ("127.0.0.1", 7766)];
 
     struct Home {
@@ -425,7 +426,7 @@ mod tests {
             pins.pin(&address_of(DESKS[desk]), pin).unwrap();
         }
 
-        /// Which of the desks got the invite, or why none.
+        /// Which of the desks got the invite, or why none did.
         fn open(&self, desks: &[usize], with_invite: bool) -> Result<Vec<bool>, MembershipError> {
             let desks: Vec<_> = desks.iter().map(|at| DESKS[*at]).collect();
             let invite = with_invite.then(|| self.invite.clone());

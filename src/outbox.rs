@@ -1,8 +1,8 @@
-//! The outbox: clips that must outlive the announcer. Each is on the disk from before it is said to be
-//! recorded until its outcome is known for every station.
+//! The outbox: clips that must outlive the announcer. Each is on the disk from before it is reported as recorded until
+//! its outcome is known for every station.
 //!
-//! Two files a clip, in the folder `outbox` of the state folder: `ID.clip`, written once and whole (header,
-//! signature, WAV), and `ID.log`, to which a line is added for whatever becomes known of a station. One task
+//! Each clip has two files in the folder `outbox` of the state folder: `ID.clip`, always written as a whole (header,
+//! signature, WAV), and `ID.log`, to which a line is added for everything that becomes known about a station. One task
 //! does all the writing, in order and on a thread for such work, so that a disk that hangs delays no announcement.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,13 +23,13 @@ use crate::keys::{KeysError, StateFolder};
 use crate::stations::Restored;
 use crate::wire::{ClipHeader, WireError};
 
-/// The folder in the state folder.
+/// The name of the outbox inside the state folder.
 const FOLDER: &str = "outbox";
-/// What begins a clip's file.
+/// The first bytes of a clip's file.
 const MAGIC: &str = "bullhorn clip 1\n";
-/// The most that may wait for the disk; beyond it notes are dropped, and made good by the stations' receipts.
+/// The most jobs that wait for the disk; beyond that, notes are dropped, and the stations' receipts make up for them.
 const MAX_WAITING_JOBS: usize = 16_384;
-/// Notes that are written before the disk is waited for.
+/// The most notes that are written before waiting for the disk.
 const MAX_BATCH: usize = 1_024;
 
 /// Why a clip is not in the outbox.
@@ -38,7 +38,7 @@ pub enum OutboxError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] KeysError),
-    /// A file is not what was written.
+    /// The content of a file is not what was written.
     #[error("{} is damaged, and was removed", .0.display())]
     Damaged(PathBuf),
     /// A clip's own header cannot be read.
@@ -57,7 +57,7 @@ pub enum OutboxError {
         /// What is wrong with it.
         source: ClipError,
     },
-    /// The disk takes nothing.
+    /// The disk did not store the clip in time.
     #[error("the disk took longer than {} ms", .0.as_millis())]
     Slow(Duration),
     /// The writing task is gone.
@@ -65,24 +65,24 @@ pub enum OutboxError {
     Gone,
 }
 
-/// What is known of one station and one clip, a line each in its log.
+/// What is known about one station and one clip; each note is a line in the clip's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Note {
     /// The stations it is for.
     Stations(Vec<String>),
-    /// One has it whole.
+    /// A station has the whole clip.
     Has(String),
-    /// One has begun to play it.
+    /// A station has begun to play it.
     Begun(String),
-    /// The last word on one.
+    /// The outcome at a station.
     Ended(String, Outcome),
-    /// The verdict was given.
+    /// The verdict was reported.
     Settled,
 }
 
 impl Note {
-    /// What is worth a note in an event, and of which clip.
+    /// Returns the note that an event is worth, and the clip that it is about.
     fn of(event: &Event) -> Option<(&str, Self)> {
         Some(match event {
             Event::Sending { clip, stations } => (clip, Self::Stations(stations.clone())),
@@ -99,7 +99,7 @@ impl Note {
     }
 }
 
-/// A clip that an earlier run left.
+/// A clip that an earlier run left in the outbox.
 #[derive(Debug)]
 pub struct Kept {
     /// Its header.
@@ -108,11 +108,11 @@ pub struct Kept {
     pub encoded: Vec<u8>,
     /// The announcer's signature.
     pub signature: Vec<u8>,
-    /// The clip, whole and right.
+    /// The clip, whole and intact.
     pub clip: Clip,
-    /// How far each station was; `None` if not even the stations were written down.
+    /// How far each station was; `None` if not even the stations were recorded.
     pub known: Option<BTreeMap<String, Restored>>,
-    /// The verdict was given.
+    /// Whether the verdict was reported.
     pub settled: bool,
 }
 
@@ -130,18 +130,18 @@ enum Job {
     Close { done: oneshot::Sender<()> },
 }
 
-/// Where clips are put.
+/// Where clips are stored.
 #[derive(Debug)]
 pub struct Outbox {
     jobs: mpsc::Sender<Job>,
 }
 
 impl Outbox {
-    /// Opens the outbox in an announcer's state folder, and reads what an earlier run left in it. What cannot be
-    /// read is told, and is no reason to stop. To be called on a tokio runtime.
+    /// Opens the outbox in an announcer's state folder, and reads what an earlier run left in it. Clips that cannot be
+    /// read are reported, and do not stop the announcer. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// Those of the folder.
+    /// Errors of the folder.
     pub fn open(state: &StateFolder, events: Events) -> Result<(Self, Vec<Kept>), OutboxError> {
         let folder = StateFolder::open(Some(&state.path().join(FOLDER)))?;
         let kept = load(&folder, &events)?;
@@ -152,10 +152,10 @@ impl Outbox {
         Ok((Self { jobs }, kept))
     }
 
-    /// Puts a clip on the disk; it is there when this returns. After `patience` it is not waited for any longer.
+    /// Puts a clip on the disk, and returns once it is there. Waits no longer than `patience`.
     ///
     /// # Errors
-    /// Those of the disk; [`OutboxError::Slow`], after which it may still get there.
+    /// Errors of the disk; [`OutboxError::Slow`], after which the clip may still get there.
     pub async fn put(
         &self,
         header: &ClipHeader,
@@ -176,19 +176,19 @@ impl Outbox {
         }
     }
 
-    /// Writes down what an event says of a clip that is here.
+    /// Records what an event says about a clip in the outbox.
     pub fn note(&self, event: &Event) {
         if let Some((clip, note)) = Note::of(event) {
             self.send(Job::Note { name: clip.to_owned(), note });
         }
     }
 
-    /// Gives a clip that is here another header and signature.
+    /// Replaces the header and the signature of a clip in the outbox.
     pub fn redate(&self, clip: &str, encoded: &[u8], signature: &[u8]) {
         self.send(Job::Redate { name: clip.to_owned(), head: head(encoded, signature) });
     }
 
-    /// Forgets a clip.
+    /// Removes a clip.
     pub fn remove(&self, clip: &str) {
         self.send(Job::Remove { name: clip.to_owned() });
     }
@@ -197,7 +197,7 @@ impl Outbox {
     pub async fn close(&self, patience: Duration) {
         let (done, closed) = oneshot::channel();
         self.send(Job::Close { done });
-        // A disk that hangs is no reason to stay.
+        // A disk that hangs does not keep the announcer from leaving.
         let _ = tokio::time::timeout(patience, closed).await;
     }
 
@@ -228,7 +228,7 @@ impl Writer {
                     if put.is_ok() {
                         self.present.insert(name);
                     }
-                    // Whoever asked may have lost patience.
+                    // The caller may have lost patience.
                     let _ = done.send(put);
                 }
                 Job::Note { name, note } if self.present.contains(&name) => {
@@ -280,13 +280,13 @@ impl Writer {
         })
     }
 
-    /// The clip goes first: a log without its clip says nothing.
+    /// Removes the clip first: a log without its clip means nothing.
     fn remove(&self, name: &str) -> Result<(), KeysError> {
         let failed = |source| self.failed(name, source);
         let path = self.folder.path();
         fs::remove_file(path.join(clip_file(name))).map_err(failed)?;
         File::open(path).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        // There is none if nothing was noted.
+        // There is no log if nothing was noted.
         let _ = fs::remove_file(path.join(log_file(name)));
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Writer {
         KeysError::io("write", &self.folder.path().join(log_file(name)), source)
     }
 
-    /// Says once that the disk cannot be written, until it can be again.
+    /// Reports a disk that cannot be written: once, until it can be written again.
     fn report(&mut self, written: Result<(), KeysError>) {
         let Err(error) = written else {
             self.is_troubled = false;
@@ -332,14 +332,14 @@ fn head(encoded: &[u8], signature: &[u8]) -> String {
     serde_json::to_string(&head).unwrap_or_default()
 }
 
-/// The head and the WAV of a clip's file.
+/// Splits a clip's file into its head and its WAV.
 fn split(content: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = content.strip_prefix(MAGIC.as_bytes())?;
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     Some((rest.get(..end)?, rest.get(end + 1..)?))
 }
 
-/// Every clip that is whole; removes what is left of writes that were cut short.
+/// Loads every clip that is whole, and removes the remains of writes that were cut short.
 fn load(folder: &StateFolder, events: &Events) -> Result<Vec<Kept>, OutboxError> {
     let failed = |source| KeysError::io("read the folder", folder.path(), source);
     let mut kept = Vec::new();
@@ -365,7 +365,7 @@ fn load(folder: &StateFolder, events: &Events) -> Result<Vec<Kept>, OutboxError>
         }
     }
     for path in strays {
-        // Best effort: what stays is found by the next run.
+        // Best effort: the next run finds what remains.
         let _ = fs::remove_file(path);
     }
     kept.sort_by_key(|kept| kept.header.id);
@@ -393,7 +393,7 @@ fn read(folder: &StateFolder, path: &Path, name: &str) -> Result<Kept, OutboxErr
     Ok(Kept { header, encoded, signature, clip, known, settled })
 }
 
-/// What a log says up to its first line that is not whole; the rest is cut off, so that later lines stand alone.
+/// Reads a log up to its first line that is not whole, and cuts off the rest, so that later lines begin cleanly.
 fn read_log(path: &Path) -> (Option<BTreeMap<String, Restored>>, bool) {
     let Ok(content) = fs::read(path) else { return (None, false) };
     let (mut known, mut settled, mut good) = (None::<BTreeMap<String, Restored>>, false, 0);
@@ -414,7 +414,7 @@ fn read_log(path: &Path) -> (Option<BTreeMap<String, Restored>>, bool) {
             Note::Has(name) => {
                 let was = known.get_or_insert_default().entry(name).or_default();
                 was.has_it = true;
-                // It is given a clip that it has begun only if it was cut off.
+                // A clip that a station has begun is sent there again only if it was cut off.
                 was.again |= std::mem::take(&mut was.begun);
             }
             Note::Begun(name) => known.get_or_insert_default().entry(name).or_default().begun = true,
@@ -426,7 +426,7 @@ fn read_log(path: &Path) -> (Option<BTreeMap<String, Restored>>, bool) {
     if good < content.len() as u64
         && let Ok(log) = OpenOptions::new().write(true).open(path)
     {
-        // A disk that cannot be written shows at the next note.
+        // A disk that cannot be written is noticed at the next note.
         let _ = log.set_len(good);
     }
     (known, settled)

@@ -1,4 +1,4 @@
-//! How urgent a page is: which goes first where several are to be heard, and which interrupts.
+//! How urgent a page is: which goes first if several are waiting, and which interrupts.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -23,25 +23,25 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// All of them, the least urgent first.
+    /// All priorities, the least urgent first.
     pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Emergency];
 
-    /// From the byte of a clip's header.
+    /// Decodes the byte of a clip's header.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|it| *it as u8 == byte)
     }
 
-    /// Whether a page of this priority cuts off one of the other that sounds.
+    /// Whether a page of this priority cuts off a page of the other that sounds.
     pub fn interrupts(self, other: Self) -> bool {
         self == Self::Emergency && other != Self::Emergency
     }
 
-    /// The least volume that it is played at.
+    /// The lowest volume that it is played at.
     pub fn floor(self) -> Option<Volume> {
         (self == Self::Emergency).then_some(Volume::EMERGENCY_FLOOR)
     }
 
-    /// One word.
+    /// The priority in one word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Low => "low",

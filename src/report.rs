@@ -13,9 +13,9 @@ use crate::keys::{Station, ZoneOrder};
 use crate::priority::Priority;
 use crate::wire::is_unprintable;
 
-/// How the address begins of an announcer that is there for IPv6 and IPv4.
+/// The start of the address of an announcer that listens on IPv6 and IPv4.
 const EVERY_NETWORK: &str = "[::]:";
-/// Stations of a kind that a verdict names before it only counts them.
+/// The most stations of each kind that a verdict names; further ones are only counted.
 const MAX_NAMED: usize = 20;
 
 /// Text with unprintable characters written out, such as `\u{1b}` for Escape.
@@ -34,7 +34,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// An event in one line of prose; `None` for what is not worth a line.
+/// An event in one line of prose; `None` if it is not worth a line.
 pub fn sentence(event: &Event) -> Option<String> {
     let sentence = match event {
         Event::Listening { address } => match address.strip_prefix(EVERY_NETWORK) {
@@ -171,8 +171,8 @@ pub fn sentence(event: &Event) -> Option<String> {
     Some(escaped(&sentence).into_owned())
 }
 
-/// The verdict of [`Event::Done`]: how many played it, how well together, who did not, and why. `None` for
-/// another event.
+/// The verdict of [`Event::Done`]: how many stations played it, how well together, which did not, and why. `None` for
+/// any other event.
 pub fn verdict(event: &Event) -> Option<String> {
     let Event::Done {
         played, expected, missing, spread_us, uncertainty_us, out_of_step: out, concealed, ..
@@ -210,7 +210,7 @@ pub fn verdict(event: &Event) -> Option<String> {
     Some(escaped(&verdict).into_owned())
 }
 
-/// How far a station was from step, in words; `None` for one that was in step.
+/// How far a station was out of step, in words; `None` if it was in step.
 pub fn out_of_step(off_us: i64, uncertainty_us: u32) -> Option<String> {
     if is_in_step(off_us, uncertainty_us) {
         return None;
@@ -238,8 +238,8 @@ fn seconds(ms: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').into()
 }
 
-/// An event as one JSON object without a line end: `event` and `unix_ms` (milliseconds since
-/// 1970-01-01 UTC) first, then its fields. `None` for [`Event::Level`], which is for the eye only.
+/// An event as one JSON object without a line end: `event` and `unix_ms` (milliseconds since 1970-01-01 UTC) first,
+/// then its fields. `None` for [`Event::Level`], which is only meant to be watched.
 pub fn json(event: &Event, unix_ms: u64) -> Option<String> {
     const TAG: &str = r#"{"event":""#;
     if matches!(event, Event::Level { .. }) {
@@ -253,7 +253,7 @@ pub fn json(event: &Event, unix_ms: u64) -> Option<String> {
     let _ = write!(line, r#","unix_ms":{unix_ms}"#);
     for c in fields.chars() {
         if is_unprintable(c) {
-            // Unprintable characters stand in strings only, where JSON takes UTF-16 escapes.
+            // Unprintable characters occur in strings only, where JSON accepts UTF-16 escapes.
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(line, "\\u{unit:04x}");
             }
@@ -264,7 +264,7 @@ pub fn json(event: &Event, unix_ms: u64) -> Option<String> {
     Some(line)
 }
 
-/// The devices for `bullhorn devices`: microphones, then loudspeakers; the default marked.
+/// The devices for `bullhorn devices`: microphones, then loudspeakers; the default is marked.
 pub fn devices(devices: &[Device]) -> String {
     let width = devices.iter().map(|device| escaped(&device.id).width()).max().unwrap_or(0);
     let mut text = String::new();
@@ -289,7 +289,7 @@ pub fn devices(devices: &[Device]) -> String {
 
 /// Seconds since 1970 as date and time, UTC.
 pub fn time(unix_s: u64) -> String {
-    // The formatter knows years of four digits only.
+    // The formatter only handles years of four digits.
     let time = UNIX_EPOCH + Duration::from_secs(unix_s.min(LAST_FORMATTED_UNIX_S));
     humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', " UTC")
 }
@@ -346,7 +346,7 @@ pub fn zones(order: &ZoneOrder, stations: &[&Station]) -> String {
     text
 }
 
-/// Text with as many spaces behind it as fill so many columns of a terminal.
+/// Pads text with spaces to this number of terminal columns.
 fn padded(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }

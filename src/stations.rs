@@ -1,5 +1,5 @@
-//! The stations: who is on the roster, who gets a clip, and what each still owes. No sockets and no
-//! clock of its own: the announcer tells it what happened and when, and carries out what it answers.
+//! The stations: which ones are on the roster, which get a clip, and what each still owes. This module has no sockets
+//! and no clock of its own: the announcer reports what happened and when, and carries out the returned actions.
 
 mod announcement;
 mod ending;
@@ -34,91 +34,91 @@ pub use ending::Restored;
 pub use live::{LiveOffer, LivePart, MAX_WAITING_LIVE_BLOCKS};
 pub use pace::{Pace, Transfer};
 
-/// How long the verdict waits for a station that is between two connections: the longest pause
-/// between two dials (5 s) and a handshake.
+/// How long the verdict waits for a station that is between two connections: the longest pause between two dials (5 s)
+/// and a handshake.
 pub const REJOIN_GRACE: Duration = Duration::from_secs(6);
-/// How long the others are waited for at least once half of the stations have verified. They are waited
-/// for as long as the slowest transfer of that half took: where stations are given the clip one after
-/// the other, the last has it after twice the time of the middle one.
+/// The least time that the other stations get once half of them have verified. They get as long as the slowest transfer
+/// of that half took: if stations are sent the clip one after the other, the last has it after twice the time of the
+/// middle one.
 pub const STRAGGLER_WAIT: Duration = Duration::from_millis(150);
-/// How long the first station to verify waits for the others at most. Well under the time after which a
-/// station gives up, so that a majority of slow ones cannot silence the rest.
+/// The longest time that the first station to verify waits for the others. Well under the time after which a station
+/// gives up, so that a majority of slow ones cannot silence the rest.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The longest lead that is granted: one station cannot hold up a page for all.
 const MAX_LEAD: Duration = Duration::from_secs(1);
-/// Added to the longest lead of the stations when the instant is named: the announcer's own way from
-/// deciding to the last socket write.
+/// Added to the longest lead of the stations when the instant is set: the time the announcer itself needs from deciding
+/// to the last socket write.
 const NAMING_MARGIN: Duration = Duration::from_millis(10);
-/// How long silence is waited for at most: a page over another is better than none, and a station refuses
-/// an instant that is 300 s ahead.
+/// The longest wait for silence: a page over another is better than none, and a station refuses an instant 300 s ahead.
 const LONGEST_QUEUE: Duration = Duration::from_secs(240);
-/// How long after a clip expired a station that was told to play it, and was cut off, may bring the receipt.
+/// How long after a clip has expired a station that was ordered to play it, and was cut off, may still bring its
+/// receipt.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
-/// How long after the last sample a receipt is waited for.
+/// How long after the last sample a receipt may arrive.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(5);
-/// The time every transfer has, however short the clip.
+/// The time that every transfer has, however short the clip.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 /// The least bytes a second beyond that: a thousand stations behind 64 Mbit/s.
 const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 /// How often a clip is sent to a station that refuses it.
 const MAX_REFUSALS: u32 = 2;
-/// How often a clip is sent to a station that takes it and is lost before its receipt.
+/// How often a clip is sent to a station that accepts it and is lost before sending its receipt.
 const MAX_SENDINGS: u32 = 5;
-/// The most bytes of clips that are kept: with more, the oldest that have their verdict are given up.
+/// The most bytes of clips that are kept: beyond that, the oldest that have their verdict are given up.
 const MAX_KEPT_BYTES: usize = 256 << 20;
-/// A fault that a station does not tell again so long after it is back is mended.
+/// A fault that a station does not report again within this time after it is back counts as mended.
 const FAULT_MEMORY: Duration = Duration::from_secs(1);
-/// How often the deadlines are looked at while something is on its way, and while clips are only kept.
+/// How often the deadlines are checked while something is on its way; [`SLOW_TICK`] applies while clips are only kept.
 const TICK: Duration = Duration::from_millis(100);
 const SLOW_TICK: Duration = Duration::from_secs(1);
 
-/// Names one connection of one station, for as long as the process runs.
+/// Identifies one connection of one station, for as long as the process runs.
 pub type ConnectionId = u64;
 
-/// What a connection is to do.
+/// What a connection should do.
 #[derive(Debug, Clone)]
 pub enum Order {
     /// Send this clip.
     Deliver(Arc<Delivery>),
     /// Let it join live speech.
     Live(Arc<LiveOffer>),
-    /// Send the instant to play it.
+    /// Send the instant at which to play it.
     PlayAt {
-        /// Which clip.
+        /// The clip.
         clip: ClipId,
         /// The first sample's instant.
         at: Instant,
         /// How much later that is than the page's own instant.
         behind: Duration,
     },
-    /// Say how loud to play from now on; none for the station's own volume.
+    /// Send the volume to play at from now on; none means the station's own volume.
     Volume(Option<Volume>),
-    /// Say that the outcome is written down, and close.
+    /// Confirm that the outcome is recorded, and close.
     Note(ClipId),
-    /// Say that something more urgent comes, and close.
+    /// Ask the station to make way for something more urgent, and close.
     Yield,
     /// Close at once.
     Drop,
 }
 
-/// What follows from what happened.
+/// What follows from an event.
 #[derive(Debug)]
 pub enum Action {
     /// For one connection.
     Order(ConnectionId, Order),
-    /// For whoever watches.
+    /// For the operator.
     Tell(Event),
-    /// Every station's outcome of a clip is known: nothing more is to be kept of it.
+    /// Every station's outcome of a clip is known: nothing more needs to be kept of it.
     Closed(ClipId),
 }
 
 #[derive(Debug)]
 enum Presence {
-    /// Connected; `served` once this connection has been given its clip.
+    /// Connected; `served` once this connection has been sent its clip.
     Here { connection: ConnectionId, served: bool },
     /// Closed as agreed after a clip, and expected back.
     Between { since: Instant },
-    /// Gone without a word.
+    /// Not connected, for this reason.
     Lost { reason: String, since: Option<Instant> },
 }
 
@@ -129,25 +129,25 @@ struct Station {
     presence: Presence,
     /// Why its loudspeaker does not work.
     fault: Option<String>,
-    /// When the fault, told on an earlier connection, is taken for mended.
+    /// When the fault, reported on an earlier connection, counts as mended.
     mended_at: Option<Instant>,
     twins: Twins,
 }
 
-/// What a station says of itself when it joins.
+/// What a station reports about itself when it joins.
 #[derive(Debug, Clone)]
 pub struct Hello {
     /// Its name.
     pub name: String,
     /// Its zones.
     pub zones: Vec<String>,
-    /// Which run of the station.
+    /// Identifies the run of the station.
     pub instance: u64,
     /// What it played last.
     pub last: Option<Receipt>,
     /// What it began last, if it was cut off before the end.
     pub begun: Option<ClipId>,
-    /// Where it dials from, `IP:PORT`.
+    /// The address it dials from, `IP:PORT`.
     pub address: String,
 }
 
@@ -156,7 +156,7 @@ pub struct Hello {
 pub struct Stations {
     roster: BTreeMap<String, Station>,
     names: BTreeMap<ConnectionId, String>,
-    /// Those who went between two connections, in order; some are back meanwhile.
+    /// Stations that closed as agreed after a clip, in order; some may be back already.
     between: VecDeque<(Instant, String)>,
     announcements: BTreeMap<ClipId, Announcement>,
     live: Option<Live>,
@@ -169,9 +169,9 @@ pub struct Stations {
 }
 
 impl Stations {
-    /// An empty roster for so many stations that are connected. With `keeps`, a clip waits until it expires for
-    /// stations that are away; without, they have missed it. With `lasting`, a station stays on the
-    /// roster until it is removed; without, one that says goodbye is forgotten.
+    /// Creates an empty roster for at most `max_stations` connected stations. With `keeps`, a clip waits until it
+    /// expires for stations that are away; without, they have missed it. With `lasting`, a station stays on the roster
+    /// until it is removed; without, one that says goodbye is forgotten.
     pub fn new(max_stations: usize, keeps: bool, lasting: bool) -> Self {
         Self {
             roster: BTreeMap::new(),
@@ -188,12 +188,12 @@ impl Stations {
         }
     }
 
-    /// Waits this long for the others once half of the stations have verified, [`LONGEST_WAIT`] at most.
+    /// Sets how long to wait for the others once half of the stations have verified, [`LONGEST_WAIT`] at most.
     pub fn with_straggler_wait(self, straggler_wait: Duration) -> Self {
         Self { straggler_wait: straggler_wait.min(LONGEST_WAIT), ..self }
     }
 
-    /// Takes what is to be done, in order.
+    /// Returns the pending actions, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
@@ -208,7 +208,7 @@ impl Stations {
         self.live.is_none() && self.announcements.values().all(|announcement| announcement.settled)
     }
 
-    /// Takes a station off the roster, and ends its connection.
+    /// Takes a station off the roster, and closes its connection.
     pub fn remove(&mut self, name: &str, reason: &str, now: Instant) {
         self.forget(name, reason, now);
     }
@@ -218,14 +218,14 @@ impl Stations {
         self.roster.values().flat_map(|station| &station.zones).map(String::as_str).collect()
     }
 
-    /// Tells a station that is connected how loud to play from now on.
+    /// Sends a connected station the volume to play at from now on.
     pub fn set_volume(&mut self, name: &str, volume: Option<Volume>) {
         self.order(name, Order::Volume(volume));
         let volume_db = volume.map(Volume::db);
         self.tell(Event::Volume { station: name.to_owned(), volume_db });
     }
 
-    /// The name under which a connection's station is here.
+    /// The name under which a connection's station has joined.
     pub fn name_of(&self, connection: ConnectionId) -> Option<&str> {
         self.names.get(&connection).map(String::as_str)
     }
@@ -235,7 +235,7 @@ impl Stations {
         self.names.values().map(String::as_str)
     }
 
-    /// A message from a station, other than Hello and Ping.
+    /// Handles a message from a station, other than Hello and Ping.
     pub fn heard(&mut self, connection: ConnectionId, message: FromStation, now: Instant) {
         let Some(name) = self.names.get(&connection).cloned() else { return };
         let in_turn = match message {
@@ -284,7 +284,7 @@ impl Stations {
         }
     }
 
-    /// Sends a clip to everybody it is for: at once to those who are free, to the others when they are.
+    /// Sends a clip to every station that it is for: at once to those that are free, to the others as soon as they are.
     pub fn announce(&mut self, delivery: Delivery, expires: Instant, now: Instant) {
         let id = delivery.id;
         self.make_room(delivery.frames.len(), now);
@@ -316,7 +316,7 @@ impl Stations {
         self.settle(now);
     }
 
-    /// Looks at every deadline; to be called by [`Self::next_tick`].
+    /// Checks every deadline; must be called when [`Self::next_tick`] says.
     pub fn tick(&mut self, now: Instant) {
         let is_mended = |station: &Station| station.mended_at.is_some_and(|at| now >= at);
         let mended = self.roster.iter().filter(|(_, station)| is_mended(station));
@@ -346,11 +346,11 @@ impl Stations {
                 self.actions.push(Action::Closed(*id));
             }
         }
-        // What still sounds is remembered, so that no other page sounds across it.
+        // An announcement that still sounds is remembered, so that no other page overlaps it.
         self.announcements.retain(|_, announcement| !announcement.closed || announcement.sounds_at(now));
     }
 
-    /// When [`Self::tick`] is due: soon while something is on its way, else not at all.
+    /// When [`Self::tick`] is due: soon while something is on its way, otherwise not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
         let is_quiet = |it: &Announcement| it.settled && !it.is_busy();
         let is_busy = self.live.is_some() || !self.announcements.values().all(is_quiet);
@@ -387,9 +387,9 @@ impl Stations {
         }
     }
 
-    /// Gives a station that is free, and whose loudspeaker works, the most urgent clip that it is owed, the earliest of
-    /// those. Live speech goes before what is less urgent; not before an earlier clip of its own priority, which the
-    /// station would then take for one that it has heard.
+    /// Sends a station that is free, and whose loudspeaker works, the most urgent clip that it is owed, or the earliest
+    /// of several equally urgent ones. Live speech goes before anything less urgent, but not before an earlier clip of
+    /// its own priority, which the station would then take for one that it has already heard.
     fn serve(&mut self, name: &str, now: Instant) {
         let Some(least) = self.roster.get(name).and_then(Station::least_urgent) else { return };
         let live = self.live_for(name).filter(|live| *live >= least);
@@ -423,11 +423,11 @@ impl Stations {
         self.actions.push(Action::Order(*connection, Order::Deliver(delivery)));
     }
 
-    /// To be called after every change: names an instant where nobody more is waited for, and gives the
-    /// verdict on every announcement that has nothing more to wait for.
+    /// Must be called after every change: sets an instant if there is no station left to wait for, and reports the
+    /// verdict on every announcement that has nothing left to wait for.
     fn settle(&mut self, now: Instant) {
         let mut ready = Vec::new();
-        // Who plays an earlier page late is not free for the next, and holds it up for nobody.
+        // A station that plays an earlier page late is not free for the next one, and does not delay it for the others.
         let late: BTreeSet<String> = self.announcements.values().flat_map(|it| &it.late).cloned().collect();
         for (id, announcement) in &mut self.announcements {
             let tally = announcement.tally;
@@ -478,7 +478,7 @@ impl Stations {
         self.actions.push(Action::Tell(event));
     }
 
-    /// Tells that a station came, went, failed or healed; see [`News`].
+    /// Reports that a station joined, left, failed or recovered; see [`News`].
     fn tell_news(&mut self, event: Event, now: Instant) {
         self.actions.extend(self.news.change(event, now).map(Action::Tell));
     }

@@ -1,4 +1,4 @@
-//! The socket that an announcer listens on, and what to say where there is none to be had.
+//! The socket that an announcer listens on, and the advice given if it cannot be opened.
 
 use std::fmt;
 use std::io;
@@ -8,15 +8,16 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Connections that may wait to be accepted; the system may allow fewer. After a power cut all stations dial at once.
+/// The most connections that wait to be accepted; the system may allow fewer. After a power cut all stations dial at
+/// once.
 const QUEUE: i32 = 16_384;
 
-/// Where an announcer is to listen.
+/// Where an announcer listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenOn {
-    /// This port of every network, with IPv6 and IPv4.
+    /// This port on every network, with IPv6 and IPv4.
     Everywhere(u16),
-    /// This address and nothing else: `[::]` is IPv6 alone, `0.0.0.0` is IPv4 alone.
+    /// This address only: `[::]` is IPv6 alone, `0.0.0.0` is IPv4 alone.
     Address(SocketAddr),
 }
 
@@ -46,7 +47,7 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// What to do where the system does not let an announcer listen.
+/// What to do if the system does not let an announcer listen.
 fn advice(on: ListenOn, error: &io::Error) -> String {
     let port = on.port();
     match error.kind() {
@@ -67,15 +68,16 @@ fn advice(on: ListenOn, error: &io::Error) -> String {
     }
 }
 
-/// Binds a listening socket. Where IPv6 is off, [`ListenOn::Everywhere`] means every IPv4 network.
+/// Binds a listening socket. If IPv6 is off, [`ListenOn::Everywhere`] means every IPv4 network.
 ///
 /// # Errors
-/// [`ListenError`], which says what to do.
+/// [`ListenError`], whose message says what to do.
 pub fn listen(on: ListenOn) -> Result<TcpListener, ListenError> {
     listen_with(on, bind).map_err(|source| ListenError { on, source })
 }
 
-/// The same, with the system's part as a parameter: an address, and whether an IPv6 one takes IPv4 as well.
+/// Like [`listen`], but the caller supplies the system's part, `bind`: its arguments are an address, and whether an
+/// IPv6 socket also accepts IPv4.
 fn listen_with<L>(on: ListenOn, bind: impl Fn(SocketAddr, bool) -> io::Result<L>) -> io::Result<L> {
     match on {
         ListenOn::Address(address) => bind(address, false),

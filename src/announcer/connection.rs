@@ -1,5 +1,5 @@
-//! One station's connection, as the announcer sees it: a task that carries messages between the
-//! socket and the desk, and answers pings on its own.
+//! One station's connection on the announcer's side: a task that carries messages between the socket and the desk, and
+//! answers pings on its own.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -22,41 +22,43 @@ use crate::site::Site;
 use crate::stations::{ConnectionId, Delivery, Hello, LivePart, Order};
 use crate::wire::{self, FromAnnouncer, FromStation, Mode, Preface, Status, WireError};
 
-/// Orders that may wait for one connection; a clip needs three.
+/// The most orders that wait for one connection; a clip needs three.
 pub(super) const MAX_WAITING_ORDERS: usize = 8;
 
-/// The most of a clip that is handed over before looking how far the others are.
+/// The most bytes of a clip that are sent before checking how far the other stations are.
 const PIECE_BYTES: usize = 64 * 1024;
-/// A transfer that has not moved for so long no longer counts as one of those on their way, …
+/// A transfer that has not moved for this long no longer counts as on its way, …
 const STANDSTILL: Duration = Duration::from_millis(500);
-/// … nor does one that is slower than this: those that take nothing, or little at a time, hold up nobody for long.
+/// … nor does one that is slower than this: a station that accepts nothing, or little at a time, does not delay the
+/// others for long.
 const SLOW_TRANSFER_BYTES_A_SECOND: u64 = 32 * 1024;
-/// The time is stated, which takes a signature, so often at most; a station that asks sooner gets no answer.
+/// The shortest interval between two statements of the time, each of which needs a signature; a station that asks
+/// sooner gets no answer.
 const TIME_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a station has to hang up once it was told the last word.
+/// How long a station has to hang up once it has been sent the last message.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What a connection tells the desk.
+/// What a connection reports to the desk.
 #[derive(Debug)]
 pub(super) enum Report {
     /// A station said hello; the desk answers with a welcome or a reason against it.
     Joined {
         connection: ConnectionId,
         hello: Hello,
-        /// Who it is, and whether it may be on the list under its name; none in open mode.
+        /// Which station it is, and whether it may be on the list under its name; none in open mode.
         admission: Option<Admission>,
         orders: mpsc::Sender<Order>,
         answer: oneshot::Sender<Result<(), String>>,
     },
-    /// Any other message but a ping.
+    /// Any other message except a ping.
     Heard { connection: ConnectionId, message: FromStation },
     /// The connection is over.
     Left { connection: ConnectionId, reason: String },
-    /// A peer never got as far as a hello.
+    /// A peer that never got as far as a hello.
     Stranger { address: SocketAddr, error: LinkError },
 }
 
-/// What the site says of a station.
+/// The site's decision on a station.
 #[derive(Debug)]
 pub(super) struct Admission {
     pub peer: Peer,
@@ -66,9 +68,9 @@ pub(super) struct Admission {
 /// The announcer's clock, as its stations read it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnnouncerClock {
-    /// Where it counts from.
+    /// The instant it counts from.
     pub base: Instant,
-    /// Names this clock among those of other runs.
+    /// Distinguishes this clock from those of other runs.
     pub id: u64,
 }
 
@@ -78,20 +80,20 @@ impl AnnouncerClock {
     }
 }
 
-/// What every connection needs of its announcer.
+/// What every connection needs from its announcer.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     pub clock: AnnouncerClock,
     pub site: Option<Arc<Site>>,
     pub desk: mpsc::Sender<Report>,
-    /// What takes talkback, if anything does.
+    /// Receives talkback, if anything does.
     pub talkback: Option<Arc<Talkback>>,
 }
 
-/// What a station is told that comes while the announcer leaves.
+/// The reason sent to a station that connects while the announcer is leaving.
 const LEAVING: &str = "it is leaving, and takes this station again when it is back";
 
-/// Serves one accepted socket until it ends, and reports how it ended.
+/// Serves one accepted socket until it closes, and reports why it closed.
 pub(super) async fn serve<C: Connection>(
     stream: C,
     address: SocketAddr,
@@ -110,17 +112,17 @@ pub(super) async fn serve<C: Connection>(
     };
     let report = match opened {
         Err(error) => Report::Stranger { address, error },
-        // Boxed, so that strangers do not hold the memory of a conversation.
+        // Boxed, so that strangers do not hold the memory of a whole conversation.
         Ok(accepted) => match Box::pin(converse::<C>(accepted, address, connection, place, &host)).await {
             Ok(reason) => Report::Left { connection, reason: reason.to_owned() },
             Err(error) => Report::Left { connection, reason: crate::error_chain(&error) },
         },
     };
-    // The desk hangs up only when the whole program leaves.
+    // The desk closes its channel only when the whole program leaves.
     let _ = host.desk.send(report).await;
 }
 
-/// Tells a connection for which there is no room to come again, if that costs nothing.
+/// Asks a connection for which there is no room to try again later, if that takes no waiting.
 pub(super) fn turn_away(stream: &impl Connection, is_secured: bool) {
     let mode = if is_secured { Mode::Secured } else { Mode::Open };
     stream.part_with(&Preface::of_announcer(mode, Status::Busy).encode());
@@ -143,13 +145,13 @@ async fn converse<C: Connection>(
     };
     let (hello, nonce) = match first {
         Some(Frame::Message(FromStation::Hello { name, zones, instance, last, nonce, begun })) => {
-            // However it is typed there.
+            // Normalized, however it is typed at the station.
             let (name, zones) =
                 (normalized(&name)?, zones.iter().map(|it| normalized(it)).collect::<Result<_, _>>()?);
             (Hello { name, zones, instance, last, begun, address: address.to_string() }, nonce)
         }
         Some(Frame::Message(FromStation::Talkback(offer))) => {
-            // Boxed, so that stations do not hold the memory of it.
+            // Boxed, so that stations do not hold the memory of a talkback.
             return Box::pin(talkback::serve::<C>((receiver, sender), peer, offer, place, host)).await;
         }
         Some(_) => return Err(WireError::Field("hello").into()),
@@ -159,7 +161,7 @@ async fn converse<C: Connection>(
     let admission = match host.site.clone().zip(peer) {
         Some((site, peer)) => {
             let mut admitted = pin!(admit(site, peer, &hello));
-            // It may take long: whoever hangs up meanwhile does not join, only to be lost at once.
+            // This may take long: a station that hangs up meanwhile does not join only to be lost at once.
             loop {
                 tokio::select! {
                     biased;
@@ -177,7 +179,7 @@ async fn converse<C: Connection>(
     let (orders, mut mailbox) = mpsc::channel(MAX_WAITING_ORDERS);
     let (answer, verdict) = oneshot::channel();
     let joined = Report::Joined { connection, hello, admission, orders, answer };
-    // Nobody is at the desk any more when the announcer leaves.
+    // The desk is gone when the announcer leaves.
     let verdict = match desk.send(joined).await {
         Ok(()) => verdict.await.unwrap_or_else(|_| Err(LEAVING.to_owned())),
         Err(_) => Err(LEAVING.to_owned()),
@@ -203,7 +205,7 @@ async fn converse<C: Connection>(
     let mut time_told: Option<Instant> = None;
     loop {
         tokio::select! {
-            // An order is never held up by what a station says.
+            // An order is never held up by a station's messages.
             biased;
             order = mailbox.recv() => match order {
                 Some(Order::Deliver(delivery)) => {
@@ -247,7 +249,8 @@ async fn converse<C: Connection>(
                             biased;
                             order = mailbox.recv() => match order {
                                 Some(Order::Volume(told)) => volume = Some(told),
-                                // Before the last block is out, no other order but to end it can come.
+                                // Until the last block is out, the only other order that can come is to close the
+                                // connection.
                                 _ => return Ok("the announcer closed the connection"),
                             },
                             sent = &mut sending => break sent?,
@@ -285,8 +288,8 @@ async fn converse<C: Connection>(
     }
 }
 
-/// The next part of the live speech that a station has joined, as it is sent; for ever where there is none. What it did
-/// not take in time is left out.
+/// Returns the next part, encoded, of the live speech that a station has joined; never returns if there is none. Parts
+/// that the station did not accept in time are left out.
 async fn next_part(live: &mut Option<(broadcast::Receiver<LivePart>, u32)>) -> Bytes {
     let Some((parts, next)) = live else { return std::future::pending().await };
     loop {
@@ -299,19 +302,20 @@ async fn next_part(live: &mut Option<(broadcast::Receiver<LivePart>, u32)>) -> B
     }
 }
 
-/// A station's turn to be sent its clip; for ever where there is none to send. Cancelling does not lose its place.
+/// Waits for a station's turn to be sent its clip; never returns if there is none to send. Cancelling does not lose the
+/// station's place.
 async fn next_turn(to_send: &mut Option<(PollSemaphore, Arc<Delivery>)>) -> Option<OwnedSemaphorePermit> {
     let Some((turns, _)) = to_send else { return std::future::pending().await };
     poll_fn(|context| turns.poll_acquire(context)).await
 }
 
-/// A name as names are compared. It may be too long then.
+/// Normalizes a name for comparison. The result may be too long.
 fn normalized(name: &str) -> Result<String, WireError> {
     let name = wire::normalized(name);
     if wire::is_name(&name) { Ok(name) } else { Err(WireError::Field("name")) }
 }
 
-/// Has a station let in. One that is new is written down first, which may take as long as the disk likes.
+/// Admits a station. A new one is written to the disk first, which may take as long as the disk needs.
 async fn admit(site: Arc<Site>, peer: Peer, hello: &Hello) -> Admission {
     let admitted = match site.welcomes_back(&peer, &hello.name, &hello.zones) {
         Ok(true) => Ok(Admitted::Back),
@@ -352,7 +356,7 @@ async fn send_blocks<W: Outgoing>(
     Ok(())
 }
 
-/// Waits for the station to hang up, so that it has surely read the last word; not for ever.
+/// Waits until the station hangs up, which shows that it has read the last message; for a limited time only.
 pub(super) async fn hung_up<R: AsyncRead + Unpin>(
     mut receiver: Receiver<R, FromStation>,
     ending: &'static str,
@@ -387,7 +391,7 @@ mod tests {
         }
     }
 
-    /// After how long the turn is free again, and whether the clip is still on its way then.
+    /// How long it takes until the turn is free again, and whether the clip is still on its way then.
     async fn holds(bytes: usize, each: Duration) -> (Duration, bool) {
         let (near, far) = duplex(1_024);
         tokio::spawn(takes(far, bytes, each));

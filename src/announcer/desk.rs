@@ -1,4 +1,4 @@
-//! The desk: one task that owns the roster and the microphone, where everything comes together.
+//! The desk: the one task that owns the roster and the microphone, where everything comes together.
 
 mod audience;
 mod dates;
@@ -36,16 +36,16 @@ use crate::stations::{Action, ConnectionId, Order, Restored, Stations};
 use crate::wall::{Wall, WallClock};
 use crate::wire::{ClipId, WireError};
 
-/// A clip lives at least this long, so that it reaches those who are here.
+/// A clip lives at least this long, so that it reaches the stations that are here.
 const MIN_LIFE: Duration = Duration::from_secs(10);
-/// How often the announcer looks whether a station was removed.
+/// How often the announcer checks whether a station was removed.
 const SITE_WATCH_INTERVAL: Duration = Duration::from_millis(250);
-/// How far ahead of this run's clock a kept clip may be dated: the clock's steps, and no more.
+/// How far ahead of this run's clock a kept clip may be dated: enough for the clock's steps, and no more.
 const DATE_SLACK: Duration = Duration::from_secs(2);
-/// The most addresses of strangers remembered, so that each is told of once.
+/// The most addresses of strangers remembered, so that each is reported once.
 const MAX_STRANGERS: usize = 1_024;
 
-/// Where everything comes together: one task that owns the roster and the microphone.
+/// Owns the roster and the microphone.
 pub(super) struct Desk {
     stations: Stations,
     config: Config,
@@ -55,51 +55,51 @@ pub(super) struct Desk {
     epoch: u64,
     last_sequence: u64,
     orders: BTreeMap<ConnectionId, mpsc::Sender<Order>>,
-    /// The key that each connection has proven; none in open mode.
+    /// The proven key of each connection; none in open mode.
     keys: HashMap<ConnectionId, NoisePublicKey>,
     strangers: HashSet<IpAddr>,
     /// The microphone's name.
     input: String,
-    /// Not here while something is recorded.
+    /// Absent while something is being recorded.
     tools: Option<Tools>,
     microphone_health: HealthWatch,
     microphone_warnings: HealthWatch,
     recording: Option<Recording>,
-    /// Tells while something is recorded.
+    /// Holds whether something is being recorded.
     is_recording: watch::Sender<bool>,
-    /// Live speech that is going on.
+    /// Live speech in progress.
     speaking: Option<Speaking>,
     has_warned_of_howling: bool,
     steering: Steering,
-    /// The zones that are spoken to; none for every station.
+    /// The zones that announcements are for; none means every station.
     addressed: Vec<String>,
-    /// How urgent the next announcement is.
+    /// How urgent the next announcement will be.
     priority: Priority,
-    /// Which zone each digit stands for.
+    /// The zone that each digit selects.
     zone_order: ZoneOrder,
     /// Zones whose digits are not on the disk yet.
     unwritten_digits: Option<ZoneDraft>,
-    /// The zones that were told last, and those spoken to.
+    /// The zones known and those addressed, as last reported.
     told_zones: (Vec<String>, Vec<String>),
-    /// Whether they may be others by now.
+    /// Whether the zones may have changed since.
     are_zones_stale: bool,
     leaving: bool,
     seen_saved: Instant,
-    /// Who is here is being written down.
+    /// The task that writes down which stations are here.
     saving: Option<JoinHandle<()>>,
     /// Clips on the disk; none in open mode.
     outbox: Option<Arc<Outbox>>,
-    /// Clips that are not there.
+    /// Clips that are not on the disk.
     unstored: HashSet<ClipId>,
     announced: usize,
     all_heard: bool,
 }
 
 impl Desk {
-    /// A desk that no station has come to yet, with what earlier runs left to do.
+    /// Creates a desk that no station has come to yet, with the work that earlier runs left over.
     ///
     /// # Errors
-    /// [`AnnouncerError::Random`], and those of reading which zones there are.
+    /// [`AnnouncerError::Random`], and errors of reading which zones there are.
     pub fn new(
         microphone: Microphone,
         mut config: Config,
@@ -170,7 +170,8 @@ impl Desk {
         Ok(desk)
     }
 
-    /// Works until it is told to leave, its commands end, or it has announced once, and every verdict is given.
+    /// Works until it is asked to leave, its commands end, or it has announced once, and every verdict has been
+    /// reached.
     pub async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Report>,
@@ -199,12 +200,12 @@ impl Desk {
                 self.close().await;
                 return Summary { all_heard: self.all_heard && enough };
             }
-            // Live speech of one announcement is ended by a line.
+            // A line ends the live speech of a single announcement.
             let ends_live = self.speaking.is_some() && self.config.once.is_some();
             let is_busy = self.recording.is_some() || self.speaking.is_none() && self.stations.has_live();
             let listens = ends_live || !(self.leaving || self.config.lines && is_busy);
             tokio::select! {
-                // What is rare comes first, so that no flood of reports holds it up.
+                // Rare events come first, so that no flood of reports holds them up.
                 biased;
                 () = shutdown.cancelled(), if !told_to_leave => {
                     told_to_leave = true;
@@ -228,7 +229,7 @@ impl Desk {
                     Some(Command::Announce) if self.config.live && (ends_live || self.config.once.is_none()) => {
                         self.toggle_live();
                     }
-                    // It ends by a line, or by itself, not because nobody types.
+                    // A single announcement ends by a line or by itself, not because nobody types.
                     Some(Command::Announce | Command::Leave) if self.config.once.is_some() => (),
                     Some(Command::Live) => self.toggle_live(),
                     Some(Command::Announce) => self.record(None),
@@ -238,7 +239,7 @@ impl Desk {
                         self.finish_live();
                     }
                     Some(Command::Send) => self.steering.send.cancel(),
-                    // What was said live was heard already: it cannot be taken back.
+                    // Live speech was already heard: it cannot be taken back.
                     Some(Command::Cancel) => {
                         self.steering.cancel.cancel();
                         self.finish_live();
@@ -252,7 +253,7 @@ impl Desk {
         }
     }
 
-    /// Takes up a clip that an earlier run left in the outbox.
+    /// Resumes a clip that an earlier run left in the outbox.
     fn restore(&mut self, kept: Kept) {
         let Kept { header, encoded, signature, clip, known, settled } = kept;
         let now = Instant::now();
@@ -275,11 +276,11 @@ impl Desk {
         self.stations.restore(delivery, expires, known, settled, now);
     }
 
-    /// The last words on clips that nobody keeps, and the rest to the disk.
+    /// Ends the clips that are not kept, and waits until the rest is on the disk.
     async fn close(&mut self) {
         let (has_outbox, unstored) = (self.outbox.is_some(), &self.unstored);
         self.stations.give_up("the announcer left", |id| has_outbox && !unstored.contains(id));
-        // What has all its outcomes is forgotten at a tick.
+        // A tick removes clips that have all their outcomes.
         self.stations.tick(Instant::now());
         self.carry_out();
         if let Some(outbox) = &self.outbox {
@@ -294,7 +295,7 @@ impl Desk {
                 self.save_digits();
             }
         };
-        // A disk that hangs is no reason to stay.
+        // A disk that hangs does not keep the announcer from leaving.
         let _ = timeout(LEAVE_DEADLINE, written).await;
     }
 
@@ -344,13 +345,13 @@ impl Desk {
                     self.are_zones_stale = true;
                     let volume = self.config.site.as_ref().and_then(|site| site.volume(&name));
                     if volume.is_some() {
-                        // The first of its orders: there is room.
+                        // The connection's first order: there is room.
                         let _ = orders.try_send(Order::Volume(volume));
                     }
                     self.orders.insert(connection, orders);
                     self.keys.extend(key.map(|key| (connection, key)));
                 }
-                // A connection that is gone meanwhile reports its end by itself.
+                // A connection that is gone by now reports its own end.
                 let _ = answer.send(verdict);
             }
             Report::Heard { connection, message } => self.stations.heard(connection, message, now),
@@ -363,7 +364,7 @@ impl Desk {
         }
     }
 
-    /// Tells of a peer that does not speak our protocol or version, once an address.
+    /// Reports a peer that does not speak our protocol or version, once per address.
     fn stranger(&mut self, address: IpAddr, error: &LinkError) {
         let telling = matches!(
             error,
@@ -374,7 +375,7 @@ impl Desk {
         }
     }
 
-    /// Records, or takes a file, and sends it. Does nothing while another is recorded.
+    /// Records, or reads a file, and sends the clip. Does nothing while another is being recorded.
     fn record(&mut self, file: Option<PathBuf>) {
         if self.tools.is_none() {
             return;
@@ -468,12 +469,12 @@ impl Desk {
         self.stations.announce(delivery, expires, Instant::now());
     }
 
-    /// Passes on what the roster wants done.
+    /// Carries out what the roster wants done.
     fn carry_out(&mut self) {
         for action in self.stations.take_actions() {
             match action {
                 Action::Order(connection, order) => {
-                    // A connection whose mailbox is full or gone is over: dropping the mailbox ends it.
+                    // A connection whose mailbox is full or closed is over: dropping the mailbox closes the connection.
                     let sent =
                         self.orders.get(&connection).is_some_and(|orders| orders.try_send(order).is_ok());
                     if !sent {
@@ -505,7 +506,7 @@ impl Desk {
     }
 }
 
-/// The outbox, and what is in it. A disk that cannot be used is told, and stops nothing.
+/// Opens the outbox and returns its clips. A disk that cannot be used is reported, and stops nothing.
 fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
     match Outbox::open(site.folder(), events.clone()) {
         Ok((outbox, kept)) => (Some(outbox), kept),
@@ -520,7 +521,7 @@ fn open_outbox(site: &Site, events: &Events) -> (Option<Outbox>, Vec<Kept>) {
     }
 }
 
-/// One draft of what is to be written, with what has come since.
+/// Merges a later draft into the one still to be written.
 fn follow(draft: &mut Option<ZoneDraft>, later: Option<ZoneDraft>) {
     match (draft.as_mut(), later) {
         (Some(draft), Some(later)) => draft.follow(later),

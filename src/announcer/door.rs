@@ -1,9 +1,10 @@
-//! The door: how many may stand in it who have not yet proven who they are.
+//! The door: limits how many connections may be open that have not yet proven who they are.
 //!
-//! Whoever is on the roster is not counted, so strangers can never use up the places of stations that
-//! have joined. Between the two, whoever has said hello keeps its place, and nobody pushes it. When the
-//! door is full, those who stand in it longest make room, but not before they have had time for an honest
-//! handshake; those who have not said a word, much sooner; and where a few addresses crowd it, theirs at once.
+//! Stations on the roster are not counted, so strangers can never use up the places of stations that have joined. Until
+//! it is on the roster, a connection that has said hello keeps its place and is never pushed out. When the door is
+//! full, the other connections make room, the oldest first, but not before they have had time for an honest handshake.
+//! Those that have not yet sent anything make room much sooner; and if a few addresses crowd the door, their
+//! connections make room at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,15 +15,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How long each has the place to itself; a handshake takes two round trips and a millisecond.
+/// How long a connection keeps its place at least; a handshake takes two round trips and a millisecond.
 const MIN_STAY: Duration = Duration::from_millis(250);
-/// How long one that is silent has it: a station speaks first, and at once.
+/// How long a silent connection keeps it: a station speaks first, and at once.
 const SILENT_STAY: Duration = Duration::from_millis(50);
 
-/// How long a connection waits for a place, and with it those behind it: until all that are silent have outstayed.
+/// How long a connection, and those queued behind it, wait for a place: until all silent connections have had their
+/// time.
 const WAIT: Duration = SILENT_STAY;
 
-/// Counts who stands in the door.
+/// Counts the connections in the door.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     inside: Arc<Mutex<Inside>>,
@@ -42,12 +44,12 @@ struct Standing {
     origin: IpAddr,
     since: Instant,
     is_silent: bool,
-    /// It has proven who it is, and is not on the roster yet.
+    /// It has said hello, and is not on the roster yet.
     is_through: bool,
     pushed: CancellationToken,
 }
 
-/// A place in the door; given back when dropped.
+/// A place in the door; returned when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     door: Door,
@@ -56,15 +58,15 @@ pub(super) struct Place {
 }
 
 impl Door {
-    /// A door with so much room, half of it for each address.
+    /// Creates a door with room for `room` connections, half of that for each address.
     pub fn new(room: usize) -> Self {
         Self { inside: Arc::default(), freed: Arc::default(), room }
     }
 
-    /// The same as [`Self::enter`], but where the whole door is full, a place is waited for a moment by the first
-    /// from an address: when all stations come at once, those in front are through in no time, and to turn the
-    /// others away would only have them dial again and again. A crowd from one address gets no such patience:
-    /// everybody behind it in the system's queue waits with it.
+    /// Like [`Self::enter`], but if the whole door is full, the first connection from an address waits a moment for a
+    /// place. When all stations come at once, those in front are through in no time, and turning the others away would
+    /// only make them dial again and again. A crowd from one address gets no such patience: everybody behind it in the
+    /// system's queue would wait with it.
     pub async fn enter_soon(&self, address: IpAddr) -> Option<Place> {
         let until = Instant::now() + WAIT;
         loop {
@@ -83,7 +85,7 @@ impl Door {
         inside.standing.len() >= self.room && inside.from(origin(address)) == 0
     }
 
-    /// A place for a connection from an address; `None` when there is none to be had.
+    /// Returns a place for a connection from an address, or `None` if there is no room.
     pub fn enter(&self, address: IpAddr, now: Instant) -> Option<Place> {
         let origin = origin(address);
         let mut inside = self.lock();
@@ -114,7 +116,8 @@ impl Door {
     }
 }
 
-/// Whom a connection is counted with: its address, or the /64 network in which an IPv6 host picks its addresses freely.
+/// The address that a connection is counted under: its own, or the /64 network in which an IPv6 host picks its
+/// addresses freely.
 fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -123,14 +126,14 @@ fn origin(address: IpAddr) -> IpAddr {
 }
 
 impl Inside {
-    /// How many stand here from an origin.
+    /// How many connections here come from an origin.
     fn from(&self, origin: IpAddr) -> usize {
         self.origins.get(&origin).copied().unwrap_or_default()
     }
 
-    /// The first of some who has had its time.
+    /// The oldest of the connections that match and have had their time.
     fn outstayed(&self, now: Instant, of: impl Fn(&Standing) -> bool) -> Option<u64> {
-        // They stand in the order in which they came.
+        // They are stored in the order in which they came.
         let since_a_while =
             self.standing.iter().take_while(|(_, standing)| now >= standing.since + SILENT_STAY);
         let mut outstayed = since_a_while.filter(|(_, standing)| {
@@ -139,7 +142,8 @@ impl Inside {
         outstayed.find(|(_, standing)| of(standing)).map(|(number, _)| *number)
     }
 
-    /// The first of those from the most crowded origin, if another is the worse off even with one more.
+    /// The oldest connection of the most crowded origin, if that origin has more connections than this one would have
+    /// with one more.
     fn crowded_out_by(&self, from_here: usize) -> Option<u64> {
         let (crowded, _) = self
             .origins
@@ -163,17 +167,17 @@ impl Inside {
 }
 
 impl Place {
-    /// It has said what a station says first.
+    /// Records that the peer has sent what a station sends first.
     pub fn spoke(&self) {
         self.change(|standing| standing.is_silent = false);
     }
 
-    /// It has said hello, and waits to be let in: nobody pushes it, and it keeps its place until it is on the roster.
+    /// Records that the peer has said hello and waits to be let in: it keeps its place until it is on the roster.
     pub fn is_through(&self) {
         self.change(|standing| standing.is_through = true);
     }
 
-    /// It was refused, and is to hang up: from now on it makes room as others do.
+    /// Records that the peer was refused and should hang up: from now on it makes room as others do.
     pub fn is_refused(&self) {
         self.change(|standing| standing.is_through = false);
     }
@@ -184,7 +188,7 @@ impl Place {
         }
     }
 
-    /// Ends when somebody else needs the place more.
+    /// Returns when somebody else needs the place more.
     pub async fn pushed(&self) {
         self.pushed.cancelled().await;
     }

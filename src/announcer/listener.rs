@@ -1,4 +1,4 @@
-//! Where connections come from: a TCP socket, or whatever else stations can dial.
+//! The source of connections: a TCP socket, or anything else that stations can dial.
 
 use std::fs::File;
 use std::io;
@@ -12,28 +12,28 @@ use crate::link::Connection;
 
 /// Too many open files, in this process or in the whole system (errno(3)).
 const NO_DESCRIPTOR: [i32; 2] = [24, 23];
-/// How long to wait for a connection that is known to be there.
+/// How long to wait for a connection that is known to be pending.
 const PENDING: Duration = Duration::from_millis(10);
 
-/// Where connections come from.
+/// A source of connections.
 pub trait Listen: Send + 'static {
-    /// What comes.
+    /// The type of its connections.
     type Connection: Connection;
 
-    /// Where it listens.
+    /// The address it listens on.
     ///
     /// # Errors
-    /// What the system says.
+    /// Whatever the system reports.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
-    /// The next connection, and where it comes from. Cancelling loses none.
+    /// Waits for the next connection, and returns it with its address. Cancelling loses none.
     ///
     /// # Errors
-    /// What the system says; the next call may succeed.
+    /// Whatever the system reports; the next call may succeed.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Connection, SocketAddr)>> + Send;
 
-    /// After an error: takes the connection that could not be accepted all the same, lets it be turned away, and
-    /// closes it. False if that cannot be done.
+    /// After an error: accepts the connection that could not be accepted before, passes it to `turn_away`, and closes
+    /// it. Returns false if that cannot be done.
     fn relieve(
         &mut self,
         error: &io::Error,
@@ -41,8 +41,8 @@ pub trait Listen: Send + 'static {
     ) -> impl Future<Output = bool> + Send;
 }
 
-/// A listening TCP socket, and a file descriptor held back for the moment when there are no more: with it a
-/// connection can still be taken and be told to come again, where it would otherwise wait unanswered.
+/// A listening TCP socket, and a file descriptor held in reserve for the moment when there are no more: with it, a
+/// connection that would otherwise wait unanswered can still be accepted and asked to try again later.
 #[derive(Debug)]
 pub(super) struct TcpDoor {
     listener: TcpListener,
@@ -88,7 +88,8 @@ fn hold_back() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// An address as people know it: a socket for both families shows IPv4 ones inside IPv6 (RFC 4291, section 2.5.5.2).
+/// An address as people know it: a socket for both families shows IPv4 addresses inside IPv6 ones (RFC 4291, section
+/// 2.5.5.2).
 fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),

@@ -1,4 +1,4 @@
-//! Live speech at the announcer: what the microphone hears becomes blocks that every station hears at once.
+//! Live speech at the announcer: the microphone's sound becomes blocks that every station hears at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +24,18 @@ use crate::stations::{LiveOffer, LivePart};
 use crate::wall::WallClock;
 use crate::wire::{self, ClipId, FromAnnouncer, LiveHeader, MAX_LIVE_BLOCKS, WireError};
 
-/// Live speech ends by itself after this long, which is [`MAX_LIVE_BLOCKS`].
+/// Live speech stops by itself after this long, which is [`MAX_LIVE_BLOCKS`].
 pub const MAX_LIVE: Duration = Duration::from_secs(600);
-/// Between saying and hearing unless `--latency` says otherwise.
+/// The delay between speaking and hearing, unless `--latency` sets another.
 pub const DEFAULT_LATENCY: Duration = Duration::from_millis(140);
-/// The least that `--latency` may say: a block, a microphone and a loudspeaker take more together.
+/// The least that `--latency` accepts: a block, a microphone and a loudspeaker together take more.
 pub const MIN_LATENCY: Duration = Duration::from_millis(40);
-/// The most that it may say.
+/// The most that `--latency` accepts.
 pub const MAX_LATENCY: Duration = Duration::from_secs(1);
-/// How often the level is told.
+/// The interval between two reports of the level.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What live speech is to be.
+/// The properties of live speech to be made.
 pub(super) struct Recipe {
     pub id: ClipId,
     pub priority: Priority,
@@ -47,70 +47,71 @@ pub(super) struct Recipe {
     pub site: Option<Arc<Site>>,
 }
 
-/// Live speech that is going on.
+/// Live speech in progress.
 pub(super) struct Speaking {
-    /// Comes once the microphone runs, unless it does not.
+    /// Receives the offer and the rate once the microphone runs; closed if it never does.
     begun: Option<oneshot::Receiver<(Arc<LiveOffer>, u32)>>,
-    /// Comes with the last block.
+    /// Receives the length and the hash with the last block.
     ended: Option<oneshot::Receiver<Ended>>,
     spoken: JoinHandle<Outcome>,
-    /// Ends it.
+    /// Cancelled to finish the speech.
     pub finish: CancellationToken,
 }
 
-/// How it ended.
+/// How live speech ended.
 pub(super) struct Outcome {
-    /// Given back.
+    /// Returned to the desk.
     pub tools: Tools,
-    /// What was said; nothing if it never began.
+    /// What was said; `None` if it never began.
     pub spoken: Option<Spoken>,
-    /// Why it ended before it was to.
+    /// Why it broke off early.
     pub trouble: Option<LiveError>,
 }
 
-/// What is known when the last block was said.
+/// What is known once the last block has been said.
 pub(super) struct Ended {
-    /// With length and hash.
+    /// With the length and the hash.
     pub header: LiveHeader,
     pub peak_db: f32,
-    /// What the microphone has lost of it, as far as that is certain.
+    /// The microphone's losses, as far as they are certain by now.
     pub lost: Lost,
     offer: Arc<LiveOffer>,
     end: Bytes,
 }
 
 impl Ended {
-    /// Lets the stations know. They may answer at once: whoever takes their answers must know before them.
+    /// Sends the end to the stations. They may answer at once, so whatever handles their answers must learn of the end
+    /// first.
     pub fn tell_stations(self) {
         self.offer.give(LivePart::End(self.end));
     }
 }
 
-/// All that was said.
+/// Everything that was said.
 pub(super) struct Spoken {
-    /// With length and hash.
+    /// With the length and the hash.
     pub header: LiveHeader,
     pub encoded: Vec<u8>,
     pub signature: Vec<u8>,
     pub samples: Vec<u8>,
-    /// What is wrong with what the microphone gave.
+    /// What is wrong with the microphone's sound.
     pub flaw: Option<Trouble>,
-    /// What the microphone lost of it.
+    /// What the microphone lost.
     pub lost: Lost,
 }
 
-/// How much of it is looked at for what is wrong with it.
+/// How much of the beginning of live speech is checked for flaws.
 const JUDGED: Duration = Duration::from_secs(30);
 /// The full scale of 16-bit samples.
 const FULL_SCALE: f32 = 32_768.0;
 
-/// What happens next to live speech.
+/// The next stage of live speech.
 pub(super) enum News {
-    /// It begins, at a rate.
+    /// It begins, at a sample rate in Hz.
     Begun(Arc<LiveOffer>, u32),
-    /// Nothing more is said.
+    /// Nothing more will be said.
     Ended(Box<Ended>),
-    /// It is over, and looked at.
+    /// It is over, and has been checked.
     Over(Box<Outcome>),
 }
 
@@ -125,10 +126,10 @@ pub(super) enum LiveError {
     TooLong,
 }
 
-/// Whom the beginning and the end are told.
+/// Where the beginning and the end are reported.
 type Told = (oneshot::Sender<(Arc<LiveOffer>, u32)>, oneshot::Sender<Ended>);
 
-/// Begins to speak.
+/// Starts live speech.
 pub(super) fn begin(tools: Tools, recipe: Recipe, events: Events) -> Speaking {
     let (begins, begun) = oneshot::channel();
     let (ends, ended) = oneshot::channel();
@@ -137,7 +138,7 @@ pub(super) fn begin(tools: Tools, recipe: Recipe, events: Events) -> Speaking {
     Speaking { begun: Some(begun), ended: Some(ended), spoken, finish }
 }
 
-/// What happens next; for ever where nobody speaks. Cancelling loses nothing.
+/// Waits for the next stage; never returns while nobody speaks. Cancelling loses nothing.
 pub(super) async fn news(speaking: &mut Option<Speaking>) -> News {
     let Some(running) = speaking else { return std::future::pending().await };
     if let Some(begun) = &mut running.begun {
@@ -177,8 +178,8 @@ async fn run(
     Outcome { tools, spoken, trouble }
 }
 
-/// Speaks until it is told to finish, the file is over, or the microphone fails; what was said by then is what was
-/// said, and `trouble` tells why it was not more.
+/// Speaks until `finish` is cancelled, the file is over, or the microphone fails. What was said by then is returned,
+/// and `trouble` says why there was no more.
 async fn speak(
     tools: &mut Tools,
     recipe: Recipe,
@@ -218,7 +219,7 @@ async fn speak(
     let length = |frames: u64| Duration::from_nanos(frames * 1_000_000_000 / u64::from(header.rate_hz));
     let (mut samples, mut frames, mut number) = (Vec::new(), 0_u64, 0_u32);
     let (mut loudest_db, mut recent_db, mut told) = (SILENCE_DB, SILENCE_DB, Duration::ZERO);
-    // What is said when it is to end is still on its way.
+    // What is being said when the speech finishes is still on its way.
     let mut until: Option<Instant> = None;
     while until.is_none_or(|until| speech.start() + length(frames) < until) {
         if number >= MAX_LIVE_BLOCKS {
@@ -257,7 +258,7 @@ async fn speak(
     let end = FromAnnouncer::LiveEnd { header: encoded.clone(), signature: signature.clone() };
     let end = Bytes::from(wire::encode(&end)?);
     let lost = speech.lost();
-    // Nobody is at the desk any more when the announcer leaves.
+    // The desk is gone when the announcer leaves.
     let _ = ends.send(Ended { header: header.clone(), peak_db: loudest_db, lost, offer, end });
     let lost = speech.lost_for_certain().await;
     let (rate_hz, is_from_file) = (header.rate_hz, tools.microphone.whole_length().is_some());
@@ -269,7 +270,7 @@ async fn speak(
     Ok(Some(Spoken { header, encoded, signature, samples, flaw, lost }))
 }
 
-/// What is wrong with what was said, going by its beginning.
+/// Checks the beginning of what was said, and returns what is wrong with it.
 fn flaw(samples: &[u8], rate_hz: u32, is_from_file: bool) -> Option<Trouble> {
     let bytes = (JUDGED.as_secs() * u64::from(rate_hz)) as usize * size_of::<i16>();
     let judged = samples[..samples.len().min(bytes)].chunks_exact(size_of::<i16>());

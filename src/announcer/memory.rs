@@ -1,9 +1,9 @@
-//! How much memory the system lets this process have.
+//! How much memory the system allows this process.
 
 use std::path::{Path, PathBuf};
 
-/// The least of what is free in the system, in this process's control groups, and in its own address space
-/// (`ulimit -v`), in bytes. What cannot be read is no limit.
+/// Returns the least of the memory available in the system, in this process's control groups, and in its own address
+/// space (`ulimit -v`), in bytes. A value that cannot be read does not limit.
 pub(super) fn available_bytes() -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let system = read(Path::new("/proc/meminfo")).and_then(|text| kib_of(&text, "MemAvailable:"));
@@ -19,14 +19,14 @@ pub(super) fn available_bytes() -> u64 {
     group.chain(system).chain(space).min().unwrap_or(u64::MAX)
 }
 
-/// A line of `/proc`, which counts KiB; in bytes.
+/// Reads a line of `/proc`, which counts KiB; returns bytes.
 fn kib_of(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
-/// The folders of the control groups that count this process's memory, and their files of limit and use: in version 2
-/// and version 1 (cgroups(7)). A group is bound by those above it as well.
+/// The folders of the control groups that count this process's memory, with the names of their limit and usage files,
+/// for version 2 and version 1 (cgroups(7)). The groups above a group limit it as well.
 fn folders(groups: &str) -> Vec<(PathBuf, [&'static str; 2])> {
     let mut folders = Vec::new();
     for line in groups.lines() {

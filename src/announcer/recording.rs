@@ -1,4 +1,4 @@
-//! From the microphone to a clip that is ready for the wire, and on the disk.
+//! From the microphone to a clip that is ready for the wire and on the disk.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -25,22 +25,22 @@ use crate::stations::Delivery;
 use crate::wall::WallClock;
 use crate::wire::{self, BLOCK_BYTES, ClipHeader, ClipId};
 
-/// How long a clip waits for the disk before it is sent all the same.
+/// How long a clip waits for the disk before it is sent anyway.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A recording that is being made.
+/// A recording in progress.
 pub(super) type Recording = JoinHandle<Outcome>;
 
-/// What only one recording at a time can use.
+/// The devices that only one recording at a time can use.
 pub(super) struct Tools {
     pub microphone: Microphone,
-    /// Where clips are heard before they are sent, if they are.
+    /// Where clips are played before they are sent, if they are.
     pub monitor: Option<SharedLoudspeaker>,
 }
 
-/// What the clip is made of.
+/// Where the sound of a clip comes from.
 pub(super) enum Source {
-    /// So much of what is said.
+    /// This much of the microphone's sound.
     Microphone(Duration),
     /// A sound file.
     File(PathBuf),
@@ -49,25 +49,25 @@ pub(super) enum Source {
 /// How the desk steers a recording.
 #[derive(Clone, Default)]
 pub(super) struct Steering {
-    /// Nothing is to be sent.
+    /// Cancelled to drop the recording: nothing is sent.
     pub cancel: CancellationToken,
-    /// What is recorded so far is enough.
+    /// Cancelled to finish with the sound recorded so far.
     pub finish: CancellationToken,
-    /// What was heard first is to be sent.
+    /// Cancelled to send the clip that was played for review.
     pub send: CancellationToken,
 }
 
 /// How a recording ended.
 pub(super) struct Outcome {
-    /// Given back.
+    /// Returned to the desk.
     pub tools: Tools,
     /// Where the sound came from.
     pub input: String,
-    /// What was recorded; nothing if it was cancelled.
+    /// The recording; `None` if it was cancelled.
     pub recorded: Option<Result<Recorded, RecordError>>,
 }
 
-/// What a clip is to be made of, beside its sound.
+/// The properties of a clip to be made, apart from its sound.
 pub(super) struct Recipe {
     pub id: ClipId,
     pub priority: Priority,
@@ -92,15 +92,15 @@ struct Draft {
 pub(super) struct Recorded {
     pub header: ClipHeader,
     pub clip: Clip,
-    /// What is wrong with what the microphone, or the file, gave.
+    /// What is wrong with the sound of the microphone or the file.
     pub trouble: Option<Trouble>,
-    /// What the microphone lost of it.
+    /// What the microphone lost.
     pub lost: Lost,
     pub loudness_lufs: Option<f64>,
     pub gain_db: f64,
     pub delivery: Delivery,
     pub expires: Instant,
-    /// Whether it is in the outbox; `None` where there is none.
+    /// Whether it is in the outbox; `None` if there is no outbox.
     pub stored: Option<Result<(), OutboxError>>,
 }
 
@@ -144,7 +144,7 @@ impl Recipe {
     }
 }
 
-/// A clip ready for the wire; sealed under a new key unless the announcer runs open.
+/// Makes a clip ready for the wire; it is sealed under a new key unless the announcer runs in open mode.
 pub(super) fn delivery(
     header: &ClipHeader,
     encoded: Vec<u8>,
@@ -185,8 +185,8 @@ pub(super) enum RecordError {
     Seal(#[from] ClipCipherError),
 }
 
-/// Records, makes a clip of it, has it heard where that is asked for, and puts it into the outbox; unless it is
-/// cancelled before.
+/// Records, makes a clip of the sound, plays it for review if there is a monitor, and puts it into the outbox, unless
+/// it is cancelled before.
 pub(super) async fn record(
     mut tools: Tools,
     source: Source,
@@ -237,7 +237,7 @@ async fn make(
     Ok(Some(recorded))
 }
 
-/// The sound, as it is recorded or read.
+/// Returns the sound, recorded or read from a file.
 async fn listen(
     microphone: &mut Microphone,
     source: Source,
@@ -267,7 +267,7 @@ async fn listen(
     Ok(microphone.record(length, steering.finish.cancelled(), on_level).await?)
 }
 
-/// Has a clip heard, and waits for what becomes of it: whether it is to be sent.
+/// Plays a clip for review, and waits for the decision: whether it should be sent.
 async fn review(
     monitor: &mut Loudspeaker,
     clip: &Clip,
@@ -296,7 +296,7 @@ async fn review(
     }
 }
 
-/// Waits for a recording to be made; for ever when there is none.
+/// Waits for a recording to finish; never returns if there is none.
 pub(super) async fn finished(recording: &mut Option<Recording>) -> Outcome {
     let Some(running) = recording else { return std::future::pending().await };
     let result = running.await;

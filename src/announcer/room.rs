@@ -1,20 +1,20 @@
-//! How many connections the system lets this process have.
+//! How many connections the system allows this process.
 
 use super::memory;
 
 /// The most connections that have not yet proven who they are.
 const MAX_STRANGERS: usize = 1_024;
-/// File descriptors for everything that is no connection, …
+/// File descriptors for everything except connections, …
 const OWN_FILES: usize = 64;
-/// … and where there are few, this part of them …
+/// … but if there are few, at most one in this many …
 const OWN_ONE_IN: usize = 2;
-/// … and this part for strangers: the rest is for stations.
+/// … and at most one in this many for strangers; the rest is for stations.
 const STRANGERS_ONE_IN: usize = 4;
 
-/// Memory for everything that is no connection: the longest clip as it is made and sent, its samples, and what the disk
-/// has yet to take; where there is little, a part of it.
+/// Memory for everything except connections: the longest clip while it is made and sent, its samples, and data that
+/// waits for the disk; if there is little memory, a part of it.
 const OWN_BYTES: u64 = 96 << 20;
-/// Memory for each connection: what a thousand stations were measured to take each, and a little more.
+/// Memory for each connection: the amount measured per station with a thousand stations, and a little more.
 const CONNECTION_BYTES: u64 = 20 << 10;
 
 /// How many connections there is room for.
@@ -27,9 +27,9 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Raises this process's limit of open files to what so many stations need. Also gives a warning where the system
-    /// does not allow it, or has not the memory beside what is reserved; there is room for fewer then. Memory that is used up would end the
-    /// announcer, so that stations are refused before.
+    /// Raises this process's limit of open files to what `max_stations` stations need. Also returns a warning if the
+    /// system does not allow that, or does not have the memory in addition to what is reserved; there is then room for
+    /// fewer stations. Running out of memory would kill the announcer, so stations are refused before that.
     pub fn make(max_stations: usize, reserved_bytes: u64) -> (Self, Vec<String>) {
         let wanted = max_stations.saturating_add(MAX_STRANGERS + OWN_FILES);
         let mut warnings = Vec::new();
@@ -67,7 +67,7 @@ impl Room {
         (room, warnings)
     }
 
-    /// How many connections so much memory is enough for.
+    /// How many connections this much memory is enough for.
     fn connections_in(bytes: u64) -> usize {
         let own = OWN_BYTES.min(bytes / OWN_ONE_IN as u64);
         usize::try_from((bytes - own) / CONNECTION_BYTES).unwrap_or(usize::MAX)

@@ -1,5 +1,5 @@
-//! Talkback: what stations say to the announcer. One at a time is taken from each, kept, and heard in the order in
-//! which they came, while the announcer's own microphone is silent.
+//! Talkback: what stations say to the announcer. One at a time is accepted from each station, kept, and played in order
+//! of arrival while the announcer's own microphone is silent.
 
 mod player;
 mod upload;
@@ -25,19 +25,20 @@ use crate::wire::{self, Answer, Offer, TalkbackHeader, WireError};
 pub(super) use player::Player;
 pub(super) use upload::serve;
 
-/// The most talkbacks that are received or wait to be heard, one of each station, …
+/// The most talkbacks that are being received or wait to be heard, one for each station, …
 const MAX_TALKBACKS: usize = 64;
-/// … and the most bytes of them: two of the longest.
+/// … and the most bytes they have in all: two of the longest talkbacks.
 pub(super) const MAX_BYTES: usize = 24 << 20;
-/// How long the disk has to keep a talkback before it is heard all the same.
+/// How long the disk has to keep a talkback before it is played anyway.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long after the announcer's clock was set a talkback may be dated by it as it was: as long as one is offered.
+/// How long a talkback dated by the old time is accepted after the announcer's clock was set: as long as one is
+/// offered.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is told of one station that a talkback of it was refused.
+/// The least time between two reports that a talkback of one station was refused.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A talkback that is here whole.
+/// A talkback that has arrived whole.
 #[derive(Debug)]
 struct Job {
     header: TalkbackHeader,
@@ -46,27 +47,27 @@ struct Job {
     clip: Clip,
     place: Place,
     is_kept: bool,
-    /// What became of it, for the station.
+    /// Sends the station what became of it.
     done: oneshot::Sender<Answer>,
 }
 
-/// What takes talkback in.
+/// Receives talkback.
 #[derive(Debug)]
 pub(super) struct Talkback {
     site: Option<Arc<Site>>,
     archive: Archive,
     events: Events,
     talked: Mutex<Talked>,
-    /// One writes at a time, and always the latest.
+    /// One task writes at a time, and always the latest state.
     writing: tokio::sync::Mutex<()>,
-    /// When it was told last that a talkback of a station was refused.
+    /// When a refused talkback was last reported, by station.
     refusals: Mutex<BTreeMap<String, Instant>>,
-    /// What is received or waits to be heard, in bytes, by station.
+    /// Bytes being received or waiting to be heard, by station.
     underway: Mutex<BTreeMap<String, usize>>,
     whole: mpsc::Sender<Job>,
 }
 
-/// A station's place among those; given back when dropped.
+/// A station's place among those underway; returned when dropped.
 #[derive(Debug)]
 struct Place {
     talkback: Arc<Talkback>,
@@ -80,10 +81,10 @@ impl Drop for Place {
 }
 
 impl Talkback {
-    /// Takes up where earlier runs have left off; and what plays.
+    /// Continues where earlier runs left off; also returns the player.
     ///
     /// # Errors
-    /// Those of [`Talked::open`].
+    /// The same errors as [`Talked::open`].
     pub fn open(
         hearing: Hearing,
         site: Option<Arc<Site>>,
@@ -104,16 +105,16 @@ impl Talkback {
         Ok((talkback.clone(), Player { talkback, loudspeaker: hearing.loudspeaker, queue }))
     }
 
-    /// Where it is kept.
+    /// Where talkback is kept.
     pub fn archive(&self) -> &Archive {
         &self.archive
     }
 
-    /// Whether a talkback may be sent, in this order: size, station, announcer, signature, freshness, sequence; and
-    /// whether there is room for it. The inner error is for the station.
+    /// Decides whether a talkback may be sent. Checks, in this order: size, station, announcer, signature, freshness,
+    /// sequence; then whether there is room for it. The inner error is for the station.
     ///
     /// # Errors
-    /// What is no header ends the connection.
+    /// [`WireError`] if the header cannot be decoded, which closes the connection.
     async fn judge(
         self: &Arc<Self>,
         offer: &Offer,
@@ -147,21 +148,21 @@ impl Talkback {
         })
     }
 
-    /// The same for one that is proven, from freshness on.
+    /// Checks a talkback that is proven, from freshness on.
     fn admit(self: &Arc<Self>, header: &TalkbackHeader, station: String) -> Result<Place, Answer> {
         let last = lock(&self.talked).mark(&station);
         let mut underway = lock(&self.underway);
         if underway.contains_key(&station) {
             return Err(Answer::Later { reason: "the last one of this station waits to be heard".into() });
         }
-        // It was heard, and the station does not know: nothing is played again.
+        // It was heard, but the station does not know: it is not played again.
         if let Some(TalkedMark { end: Some(end), .. }) = last.filter(|mark| mark.id == header.id) {
             return Err(match end {
                 End::Heard => Answer::Heard,
                 End::Kept => Answer::Kept { reason: "it could not be heard".into() },
             });
         }
-        // Nobody knows the other's time in open mode.
+        // In open mode neither side knows the other's time.
         let now = Instant::now();
         let now_unix_ms = self.now_unix_ms().unwrap_or(header.created_unix_ms);
         let former = self.site.as_ref().and_then(|site| site.clock().former_unix_ms(now, CLOCK_PATIENCE));
@@ -195,7 +196,7 @@ impl Talkback {
         listed.is_none_or(|(site, peer)| site.name_of(&peer).as_deref() == Some(name))
     }
 
-    /// Once a second for each station; the station itself is always answered.
+    /// Limits reports of refusals to one a second for each station; the station itself is always answered.
     fn may_tell_refusal(&self, station: &str) -> bool {
         let (mut told, now) = (lock(&self.refusals), Instant::now());
         told.retain(|_, at| now < *at + REFUSAL_INTERVAL);
@@ -215,13 +216,13 @@ impl Talkback {
         answer
     }
 
-    /// Keeps a talkback, and puts it in line to be heard. It is, whatever becomes of its connection.
+    /// Keeps a talkback, and puts it in line to be heard, whatever becomes of its connection.
     async fn take(self: Arc<Self>, mut job: Job) {
-        // There is room for as many as have a place. The announcer waits for this one before it leaves; if it has left,
-        // the station offers it again.
+        // Every talkback with a place has room. The announcer waits for this one before it leaves; if it has left, the
+        // station offers it again.
         let Ok(in_line) = self.whole.try_reserve() else { return };
         let keeping = self.archive.keep_talkback(&job.header, &job.encoded, &job.signature, &job.clip);
-        // What cannot be written is told by the archive.
+        // The archive reports what it cannot write.
         let file = timeout(DISK_PATIENCE, keeping).await.unwrap_or_else(|_| {
             self.warn("the disk takes long to keep it");
             None
@@ -238,7 +239,7 @@ impl Talkback {
         in_line.send(job);
     }
 
-    /// Writes down how far a station was heard.
+    /// Records how far a station was heard.
     async fn note(self: &Arc<Self>, job: &Job, end: Option<End>) {
         let mark = TalkedMark { id: job.header.id, end };
         if !lock(&self.talked).advance(&job.place.station, mark) {

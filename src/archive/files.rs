@@ -1,5 +1,5 @@
-//! The files of an archive: their names, and how they are written. The folder may be one where others write as well:
-//! no link that somebody put there is followed, and no file that is there already is written over.
+//! The files of an archive: their names, and how they are written. Others may write to the folder as well: no link that
+//! somebody put there is followed, and no existing file is overwritten.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,26 +9,26 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::shared_folder::no_links;
 
-/// How far back the end of the last whole line is looked for; no line is longer.
+/// How far back the end of the last whole line is searched for; no line is longer.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
-/// 9999-12-31 23:59:59 UTC: the formatter knows years of four digits only.
+/// 9999-12-31 23:59:59 UTC: the formatter only handles years of four digits.
 const LAST_FORMATTED_UNIX_MS: u64 = 253_402_300_799_000;
-/// Files of one stamp, signer and start of a hash.
+/// The most files with the same stamp, signer and start of a hash.
 const MAX_NAMESAKES: u32 = 10_000;
 
-/// `20261121T051643.123Z`: names sort by time.
+/// Formats a time like `20261121T051643.123Z`, so that names sort by time.
 pub(super) fn stamp(unix_ms: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_FORMATTED_UNIX_MS));
     humantime::format_rfc3339_millis(time).to_string().replace(['-', ':'], "")
 }
 
-/// The log for a file or a time: one a month.
+/// The log for a file or a time: one for each month.
 pub(super) fn log_of(stamp: &str) -> String {
     let month: String = stamp.chars().take(6).collect();
     format!("announcements-{month}.jsonl")
 }
 
-/// Whether a name is one that [`stamp`] begins: other files in the folder are not ours.
+/// Whether a name begins with a [`stamp`]: other files in the folder are not ours.
 pub(super) fn is_clip(name: &str) -> bool {
     let shape = "dddddddd.dddddd.ddd..";
     let fits = |(byte, shape): (u8, u8)| byte.is_ascii_digit() == (shape == b'd');
@@ -39,13 +39,13 @@ pub(super) fn is_log(name: &str) -> bool {
     name.starts_with("announcements-") && name.ends_with(".jsonl")
 }
 
-/// Writes a file that is there whole, or not at all, and gives its name: `STEM.wav`, or `STEM-2.wav` and so on where
-/// another is there. The very same content is not written twice.
+/// Writes a file whole or not at all, and returns its name: `STEM.wav`, or `STEM-2.wav` and so on if another file has
+/// that name. Identical content is not written twice.
 pub(super) fn write_whole(folder: &Path, stem: &str, content: &[u8]) -> io::Result<String> {
     for namesake in 1..=MAX_NAMESAKES {
         let name = if namesake == 1 { format!("{stem}.wav") } else { format!("{stem}-{namesake}.wav") };
         let part = folder.join(format!("{name}.part"));
-        // Whoever has made this one may make the other: nobody else does meanwhile.
+        // Whoever has created this file may create the other: nobody else does so meanwhile.
         let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             opened => opened?,
@@ -61,7 +61,7 @@ pub(super) fn write_whole(folder: &Path, stem: &str, content: &[u8]) -> io::Resu
             Ok(Some(is_same)) => Ok(is_same.then_some(name)),
             Err(error) => Err(error),
         };
-        // Best effort: what stays is removed at the next start.
+        // Best effort: a file that remains is removed at the next start.
         let _ = fs::remove_file(&part);
         if let Some(name) = written? {
             return Ok(name);
@@ -70,7 +70,7 @@ pub(super) fn write_whole(folder: &Path, stem: &str, content: &[u8]) -> io::Resu
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Whether a file holds just this content; `None` where nothing has the name.
+/// Whether a file holds exactly this content; `None` if no file has that name.
 fn holds(path: &Path, content: &[u8]) -> io::Result<Option<bool>> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -81,7 +81,7 @@ fn holds(path: &Path, content: &[u8]) -> io::Result<Option<bool>> {
     }
 }
 
-/// Adds a line to a log, whole or not at all.
+/// Appends a line to a log, whole or not at all.
 pub(super) fn append(path: &Path, line: String) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut log = options.append(true).create(true).mode(0o600).custom_flags(no_links()).open(path)?;
@@ -92,7 +92,7 @@ pub(super) fn append(path: &Path, line: String) -> io::Result<()> {
     })
 }
 
-/// Cuts off torn last lines, and removes files that were not finished. A disk that cannot be written is no error here.
+/// Cuts off torn last lines, and removes unfinished files. A disk that cannot be written is not an error here.
 pub(super) fn repair(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! Talkback in the archive: a file each, and a line that proves which station said it.
+//! Talkback in the archive: one file each, and a line that proves which station said it.
 
 use std::path::PathBuf;
 
@@ -19,8 +19,8 @@ pub(super) struct Said {
 }
 
 impl Archive {
-    /// Keeps a talkback, and gives its file when it is on the disk. `encoded` is its header as signed; `signature` is
-    /// empty in open mode. `None` where it cannot be written, which is told.
+    /// Keeps a talkback, and returns its file once it is on the disk. `encoded` is its header as it was signed;
+    /// `signature` is empty in open mode. Returns `None` if it cannot be written, which is reported.
     pub async fn keep_talkback(
         &self,
         header: &TalkbackHeader,
@@ -102,7 +102,7 @@ mod tests {
         let fingerprint = other.id().fingerprint().to_string();
         assert!(matches!(verify(&file, Some(&fingerprint)), Err(VerifyError::Signer(_))));
 
-        // Signed by another, or said by another's name: what the log says is not what was signed.
+        // Signed by another station, or under another station's name: the log does not say what was signed.
         let forged = seal::talkback::sign(&other, &encoded);
         archive.keep_talkback(&header, &encoded, &forged, &clip).await.unwrap();
         assert!(matches!(verify(&file, None), Err(VerifyError::Signature(_))));

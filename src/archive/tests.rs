@@ -23,7 +23,7 @@ struct Rig {
     archive: Archive,
     folder: PathBuf,
     keys: AnnouncerKeys,
-    /// What this machine's clock shows.
+    /// The time on this machine's clock.
     wall_unix_ms: Arc<AtomicU64>,
     told: mpsc::Receiver<Event>,
 }
@@ -40,14 +40,14 @@ fn open(folder: &Path, retention: Retention) -> Rig {
 }
 
 impl Rig {
-    /// Archives a clip, signed or not, made so many seconds after the first.
+    /// Archives a clip, signed or not, made `after_s` seconds after the first.
     async fn keep(&self, sequence: u64, after_s: u64, signed: bool) {
         let created_unix_ms = CREATED_UNIX_MS + after_s * 1_000;
         self.wall_unix_ms.store(created_unix_ms, Ordering::Relaxed);
         self.keep_dated(sequence, created_unix_ms, signed).await;
     }
 
-    /// The same, of a clip that is dated like this.
+    /// Like [`Self::keep`], for a clip with this date.
     async fn keep_dated(&self, sequence: u64, created_unix_ms: u64, signed: bool) {
         let samples = (0..4_000).map(|n| (n as f32 * 0.01 * sequence as f32).sin() / 2.0).collect();
         let clip = Clip::encode(&Sound { rate_hz: 8_000, samples }).unwrap();
@@ -258,7 +258,7 @@ async fn nobody_elses_date_decides_what_is_removed() {
         })
         .collect();
     assert_eq!(dates[1..4], [1_000_000_000_000, 5, 8_000_000_000_000], "the log has what was claimed");
-    // By the time of their arrival they do go.
+    // Their time of arrival does get them removed.
     rig.keep(6, 86_400 * 60, true).await;
     assert_eq!(rig.wavs().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Whether an archived file is what was announced or said, and by whom.
+//! Checks whether an archived file is what was announced or said, and by whom.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use crate::keys::{AnnouncerId, Fingerprint, StationId};
 use crate::seal;
 use crate::wire::{ClipHeader, LIVE_LAYOUT, LiveHeader, TalkbackHeader, WireError};
 
-/// Why a file is not proven.
+/// Why a file could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The file or its log cannot be read.
@@ -20,44 +20,44 @@ pub enum VerifyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
-    /// Nothing is known of it.
+    /// The log has no line for it.
     #[error("it is not in {}: keep a file beside its log, under its name", .0.display())]
     NotInLog(PathBuf),
-    /// Its line in the log is no such line.
+    /// Its line in the log is not valid.
     #[error("its line in the log is damaged")]
     Line,
-    /// The header in the log is none.
+    /// The header in the log is not valid.
     #[error("its header in the log is damaged")]
     Header(#[source] WireError),
     /// The file is not what was announced.
     #[error("it is not what was announced")]
     Clip(#[source] ClipError),
-    /// Nobody signed it.
+    /// It is not signed.
     #[error("it is whole, and nobody signed it: it was said in open mode, or its signature was removed")]
     Unsigned,
     /// The signature is wrong.
     #[error("the signature is not that of {0}, who is in the log")]
     Signature(Fingerprint),
-    /// Another announcer or station than was asked for.
+    /// It was signed by an announcer or station other than the one asked for.
     #[error("it was signed by {0}, not by who was asked for")]
     Signer(Fingerprint),
-    /// Somebody signed it, and nobody knows who that is.
+    /// It is signed, but this machine does not know the signer.
     #[error(
         "it is whole and signed by {signer}, whom this machine does not know: compare that with the fingerprint you \
          were given, or give it with {option}"
     )]
     Stranger {
-        /// Whoever signed it.
+        /// The signer.
         signer: Fingerprint,
-        /// The option that takes a fingerprint of that kind.
+        /// The option that accepts a fingerprint of that kind.
         option: &'static str,
     },
 }
 
-/// What a good file proves.
+/// The proven facts about a file.
 #[derive(Debug)]
 pub struct Verified {
     /// When it was said, in ms since 1970 by the announcer's clock.
@@ -66,14 +66,14 @@ pub struct Verified {
     pub signer: Fingerprint,
     /// That station's name.
     pub station: Option<String>,
-    /// When it was filed, likewise, by the clock of the machine that filed it. Nobody signed that.
+    /// When it was filed, also in ms since 1970, by the clock of the machine that filed it. This is not signed.
     pub filed_unix_ms: u64,
 }
 
-/// The same as [`verify`] for a signer that was asked for; without one, it must be one of those that are known.
+/// Like [`verify`] if a signer is given; otherwise the signer must be one of `known`.
 ///
 /// # Errors
-/// Those of [`verify`]; [`VerifyError::Stranger`].
+/// The same errors as [`verify`], and [`VerifyError::Stranger`].
 pub fn verify_known(
     path: &Path,
     signer: Option<&str>,
@@ -87,11 +87,11 @@ pub fn verify_known(
     Ok(verified)
 }
 
-/// Checks a file of an archive: its SHA-256 against the header, and the header's signature. With `signer` it must be
-/// that one's, as its fingerprint is shown.
+/// Checks a file of an archive: its SHA-256 against the header, and the header's signature. With `signer`, the
+/// signature must be by the key with that fingerprint, written as it is displayed.
 ///
 /// # Errors
-/// [`VerifyError`] says what is wrong with it.
+/// [`VerifyError`], which says what is wrong with it.
 pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let log = path.with_file_name(log_of(&name));
@@ -138,7 +138,7 @@ pub fn verify(path: &Path, signer: Option<&str>) -> Result<Verified, VerifyError
     }
 }
 
-/// A file, or so much of it that it is clearly too long.
+/// Reads a file, but at most one byte more than `longest`, which shows that it is too long.
 fn read(path: &Path, longest: u64) -> Result<Vec<u8>, VerifyError> {
     let mut wav = Vec::new();
     let read = File::open(path).and_then(|file| file.take(longest + 1).read_to_end(&mut wav));
@@ -153,7 +153,7 @@ fn check_body(path: &Path, format: Format, sha256: Hash) -> Result<(), VerifyErr
     Ok(())
 }
 
-/// Whether a WAV is live speech, to the bit.
+/// Checks that a WAV is the live speech, to the bit.
 fn is_what_was_said(header: &LiveHeader, wav: &[u8]) -> Result<(), VerifyError> {
     let samples = wav.get(WAV_HEADER_BYTES..).unwrap_or_default();
     if samples.len() as u64 != header.frames * 2 {
@@ -178,7 +178,7 @@ fn judge(found: Fingerprint, is_genuine: bool, wanted: Option<&str>) -> Result<(
     }
 }
 
-/// The last line of a file in a log.
+/// The last line about a file in a log.
 fn find(log: &Path, name: &str) -> Result<Option<Line>, VerifyError> {
     let failed = |source| VerifyError::Read { path: log.into(), source };
     let mut found = None;

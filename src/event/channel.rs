@@ -1,4 +1,4 @@
-//! How events reach whoever shows them: a bounded queue that no flood of one kind takes from another.
+//! How events reach their reader: a bounded queue, in which no flood of one kind takes the places of another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,25 +7,24 @@ use tokio::sync::mpsc;
 
 use super::Event;
 
-/// The most events that wait for a slow reader; beyond it new ones are dropped. A page tells four of each
-/// of its stations, and they all may come within a moment.
+/// The most events that wait for a slow reader; beyond that, new ones are dropped. A page emits four for each of its
+/// stations, and they may all come within a moment.
 pub const MAX_WAITING_EVENTS: usize = 65_536;
 
-/// Where a role tells what happens. Cheap to clone; never blocks the teller.
+/// Where a role emits its events. Cheap to clone; never blocks the sender.
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: mpsc::Sender<Event>,
     dropped: Arc<AtomicU64>,
 }
 
-/// Places among [`MAX_WAITING_EVENTS`] that are kept for what no flood of anything else may crowd out: outcomes and
-/// verdicts, …
+/// Places among [`MAX_WAITING_EVENTS`] that no flood of anything else can take: reserved for outcomes and verdicts, …
 const KEPT_FOR_OUTCOMES: usize = MAX_WAITING_EVENTS / 4;
-/// … and beside them for faults and warnings.
+/// … and in addition for faults and warnings.
 const KEPT_FOR_FAULTS: usize = MAX_WAITING_EVENTS / 8;
 
 impl Event {
-    /// How many places must stay free behind it.
+    /// How many places must stay free after it is queued.
     fn places_left_free(&self) -> usize {
         match self {
             Self::Recorded { .. }
@@ -47,15 +46,15 @@ impl Event {
 }
 
 impl Events {
-    /// A pair of teller and listener.
+    /// Creates a sender and its receiver.
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
         (Self { sender, dropped: Arc::default() }, receiver)
     }
 
-    /// Tells one event. When the listener is gone or too many wait, it is dropped: a stopped reader of standard output
-    /// must not stop an announcement. Of [`MAX_WAITING_EVENTS`] places a quarter is kept for outcomes and verdicts, and
-    /// an eighth for faults and warnings beside them.
+    /// Emits one event. If the receiver is gone or too many events wait, it is dropped: a stopped reader of standard
+    /// output must not stop an announcement. Of [`MAX_WAITING_EVENTS`] places, a quarter is reserved for outcomes and
+    /// verdicts, and another eighth for faults and warnings.
     pub fn tell(&self, event: Event) {
         let is_dropped = self.sender.capacity() <= event.places_left_free()
             || matches!(self.sender.try_send(event), Err(mpsc::error::TrySendError::Full(_)));
@@ -69,7 +68,7 @@ impl Events {
     }
 }
 
-/// The same for a thread that may outlive its teller: it does not keep the listener waiting for an end.
+/// Like [`Events`], for a thread that may outlive all other senders: it does not keep the channel open.
 #[derive(Debug, Clone)]
 pub struct WeakEvents {
     sender: mpsc::WeakSender<Event>,
@@ -77,7 +76,7 @@ pub struct WeakEvents {
 }
 
 impl WeakEvents {
-    /// Tells one event, if anybody else still tells any.
+    /// Emits one event, unless all other senders are gone.
     pub fn tell(&self, event: Event) {
         if let Some(sender) = self.sender.upgrade() {
             Events { sender, dropped: self.dropped.clone() }.tell(event);
@@ -86,7 +85,7 @@ impl WeakEvents {
 }
 
 impl Events {
-    /// For a thread that may outlive its teller.
+    /// Returns a sender for a thread that may outlive all others.
     pub fn weak(&self) -> WeakEvents {
         WeakEvents { sender: self.sender.downgrade(), dropped: self.dropped.clone() }
     }

@@ -162,7 +162,7 @@ async fn a_clip_file_damaged_anywhere_is_told_and_never_offered() {
     for damaged in damages {
         fs::write(&file, &damaged).unwrap();
         rig = rig.reopened().await;
-        // What is not covered by the clip's own hash is covered by the header's signature at the station.
+        // The parts that the clip's own hash does not cover are covered by the header's signature at the station.
         if let [kept] = &rig.kept[..] {
             assert_eq!(kept.clip, clip(1).1);
         } else {
@@ -175,7 +175,7 @@ async fn a_clip_file_damaged_anywhere_is_told_and_never_offered() {
     }
 }
 
-/// Runs one test of this program again where the state folder is a small file system of its own.
+/// Runs one test of this program again with a small file system of its own for the state folder.
 fn on_its_own_file_system(test: &str, script: &str) {
     let home = tempfile::tempdir().unwrap();
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;

@@ -3,7 +3,7 @@ use crate::microphone::Lost;
 
 const NOW_MS: u64 = 1_795_000_000_123;
 
-/// One of each, as `docs/events.md` shows them.
+/// One event of each kind, as `docs/events.md` shows them.
 fn one_of_each() -> Vec<Event> {
     let clip = || String::from("5f3a9c21-3");
     let station = || String::from("hall-1");

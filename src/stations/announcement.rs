@@ -14,27 +14,27 @@ use crate::link::BlockFrames;
 use crate::priority::Priority;
 use crate::wire::{ClipId, FromAnnouncer, LiveReceipt};
 
-/// Between the end of a page and the start for those that verified too late to be in step.
+/// The gap between the end of a page and the start for stations that verified too late to be in step.
 pub(super) const LATE_GAP: Duration = Duration::from_millis(250);
-/// How often the progress of a clip is told, while that takes long.
+/// How often the progress of a slow clip is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A clip ready for the wire, made once and shared by every connection that sends it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Which clip.
+    /// The clip's id.
     pub id: ClipId,
     /// Its encoded header.
     pub header: Vec<u8>,
     /// The announcer's signature over it; empty in open mode.
     pub signature: Vec<u8>,
-    /// What opens the blocks; none in open mode.
+    /// The key that opens the blocks; none in open mode.
     pub key: Option<ClipKey>,
     /// Its block frames.
     pub frames: Arc<BlockFrames>,
-    /// How far they have come.
+    /// How far the transfers have come.
     pub pace: Arc<Pace>,
-    /// How long it sounds.
+    /// The length of its sound.
     pub length: Duration,
     /// Its frames of sound, as a receipt must count them.
     pub sound_frames: u64,
@@ -45,7 +45,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// What announces the blocks.
+    /// The message that precedes the blocks.
     pub fn message(&self) -> FromAnnouncer {
         let key = self.key.as_ref().map(|key| key.as_bytes().to_vec()).unwrap_or_default();
         FromAnnouncer::Clip { header: self.header.clone(), signature: self.signature.clone(), key }
@@ -56,7 +56,7 @@ impl Delivery {
         self.zones.is_empty() || self.zones.iter().any(|zone| zones.contains(zone))
     }
 
-    /// Whether some station may be meant by both.
+    /// Whether some station may be addressed by both.
     pub(super) fn may_meet(&self, other: &Self) -> bool {
         self.zones.is_empty() || other.zones.is_empty() || self.is_for(&other.zones)
     }
@@ -65,21 +65,21 @@ impl Delivery {
 /// How far one station is with one clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The station is not connected; the verdict waits for it until the instant.
+    /// The station is not connected, or cannot play now; the verdict waits for it until `held_until`.
     Away { held_until: Instant },
     /// The station is connected or about to be, and has not been sent the clip.
     Owed,
-    /// The clip is on its way; given up at the instant.
+    /// The clip is on its way; the transfer is given up at `until`.
     Sent { until: Instant },
-    /// The station has the clip and waits for the instant.
+    /// The station has the clip and waits to be sent the instant.
     Verified,
-    /// The station was told to play; a receipt is due by `until`.
+    /// The station was ordered to play; a receipt is due by `until`.
     Told { until: Instant },
-    /// The last word, with the reason where it was not played.
+    /// The outcome, with the reason if the clip was not played.
     Ended(Outcome, String),
 }
 
-/// How many stations are how far.
+/// The number of stations at each stage.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tally {
     pub away: usize,
@@ -111,48 +111,48 @@ pub(super) struct Recipient {
     pub refusals: u32,
     /// How often it was sent the clip.
     pub sendings: u32,
-    /// It had begun to play once, and was cut off.
+    /// It began to play once before, and was cut off.
     pub again: bool,
-    /// It was told to play, and has not been heard of since: it may have played it to the end.
+    /// It was ordered to play, and has not been heard from since: it may have played the clip to the end.
     pub unresolved: bool,
     /// Until when the verdict waits for it, once it was lost.
     pub held_until: Option<Instant>,
-    /// What went wrong last, for the verdict.
+    /// What last went wrong, for the verdict.
     pub trouble: Option<String>,
-    /// When it was sent the clip last.
+    /// When it was last sent the clip.
     pub sent: Option<Instant>,
-    /// How long before an instant it must be told.
+    /// How long before an instant it must receive that instant.
     pub lead: Duration,
-    /// The instant it was told last; without one, no receipt of it can be true.
+    /// The instant that was last assigned to it; without one, no receipt from it can be true.
     pub told: Option<Instant>,
-    /// It said that its loudspeaker has begun, since it was told.
+    /// It has reported, since it was ordered to play, that its loudspeaker has begun.
     pub begun: bool,
-    /// It said that another page goes first there, and has not begun since.
+    /// It has reported that another page goes first there, and has not begun since.
     pub queued: bool,
     /// It was asked to break the clip off for an emergency, and has not been back since.
     pub yielded: bool,
 }
 
-/// How well one station played it.
+/// How well one station kept time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
-    /// Between the page's instant and its first sample.
+    /// The time from the page's instant to its first sample.
     pub late_us: i64,
-    /// The farthest that it was from step.
+    /// The farthest that it was out of step.
     pub off_us: i64,
     pub uncertainty_us: u32,
 }
 
 impl Timing {
-    /// That of live speech.
+    /// The timing of live speech.
     pub fn of_live(receipt: &LiveReceipt) -> Self {
         let off_us = event::worst_off_us(receipt.start_error_us, receipt.max_error_us);
         Self { late_us: receipt.start_error_us, off_us, uncertainty_us: receipt.uncertainty_us }
     }
 }
 
-/// Between the first and the last to begin, of those in step, and by how much that may be wrong, in µs;
-/// `None` for fewer than two.
+/// Among the stations in step, the time between the first and the last to begin, and its uncertainty, in µs; `None` for
+/// fewer than two.
 pub(super) fn spread(timings: &BTreeMap<String, Timing>) -> Option<(u64, u64)> {
     let in_step: Vec<&Timing> =
         timings.values().filter(|timing| is_in_step(timing.off_us, timing.uncertainty_us)).collect();
@@ -164,7 +164,7 @@ pub(super) fn spread(timings: &BTreeMap<String, Timing>) -> Option<(u64, u64)> {
     (in_step.len() > 1).then(|| (last.abs_diff(first), doubt))
 }
 
-/// Those that played it out of step; sorted by name.
+/// The stations that played it out of step; sorted by name.
 pub(super) fn out_of_step(timings: &BTreeMap<String, Timing>) -> Vec<OutOfStep> {
     let out = timings.iter().filter(|(_, timing)| !is_in_step(timing.off_us, timing.uncertainty_us));
     let out = out.map(|(station, &Timing { off_us, uncertainty_us, .. })| OutOfStep {
@@ -175,7 +175,7 @@ pub(super) fn out_of_step(timings: &BTreeMap<String, Timing>) -> Vec<OutOfStep> 
     out.collect()
 }
 
-/// A clip on its way to everybody who should play it.
+/// A clip on its way to every station that should play it.
 #[derive(Debug)]
 pub(super) struct Announcement {
     pub delivery: Arc<Delivery>,
@@ -184,34 +184,34 @@ pub(super) struct Announcement {
     pub tally: Tally,
     /// When it was announced, by this run of the announcer.
     pub made: Instant,
-    /// It was announced by an earlier run of the announcer, which may have told stations to play it.
+    /// An earlier run of the announcer announced it, and may have ordered stations to play it.
     pub is_restored: bool,
-    /// When they play: the first is the page's instant, the others are for those that were late.
+    /// When stations play: the first is the page's instant, the others are for stations that were late.
     pub starts: Vec<Instant>,
-    /// The first of them came after the verdict, and is for those that were away.
+    /// The first of `starts` was set after the verdict, and is for stations that were away.
     pub begins_late: bool,
-    /// Those that were told to play after the others, and have not been heard of since.
+    /// Stations that were ordered to play after the others, and have not been heard from since.
     pub late: BTreeSet<String>,
-    /// What lateness is counted from, once an instant was named.
+    /// The instant that lateness is counted from, once one was set.
     pub due: Option<Instant>,
-    /// Of those that have played it.
+    /// The timings of the stations that have played it.
     pub timings: BTreeMap<String, Timing>,
-    /// When its progress is looked at next, and where it was first: by then the sockets' own buffers,
-    /// which fill in no time, are full.
+    /// When its progress is checked next. `looked_first` is the time of the first check and the bytes sent by then,
+    /// when the sockets' own buffers, which fill in no time, are full.
     pub look_next: Instant,
     pub looked_first: Option<(Instant, u64)>,
     /// How long the slowest transfer took so far.
     pub slowest: Duration,
-    /// When the instant is named even if some have not verified.
+    /// When the instant is set even if some stations have not verified.
     pub agree_by: Option<Instant>,
-    /// The verdict was given.
+    /// The verdict was reported.
     pub settled: bool,
-    /// Every outcome is known, and this was said.
+    /// Every outcome is known, and this was reported.
     pub closed: bool,
 }
 
 impl Announcement {
-    /// For so many stations.
+    /// Creates the announcement for this number of stations.
     pub fn new(delivery: Delivery, stations: usize, expires: Instant, made: Instant) -> Self {
         Self {
             delivery: Arc::new(Delivery { pace: Pace::among(stations).into(), ..delivery }),
@@ -258,7 +258,7 @@ impl Announcement {
         self.recipients.get(station).map(|recipient| &recipient.progress)
     }
 
-    /// Every change of a progress goes through here, so that the tally is always right.
+    /// Every change of progress goes through here, so that the tally is always right.
     pub fn set(&mut self, station: &str, progress: Progress) {
         if let Some(recipient) = self.recipients.get_mut(station) {
             *self.tally.slot(&recipient.progress) -= 1;
@@ -296,7 +296,7 @@ impl Announcement {
             .any(|r| matches!(r.progress, Progress::Away { held_until } if now < held_until))
     }
 
-    /// The longest lead among these.
+    /// The longest lead among these stations.
     pub fn lead(&self, names: &[String]) -> Duration {
         let leads = names.iter().filter_map(|name| Some(self.recipients.get(name)?.lead));
         leads.max().unwrap_or_default()
@@ -307,7 +307,7 @@ impl Announcement {
         self.starts.first().copied()
     }
 
-    /// When those that are in step play: the page's instant, unless it was named after the verdict.
+    /// When the stations in step play: the page's instant, unless it was set after the verdict.
     pub fn joint_start(&self) -> &[Instant] {
         match self.begins_late {
             true => &[],
@@ -315,7 +315,7 @@ impl Announcement {
         }
     }
 
-    /// Takes note that some play at an instant.
+    /// Records that some stations play at an instant.
     pub fn book(&mut self, at: Instant) {
         if self.starts.is_empty() {
             self.begins_late = self.settled;
@@ -325,23 +325,23 @@ impl Announcement {
         }
     }
 
-    /// Whether it may sound somewhere then or later.
+    /// Whether it may sound somewhere at this instant or later.
     pub fn sounds_at(&self, instant: Instant) -> bool {
         self.starts.last().is_some_and(|start| instant < *start + self.delivery.length)
     }
 
-    /// The outcome for a station that did not play it to its end.
+    /// The outcome for a station that did not play it to the end.
     pub fn unheard(&self, station: &str) -> Outcome {
         let begun = self.recipients.get(station).is_some_and(|recipient| recipient.begun || recipient.again);
         if begun { Outcome::Interrupted } else { Outcome::Missed }
     }
 
-    /// Whether a station that is lost may have played it all the same.
+    /// Whether a station that is lost may have played it nevertheless.
     pub fn is_unresolved(&self, station: &str) -> bool {
         self.recipients.get(station).is_some_and(|recipient| recipient.unresolved)
     }
 
-    /// Writes down that a station is gone. True if it was still due and can not have played it.
+    /// Records that a station is gone. True if it still had to play the clip and cannot have played it.
     pub fn lose(&mut self, station: &str, reason: &str, held_until: Instant) -> bool {
         if !self.is_open(station) {
             return false;
@@ -354,25 +354,25 @@ impl Announcement {
         if matches!(recipient.progress, Progress::Told { .. }) {
             recipient.unresolved = true;
         }
-        // Whoever is lost again and again does not hold up the verdict for ever.
+        // A station that is lost again and again does not delay the verdict for ever.
         let held_until = held_until.min(*recipient.held_until.get_or_insert(held_until + REJOIN_GRACE));
         let unresolved = recipient.unresolved;
         self.set(station, Progress::Away { held_until });
         !unresolved
     }
 
-    /// Whether anybody may still do something about it.
+    /// Whether any station may still act on it.
     pub fn is_busy(&self) -> bool {
         self.tally.awaited + self.tally.verified + self.tally.told > 0
     }
 
-    /// How many have no outcome yet.
+    /// How many stations have no outcome yet.
     pub fn open(&self) -> usize {
         self.recipients.len() - self.tally.played - self.tally.failed
     }
 
-    /// How far it has come, if that is worth telling: some stations still wait for it, and nothing was told
-    /// for a while.
+    /// How far it has come, if that is worth reporting: some stations still wait for it, and nothing was reported for a
+    /// while.
     pub fn progress_to_tell(&mut self, now: Instant) -> Option<Event> {
         if self.tally.awaited == 0 || now < self.look_next {
             return None;
@@ -383,14 +383,14 @@ impl Announcement {
             return None;
         }
         let total_bytes = stations as u64 * self.delivery.frames.len() as u64;
-        // A clip that a station refused is sent, and counted, once more.
+        // A clip that a station refused is sent, and counted, again.
         let sent_bytes = self.delivery.pace.sent_bytes().min(total_bytes);
         let (looked_first, had_bytes) = *self.looked_first.get_or_insert((now, sent_bytes));
         let took = now.saturating_duration_since(looked_first);
         if took.is_zero() || sent_bytes == 0 {
             return None;
         }
-        // Where nothing has moved since the first look, all that was sent until now is what there is to judge by.
+        // If nothing has moved since the first check, the estimate uses everything sent so far.
         let (took, since_bytes) = match sent_bytes.saturating_sub(had_bytes) {
             0 => (now.saturating_duration_since(self.made), sent_bytes),
             since_bytes => (took, since_bytes),
@@ -406,7 +406,7 @@ impl Announcement {
         })
     }
 
-    /// Those who have not played it, and why; sorted by name.
+    /// The stations that have not played it, and why; sorted by name.
     pub fn missing(&self) -> Vec<Missing> {
         let mut missing: Vec<Missing> = self
             .recipients

@@ -1,4 +1,4 @@
-//! How a clip ends for each station: exactly one outcome, told once.
+//! How a clip ends for each station: exactly one outcome, reported once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use super::{
 use crate::event::{self, Event, Outcome};
 use crate::wire::{ClipId, Receipt};
 
-/// What an earlier run of the announcer knew of one station and one clip.
+/// What an earlier run of the announcer knew about one station and one clip.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// It had the clip whole, so that it may have been told to play it.
+    /// It had the whole clip, so it may have been ordered to play it.
     pub has_it: bool,
     /// Its loudspeaker had begun.
     pub begun: bool,
-    /// It had begun once before it had the clip the last time.
+    /// It had begun once before it was last sent the clip.
     pub again: bool,
-    /// The last word.
+    /// The outcome, if there was one.
     pub outcome: Option<Outcome>,
 }
 
 impl Stations {
-    /// Takes a receipt, if one is still due.
+    /// Accepts a receipt, if one is still due.
     pub(super) fn played(&mut self, name: &str, receipt: Receipt, now: Instant) {
         let Some(announcement) = self.announcements.get_mut(&receipt.clip) else { return };
         let Some(recipient) = announcement.recipients.get(name) else { return };
         let (told, due) = match (recipient.told, announcement.due) {
             (Some(told), Some(due)) => (told, due),
-            // An earlier run told it, and named the instant that the receipt counts from.
+            // An earlier run ordered it to play, and set the instant that the receipt counts from.
             _ if announcement.is_restored => (now, now),
             _ => return,
         };
@@ -112,7 +112,7 @@ impl Stations {
         true
     }
 
-    /// The last word on a station that did not play a clip; nothing if it was spoken already.
+    /// Records the outcome of a station that did not play a clip; does nothing if there is one already.
     pub(super) fn end(&mut self, id: ClipId, name: &str, outcome: Outcome, reason: String) {
         let Some(announcement) = self.announcements.get_mut(&id) else { return };
         if announcement.is_open(name) {
@@ -121,7 +121,7 @@ impl Stations {
         }
     }
 
-    /// A clip that a station cannot be given any more.
+    /// Ends a clip that can no longer be sent to a station.
     pub(super) fn miss(&mut self, id: ClipId, name: &str) {
         let Some(announcement) = self.announcements.get(&id) else { return };
         let trouble = announcement.recipients.get(name).and_then(|recipient| recipient.trouble.clone());
@@ -130,7 +130,7 @@ impl Stations {
         self.end(id, name, outcome, reason);
     }
 
-    /// Ends every clip that a station still owes.
+    /// Ends every clip that is still open for a station.
     pub(super) fn end_all(&mut self, name: &str, reason: &str) {
         let open: Vec<(ClipId, Outcome)> = self
             .announcements
@@ -143,7 +143,7 @@ impl Stations {
         }
     }
 
-    /// Gives up whatever has no outcome yet and is not kept elsewhere: for an announcer that leaves.
+    /// Gives up every clip that has no outcome yet and is not kept elsewhere: for an announcer that leaves.
     pub fn give_up(&mut self, reason: &str, is_kept: impl Fn(&ClipId) -> bool) {
         let open: Vec<(ClipId, Vec<String>)> = self
             .announcements
@@ -160,7 +160,8 @@ impl Stations {
         }
     }
 
-    /// A station says that it once began a clip that it has not played to its end; its word of that may have been lost.
+    /// Handles a station's report that it once began a clip and has not played it to the end; its earlier report of
+    /// that may have been lost.
     pub(super) fn was_cut_off(&mut self, id: ClipId, name: &str) {
         let Some(announcement) = self.announcements.get_mut(&id).filter(|it| it.is_open(name)) else {
             return;
@@ -173,7 +174,7 @@ impl Stations {
         }
     }
 
-    /// A station is back, or well again, without a receipt of a clip that it is due.
+    /// Handles a station that is back, or whose loudspeaker works again, without a receipt for a clip that is due.
     pub(super) fn is_back(&mut self, id: ClipId, name: &str, now: Instant) {
         let keeps = self.keeps;
         let Some(announcement) = self.announcements.get_mut(&id) else { return };
@@ -189,7 +190,7 @@ impl Stations {
         self.end(id, name, outcome, reason);
     }
 
-    /// Puts a clip in line for a station, unless it took it too often.
+    /// Queues a clip for a station, unless it was sent there too often.
     pub(super) fn owe(&mut self, id: ClipId, name: &str) {
         let Some(announcement) = self.announcements.get_mut(&id) else { return };
         let sendings = announcement.recipients.get(name).map_or(0, |recipient| recipient.sendings);
@@ -200,7 +201,7 @@ impl Stations {
         self.end(id, name, outcome, format!("it took the clip {sendings} times and gave no receipt"));
     }
 
-    /// Ends a clip for stations that have it and could only play it when it has expired, and has them dial anew.
+    /// Ends a clip for stations that have it but could only play it after it has expired, and makes them dial again.
     pub(super) fn too_late(&mut self, id: ClipId, names: &[String], now: Instant) {
         for name in names {
             let Some(announcement) = self.announcements.get(&id) else { return };
@@ -214,7 +215,7 @@ impl Stations {
         }
     }
 
-    /// Makes room on a full roster for a new name. False if nobody is lost, or stations are not forgotten.
+    /// Makes room on a full roster for a new name. False if no station is lost, or stations are not forgotten.
     pub(super) fn forget_longest_lost(&mut self, now: Instant) -> bool {
         let lost = self.roster.iter().filter_map(|(name, station)| match station.presence {
             Presence::Lost { since, .. } => Some((since, name)),
@@ -229,7 +230,7 @@ impl Stations {
         true
     }
 
-    /// Keeps the clips within their room.
+    /// Keeps the clips within their memory limit.
     pub(super) fn make_room(&mut self, bytes: usize, now: Instant) {
         let kept = |(_, it): (&ClipId, &Announcement)| it.delivery.frames.len();
         let mut total = self.announcements.iter().map(kept).sum::<usize>() + bytes;
@@ -246,8 +247,9 @@ impl Stations {
         self.settle(now);
     }
 
-    /// Takes up a clip of an earlier run, of which `known` tells how far each station was. Without `expires` it
-    /// has expired: then only those that may have played it are waited for. With `settled`, its verdict was given.
+    /// Resumes a clip of an earlier run; `known` says how far each station was. Without `expires` the clip has expired:
+    /// the announcer then waits only for stations that may have played it. With `settled`, its verdict was already
+    /// reported.
     pub fn restore(
         &mut self,
         delivery: Delivery,
@@ -279,7 +281,8 @@ impl Stations {
             if let Some(recipient) = announcement.recipients.get_mut(&name) {
                 recipient.begun = was.begun;
                 recipient.again = was.again;
-                // Without keeping nobody is waited for, and what was said of those who were away stands.
+                // Without keeping, the clip waits for no station, and what was reported about those that were away
+                // remains true.
                 recipient.unresolved = was.has_it || !keeps;
             }
         }

@@ -1,5 +1,5 @@
-//! Loudspeakers that do not work. A clip waits for one as it does for a station that is away, and is played again
-//! from its start if it broke off.
+//! Loudspeakers that do not work. A clip waits for one as it does for a station that is away, and is played again from
+//! its start if it broke off.
 
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ impl Station {
         }
     }
 
-    /// The least urgent page that its loudspeaker can play; nothing if it can play none.
+    /// The lowest priority that its loudspeaker can play; `None` if it can play nothing.
     pub(super) fn least_urgent(&self) -> Option<Priority> {
         match &self.fault {
             None => Some(Priority::Low),
@@ -27,7 +27,7 @@ impl Station {
         }
     }
 
-    /// The same as [`Self::trouble`], for a page.
+    /// Like [`Self::trouble`], but for a page of this priority.
     pub(super) fn trouble_for(&self, priority: Priority) -> Option<String> {
         let is_lost = matches!(self.presence, Presence::Lost { .. });
         let can_play = self.least_urgent().is_some_and(|least| priority >= least);
@@ -36,7 +36,7 @@ impl Station {
 }
 
 impl Stations {
-    /// Writes down whether a station's loudspeaker works, and has its clips wait, or go out.
+    /// Records whether a station's loudspeaker works, and holds its clips back or sends them.
     pub(super) fn has_fault(&mut self, name: &str, fault: Option<String>, now: Instant) {
         let Some(station) = self.roster.get_mut(name) else { return };
         station.mended_at = None;
@@ -69,7 +69,7 @@ impl Stations {
         self.settle(now);
     }
 
-    /// Owes a station again what has waited for it, and gives it the first.
+    /// Queues the clips that have waited for a station, and sends it the first.
     pub(super) fn take_up_what_waited(&mut self, name: &str, now: Instant) {
         for id in self.clips_where(|progress| matches!(progress, Progress::Away { .. }), name) {
             self.is_back(id, name, now);
@@ -78,7 +78,7 @@ impl Stations {
         self.serve(name, now);
     }
 
-    /// Has a clip wait for a station that cannot play it now; the verdict does not.
+    /// Holds a clip back for a station that cannot play it now; the verdict does not wait.
     pub(super) fn hold(&mut self, id: ClipId, name: &str, now: Instant) {
         let trouble = self.roster.get(name).and_then(Station::trouble);
         let Some(announcement) = self.announcements.get_mut(&id) else { return };
@@ -88,12 +88,12 @@ impl Stations {
         announcement.set(name, Progress::Away { held_until: now });
     }
 
-    /// Whether a station is here with a loudspeaker that does not work.
+    /// Whether a station's loudspeaker does not work.
     pub(super) fn is_faulty(&self, name: &str) -> bool {
         self.roster.get(name).is_some_and(|station| station.fault.is_some())
     }
 
-    /// Whether a clip is one that the station's loudspeaker can play.
+    /// Whether the station's loudspeaker can play a clip.
     pub(super) fn can_play(&self, id: ClipId, name: &str) -> bool {
         let least = self.roster.get(name).map_or(Some(Priority::Low), Station::least_urgent);
         let priority = self.announcements.get(&id).map(|it| it.delivery.priority);

@@ -1,4 +1,4 @@
-//! The instant: when a clip is played, by whom together, and that no other sounds across it.
+//! The instant: when a clip is played, which stations play it together, and that no other clip overlaps it.
 
 use std::time::Duration;
 
@@ -45,15 +45,15 @@ impl Stations {
         begins
     }
 
-    /// Names the instant to all who have verified.
+    /// Sets the instant for all stations that have verified.
     pub(super) fn agree(&mut self, clip: ClipId, now: Instant) {
         let Some(announcement) = self.announcements.get(&clip) else { return };
         let names = announcement.names(|progress| *progress == Progress::Verified);
         self.name_instant(clip, names, now);
     }
 
-    /// Names the instant to some who have verified. The first time it is the page's own; later ones
-    /// play it as soon as the others are done.
+    /// Sets the instant for some stations that have verified. The first time it is the page's own; later stations play
+    /// the clip as soon as the others are done.
     pub(super) fn name_instant(&mut self, clip: ClipId, names: Vec<String>, now: Instant) {
         let Some(announcement) = self.announcements.get(&clip) else { return };
         if names.is_empty() {
@@ -68,7 +68,7 @@ impl Stations {
         }
         announcement.book(at);
         let is_late = announcement.joint_start() != [at];
-        // Once the verdict was given without it, whoever plays it is late, even if nobody was before.
+        // Once the verdict was reported, a station that plays the clip is late, even if none played it before.
         let page_instant = if announcement.settled { announcement.made } else { at };
         let behind = at.saturating_duration_since(*announcement.due.get_or_insert(page_instant));
         let until = at + announcement.delivery.length + RECEIPT_DEADLINE;
@@ -88,9 +88,9 @@ impl Stations {
         }
     }
 
-    /// From when on a clip sounds across no other page's own instant wherever it may be heard. The late ones of a page
-    /// that can play together do. The late play of another page holds back nobody: those that were told it are busy
-    /// with it, and the rest need not miss what comes next.
+    /// Returns the first instant, not before `soonest`, from which a clip overlaps no other page's own play wherever
+    /// both may be heard. The late stations of a page play together if they can. The late play of another page holds
+    /// nobody back: the stations ordered to play it are busy with it, and the rest need not miss what comes next.
     pub(super) fn quiet_from(&self, clip: ClipId, announcement: &Announcement, soonest: Instant) -> Instant {
         if let Some(joined) = announcement.starts.iter().copied().skip(1).find(|start| *start >= soonest) {
             return joined;

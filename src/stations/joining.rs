@@ -1,4 +1,4 @@
-//! Stations that come: those that are expected, those that are new, those that connect anew, and two that are one.
+//! Stations that join: expected ones, new ones, those that connect again, and two that are really one.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::{Action, ConnectionId, Delivery, FAULT_MEMORY, Hello, Order, Presence, Station, Stations};
 use crate::event::Event;
 
-/// How many runs of a station are remembered that had to make way for another.
+/// How many runs of a station that made way for another are remembered.
 const MAX_TWINS: usize = 8;
 
-/// Runs of a station that made way for another run with the same key. One that comes back while the other is here is no
-/// restart: both are alive, and would throw each other out for ever.
+/// Runs of a station that made way for another run with the same key. If one comes back while the other is here, it is
+/// not a restart: both are alive, and would throw each other out for ever.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
     instances: Vec<u64>,
@@ -20,7 +20,7 @@ pub(super) struct Twins {
 
 impl Twins {
     fn made_way(&mut self, instance: u64) {
-        // Restarts count too: without making room, the ninth would end the watch for twins.
+        // Restarts count too: if no room were made, the ninth would end the watch for twins.
         if self.instances.len() >= MAX_TWINS {
             self.instances.remove(0);
         }
@@ -30,7 +30,7 @@ impl Twins {
 }
 
 impl Stations {
-    /// Puts a station on the roster that has joined earlier and is not here.
+    /// Puts a station on the roster that joined in an earlier run and is not here.
     pub fn expect(&mut self, name: String, zones: Vec<String>) {
         let reason = "it has not been here since the announcer started".to_owned();
         self.roster.entry(name).or_insert(Station {
@@ -43,9 +43,9 @@ impl Stations {
         });
     }
 
-    /// The announcer's clock was set: what is on its way is given the header and signature that `redate` makes for the
-    /// instant at which it expires, and stations that have nothing to do are asked to connect anew, so that they are
-    /// told the time before the next clip.
+    /// Handles a new setting of the announcer's clock. Clips on their way get the header and signature that `redate`
+    /// makes for the instant at which they expire. Idle stations are asked to connect again, so that they receive the
+    /// time before the next clip.
     pub fn renew(
         &mut self,
         mut redate: impl FnMut(&Delivery, Instant) -> Option<(Vec<u8>, Vec<u8>)>,
@@ -53,7 +53,7 @@ impl Stations {
     ) {
         for announcement in self.announcements.values_mut().filter(|it| !it.closed && now < it.expires) {
             if let Some((header, signature)) = redate(&announcement.delivery, announcement.expires) {
-                // Whoever is being sent it was told the time by which it was dated before.
+                // A station that is just being sent the clip has the time by which it was dated before.
                 let delivery = Delivery { header, signature, ..(*announcement.delivery).clone() };
                 announcement.delivery = Arc::new(delivery);
             }
@@ -68,7 +68,7 @@ impl Stations {
         }
     }
 
-    /// A station said hello.
+    /// Handles a station's hello.
     ///
     /// # Errors
     /// Why it is refused, in words for the station.

@@ -1,4 +1,4 @@
-//! Stations that go: between two connections, lost, shut down or removed.
+//! Stations that leave: between two connections, lost, shut down or removed.
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ use super::{Action, ConnectionId, Order, Presence, REJOIN_GRACE, Station, Statio
 use crate::event::Event;
 
 impl Stations {
-    /// A connection ended; `reason` is for the operator.
+    /// Handles a closed connection; `reason` is for the operator.
     pub fn left(&mut self, connection: ConnectionId, reason: &str, now: Instant) {
         let Some(name) = self.names.remove(&connection) else { return };
         let owing = self.announcements.values().any(|announcement| {
@@ -40,7 +40,7 @@ impl Stations {
         self.settle(now);
     }
 
-    /// A station that was shut down is not missed, unless it has joined for good.
+    /// Handles a station that was shut down: it does not count as missing, unless it has joined for good.
     pub(super) fn goodbye(&mut self, name: &str, now: Instant) {
         let reason = "it was shut down by its user";
         if !self.lasting {
@@ -66,8 +66,7 @@ impl Stations {
         }
     }
 
-    /// Writes down that a station is gone. What it was owed is kept for it; the verdict waits for it
-    /// until the instant.
+    /// Records that a station is gone. Clips due there are kept for it; the verdict waits for it until `held_until`.
     pub(super) fn lose(&mut self, name: &str, reason: &str, now: Instant, held_until: Instant) {
         let mut gone = Vec::new();
         for (id, announcement) in &mut self.announcements {

@@ -1,4 +1,4 @@
-//! Live speech: who should hear it, who does, and what each has heard of it in the end.
+//! Live speech: which stations should hear it, which do, and what each has heard in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::event::{self, Concealed, Event, Missing, Outcome};
 use crate::priority::Priority;
 use crate::wire::{ClipId, LiveReceipt};
 
-/// Blocks that may wait for one connection; a station that takes them more slowly loses the earlier ones, and holds up
-/// nobody else.
+/// The most blocks that wait for one connection; a station that accepts them more slowly loses the earlier ones, and
+/// holds up nobody else.
 pub const MAX_WAITING_LIVE_BLOCKS: usize = 16;
 
-/// What goes to every station that hears live speech, as bytes of a message.
+/// What is sent to every station that hears live speech, as the bytes of a message.
 #[derive(Debug, Clone)]
 pub enum LivePart {
     /// A block.
@@ -33,10 +33,10 @@ pub enum LivePart {
     End(Bytes),
 }
 
-/// Live speech that stations may join, as long as it lasts.
+/// Live speech that stations may join while it lasts.
 #[derive(Debug)]
 pub struct LiveOffer {
-    /// Which announcement.
+    /// Its identity as an announcement.
     pub id: ClipId,
     /// Its encoded header.
     pub header: Vec<u8>,
@@ -46,14 +46,14 @@ pub struct LiveOffer {
     pub priority: Priority,
     /// The zones it is for; none means all.
     pub zones: Vec<String>,
-    /// Between saying and hearing.
+    /// The delay between speaking and hearing.
     pub latency: Duration,
     parts: broadcast::Sender<LivePart>,
     next: AtomicU32,
 }
 
 impl LiveOffer {
-    /// An offer of which nothing was said yet.
+    /// Creates an offer before anything was said.
     pub fn new(
         id: ClipId,
         (header, signature): (Vec<u8>, Vec<u8>),
@@ -65,17 +65,17 @@ impl LiveOffer {
         Self { id, header, signature, priority, zones, latency, parts, next: AtomicU32::new(0) }
     }
 
-    /// Gives a part to all who have joined. Never waits.
+    /// Sends a part to all stations that have joined. Never waits.
     pub fn give(&self, part: LivePart) {
         if let LivePart::Block { number, .. } = &part {
-            // Before it is sent: whoever joins now either gets it, or is told to begin with the one after it.
+            // Counted before it is sent: a station that joins now either receives it, or begins with the one after it.
             self.next.store(number.saturating_add(1), Ordering::SeqCst);
         }
-        // Nobody may listen.
+        // Perhaps nobody listens.
         let _ = self.parts.send(part);
     }
 
-    /// Joins: what follows, and the first block to be expected of it.
+    /// Joins: returns the receiver of the parts that follow, and the number of the first block to expect.
     pub fn join(&self) -> (broadcast::Receiver<LivePart>, u32) {
         (self.parts.subscribe(), self.next.load(Ordering::SeqCst))
     }
@@ -88,24 +88,24 @@ impl LiveOffer {
 /// One station's part in live speech.
 #[derive(Debug, Default)]
 struct Listener {
-    /// It was told that it begins, on the connection that it has now.
+    /// The start was sent to it on its current connection.
     is_joined: bool,
     /// Its loudspeaker has begun.
     has_begun: bool,
-    /// How often it was told, and said that it cannot.
+    /// How often the start was sent to it, and it reported that it cannot play.
     failures: u32,
     trouble: Option<String>,
     outcome: Option<Outcome>,
-    /// Of those that sent a receipt.
+    /// Its receipt, if it sent one.
     receipt: Option<LiveReceipt>,
 }
 
-/// Live speech that is being heard, or of which receipts are due.
+/// Live speech that is being heard, or whose receipts are due.
 #[derive(Debug)]
 pub(super) struct Live {
     offer: Arc<LiveOffer>,
     listeners: BTreeMap<String, Listener>,
-    /// Its blocks in all, and until when receipts are waited for, once it is over.
+    /// Once it is over: its number of blocks, and until when the verdict waits for receipts.
     end: Option<(u32, Instant)>,
 }
 
@@ -117,8 +117,8 @@ impl Live {
 }
 
 impl Stations {
-    /// Lets every station that it is for hear live speech from now on: those who are free at once, the others when they
-    /// are. Gives the names of all.
+    /// Lets every station that it is for hear live speech from now on: those that are free at once, the others as soon
+    /// as they are. Returns the names of all.
     pub fn begin_live(&mut self, offer: Arc<LiveOffer>, now: Instant) -> Vec<String> {
         let (priority, id) = (offer.priority, offer.id);
         let meant = self.roster.iter().filter(|(_, station)| offer.is_for(&station.zones));
@@ -136,7 +136,7 @@ impl Stations {
         names
     }
 
-    /// It is over, after so many blocks. Receipts are waited for until what was said last has long been heard.
+    /// Ends live speech after `blocks` blocks. Receipts are accepted until long after the last words were heard.
     pub fn end_live(&mut self, blocks: u32, now: Instant) {
         if let Some(live) = &mut self.live {
             live.end = Some((blocks, now + live.offer.latency + RECEIPT_DEADLINE));
@@ -144,7 +144,7 @@ impl Stations {
         self.settle_live(now);
     }
 
-    /// Whether live speech is going on, or receipts for it are due.
+    /// Whether live speech is in progress, or receipts for it are due.
     pub fn has_live(&self) -> bool {
         self.live.is_some()
     }
@@ -154,12 +154,12 @@ impl Stations {
         self.live.as_ref().is_some_and(|live| live.is_heard_at(name))
     }
 
-    /// Whether this is live speech that a station is hearing.
+    /// Whether `clip` is live speech that a station is hearing.
     pub(super) fn is_live(&self, clip: ClipId, name: &str) -> bool {
         self.hears_live(name) && self.live.as_ref().is_some_and(|live| live.offer.id == clip)
     }
 
-    /// How urgent the live speech is that a station could join now.
+    /// The priority of the live speech that a station could join now.
     pub(super) fn live_for(&self, name: &str) -> Option<Priority> {
         let live = self.live.as_ref().filter(|live| live.end.is_none())?;
         let is_meant = self.roster.get(name).is_some_and(|station| live.offer.is_for(&station.zones));
@@ -167,7 +167,7 @@ impl Stations {
         (is_meant && is_open).then_some(live.offer.priority)
     }
 
-    /// Lets a station that is free join.
+    /// Lets a free station join.
     pub(super) fn join_live(&mut self, name: &str) {
         let (Some(live), Some(Station { presence: Presence::Here { connection, served }, .. })) =
             (&mut self.live, self.roster.get_mut(name))
@@ -179,7 +179,7 @@ impl Stations {
         self.actions.push(Action::Order(*connection, Order::Live(live.offer.clone())));
     }
 
-    /// A station that was hearing it is gone, or cannot for now. It may join again.
+    /// Handles a listener that is gone, or cannot play for now. It may join again.
     pub(super) fn leave_live(&mut self, name: &str, reason: &str, now: Instant) {
         if let Some(listener) = self.live.as_mut().and_then(|live| live.listeners.get_mut(name)) {
             listener.is_joined = false;
@@ -208,7 +208,7 @@ impl Stations {
         true
     }
 
-    /// A station does not hear it, for a reason of its own.
+    /// Handles a station that does not hear it for a reason of its own.
     pub(super) fn live_failed(
         &mut self,
         name: &str,
@@ -235,7 +235,7 @@ impl Stations {
         true
     }
 
-    /// Takes a receipt. False for one that cannot be.
+    /// Accepts a receipt. False for one that cannot be true.
     pub(super) fn live_played(&mut self, name: &str, receipt: LiveReceipt, now: Instant) -> bool {
         let Some(Live { end: Some((blocks, _)), listeners, .. }) = &mut self.live else { return false };
         let adds_up = receipt.played.checked_add(receipt.concealed) == Some(*blocks);
@@ -254,7 +254,7 @@ impl Stations {
         true
     }
 
-    /// A station is not on the roster any more.
+    /// Handles a station that is no longer on the roster.
     pub(super) fn forget_live(&mut self, name: &str, reason: &str, now: Instant) {
         if let Some(listener) = self.live.as_mut().and_then(|live| live.listeners.get_mut(name)) {
             listener.outcome.get_or_insert(match listener.has_begun {
@@ -265,7 +265,7 @@ impl Stations {
         self.leave_live(name, reason, now);
     }
 
-    /// Gives the verdict once it is over, and nobody is waited for any more.
+    /// Reports the verdict once it is over and there is no station left to wait for.
     pub(super) fn settle_live(&mut self, now: Instant) {
         let Some(Live { offer, listeners, end: Some((_, until)) }) = &self.live else { return };
         let is_due = |it: &Listener| it.is_joined && it.outcome.is_none() && now < *until;

@@ -1,5 +1,5 @@
-//! What is told of stations that come, go, fail and heal: at most one change of a kind a second for each, and the latest
-//! in the end. A station that flaps, or lies, does not drown the others.
+//! Reports of stations that join, leave, fail and recover: at most one change of each kind a second for each station,
+//! and the latest state in the end. A station that flaps, or lies, does not drown out the others.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::event::Event;
 
-/// The least time between two changes of one kind that are told of one station.
+/// The least time between two reported changes of one kind at one station.
 pub(super) const NEWS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether a station is here, or whether its loudspeaker works.
@@ -19,12 +19,12 @@ enum Subject {
     Health,
 }
 
-/// One subject of one station.
+/// The reports on one subject of one station.
 #[derive(Debug)]
 struct Told {
-    /// The last of each kind, the latest at the end.
+    /// The last report of each kind, the latest at the end.
     said: Vec<(Instant, Event)>,
-    /// What is to be told when its kind is due again.
+    /// The change to report when its kind is due again.
     pending: Option<Event>,
 }
 
@@ -42,12 +42,12 @@ impl Told {
     }
 }
 
-/// Of all stations of which something was told within the last second.
+/// The stations with a report that is pending or was made within the last second.
 #[derive(Debug, Default)]
 pub(super) struct News(BTreeMap<(String, Subject), Told>);
 
 impl News {
-    /// Takes a change; gives it back if it is to be told now.
+    /// Accepts a change; returns it if it should be reported now.
     pub fn change(&mut self, event: Event, now: Instant) -> Option<Event> {
         let (station, subject) = match &event {
             Event::StationJoined { station, .. } | Event::StationLeft { station, .. } => {
@@ -60,7 +60,7 @@ impl News {
         };
         let told = self.0.entry((station, subject)).or_insert(Told { said: Vec::new(), pending: None });
         if told.said.last().is_some_and(|(_, said)| says_the_same(said, &event)) && told.pending.is_some() {
-            // Back to what was told last.
+            // The state is again the one reported last.
             told.pending = None;
             return None;
         }
@@ -71,7 +71,7 @@ impl News {
         Some(told.say(event, now))
     }
 
-    /// What is due to be told by now. Stations of which there is no news are forgotten.
+    /// The changes that are due now. Stations without news are forgotten.
     pub fn take_due(&mut self, now: Instant) -> Vec<Event> {
         let mut due = Vec::new();
         self.0.retain(|_, told| {
@@ -86,7 +86,7 @@ impl News {
         due
     }
 
-    /// When [`Self::take_due`] has something to tell.
+    /// When [`Self::take_due`] next has something to report.
     pub fn next_due(&self) -> Option<Instant> {
         self.0.values().filter_map(|told| told.due(told.pending.as_ref()?)).min()
     }

@@ -1,9 +1,9 @@
-//! Fair shares: on a network that is slower than this machine, no station is sent much more of a clip than
-//! the others meanwhile, and so many are sent it at once as a line bears.
+//! Fair shares: on a network that is slower than this machine, no station is sent much more of a clip than the others
+//! in the same time, and only as many stations are sent it at once as a line can carry.
 //!
-//! Left alone, the connections of a full line share it by luck: behind 100 Mbit/s, the first of a hundred
-//! stations was measured to have a clip after a third of the time that the last one took; and of a thousand at once,
-//! most starved in the switch's queue until they counted as lost.
+//! Without this, the connections of a full line share it by luck: behind 100 Mbit/s, the first of a hundred stations
+//! was measured to have a clip after a third of the time that the last one took; and of a thousand at once, most
+//! starved in the switch's queue until they counted as lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,20 +12,21 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-/// Below so many stations nobody waits for another: one or two that are slow would be too large a share.
+/// Below this number of stations none waits for another: one or two slow ones would be too large a share.
 const MIN_TRANSFERS: u64 = 16;
 /// How far ahead of the mean each may be, in bytes, …
 const LEAD_BYTES: u64 = 64 * 1024;
-/// … or as one part of what it was sent, if that is more: stations that take nothing hold up nobody while
+/// … or one part in this many of what it was sent, if that is more: stations that accept nothing hold up nobody while
 /// they are fewer than this part of all.
 const LEAD_ONE_IN: u64 = 4;
 /// How long one station waits for the others in all, if they are slow for reasons of their own.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many stations are sent a clip all at once, so that all have it at nearly the same time …
+/// Up to this number of stations are sent a clip all at once, so that all have it at nearly the same time …
 const ALL_AT_ONCE: usize = 128;
-/// … and of more than that, so many: behind 100 Mbit/s, 48 of a thousand lost no link, 128 lost one in three.
+/// … and if there are more, this number at once: behind 100 Mbit/s, 48 of a thousand at once lost no link, 128 lost one
+/// in three.
 const MANY_AT_ONCE: usize = 48;
-/// Those who wait look again when the mean has moved so many bytes.
+/// Waiting transfers check again when the mean has moved by this many bytes.
 const STEP_BYTES: u64 = 16 * 1024;
 
 /// How far a clip has come, at all its stations together.
@@ -45,7 +46,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// For a clip that goes to so many stations.
+    /// Creates the pace of a clip that goes to this number of stations.
     pub(super) fn among(stations: usize) -> Self {
         let at_once = if stations > ALL_AT_ONCE { MANY_AT_ONCE } else { ALL_AT_ONCE };
         Self {
@@ -57,7 +58,7 @@ impl Pace {
         }
     }
 
-    /// One for each transfer that may be on its way.
+    /// One permit for each transfer that may be on its way.
     pub fn turns(&self) -> Arc<Semaphore> {
         self.turns.clone()
     }
@@ -67,7 +68,7 @@ impl Pace {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// One more station is sent the clip.
+    /// Starts sending the clip to one more station.
     pub fn begin(&self) -> Transfer<'_> {
         self.transfers.fetch_add(1, Ordering::Relaxed);
         Transfer { pace: self, sent: 0, patience: PATIENCE, is_whole: false }
@@ -83,7 +84,7 @@ impl Pace {
     }
 }
 
-/// One station's part. What it was sent counts no more when it is dropped before it is whole.
+/// One station's transfer. If it is dropped before it is whole, the bytes it was sent no longer count.
 #[derive(Debug)]
 pub struct Transfer<'a> {
     pace: &'a Pace,
@@ -100,7 +101,7 @@ impl Transfer<'_> {
         }
         let begun = Instant::now();
         loop {
-            // Before looking: the step in between may be the last.
+            // Registered before the check: the step in between may be the last.
             let moved = self.pace.moved.notified();
             if !self.pace.is_ahead(self.sent) {
                 break;
@@ -113,18 +114,18 @@ impl Transfer<'_> {
         self.patience = self.patience.saturating_sub(begun.elapsed());
     }
 
-    /// So many more bytes were handed to the network.
+    /// Records that `bytes` more bytes were handed to the network.
     pub fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
         self.pace.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         let step = self.pace.mean() / STEP_BYTES;
-        // Any other, since the mean falls where one more begins.
+        // Any change counts, since the mean falls when another transfer begins.
         if self.pace.step.swap(step, Ordering::Relaxed) != step {
             self.pace.moved.notify_waiters();
         }
     }
 
-    /// The last byte was handed over.
+    /// Records that the last byte was handed over.
     pub fn finish(mut self) {
         self.is_whole = true;
     }
@@ -203,7 +204,7 @@ mod tests {
             all[0].turn().await;
         }
         assert_eq!(begun.elapsed(), PATIENCE);
-        // Those who are gone are not waited for, and what they had does not count.
+        // Transfers that are gone are not waited for, and the bytes they had do not count.
         all.drain(..1);
         assert_eq!(pace.sent_bytes(), 0);
         all[0].sent(1_000_000);

@@ -351,7 +351,7 @@ fn a_restart_takes_the_place_and_a_twin_does_not_get_it_back() {
         assert!(reason.contains("another a is here with the same key") && reason.len() <= 256, "{reason}");
     }
     assert_eq!(warnings(&office), 1);
-    // A third, and then the first alone.
+    // A third run, and then the first alone.
     office.join_as("a", &[], 3, None).unwrap();
     assert!(office.join_as("a", &[], 2, None).is_err() && office.join_as("a", &[], 1, None).is_err());
     assert_eq!(warnings(&office), 2);
@@ -361,7 +361,7 @@ fn a_restart_takes_the_place_and_a_twin_does_not_get_it_back() {
     for instance in 5..50 {
         office.join_as("a", &[], instance, None).unwrap();
     }
-    // However many restarts there were, the last to make way is known.
+    // However many restarts there were, the last run to make way is known.
     for _ in 0..3 {
         assert!(office.join_as("a", &[], 48, None).is_err());
     }

@@ -1,4 +1,4 @@
-//! Who goes first: pages that wait at a station while another is heard there, and the way that is cleared for an
+//! Which page goes first: pages wait at a station while another is heard there, and the way is cleared for an
 //! emergency.
 
 use tokio::time::Instant;
@@ -10,7 +10,8 @@ use crate::priority::Priority;
 use crate::wire::ClipId;
 
 impl Stations {
-    /// A station says that another page goes first there. It is waited for until the clip expires, within reason.
+    /// Handles a station's report that another page goes first there. The clip waits for it until it expires, within
+    /// reason.
     pub(super) fn queued(&mut self, name: &str, clip: ClipId, now: Instant) -> bool {
         let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
         let latest = announcement.expires.min(now + LONGEST_QUEUE);
@@ -27,8 +28,8 @@ impl Stations {
         true
     }
 
-    /// Has every station that an emergency is for break off what it receives or plays of this announcer and is less
-    /// urgent. It is given that again when it comes back, after the emergency.
+    /// Makes every station that an emergency is for break off anything less urgent that it is receiving or playing from
+    /// this announcer. The station is sent that again when it comes back, after the emergency.
     pub(super) fn clear_the_way(&mut self, emergency: ClipId, now: Instant) {
         let Some(announcement) = self.announcements.get(&emergency) else { return };
         let priority = announcement.delivery.priority;
@@ -36,7 +37,7 @@ impl Stations {
         self.clear_the_way_for(emergency, priority, &names, now);
     }
 
-    /// The same, for what these stations are to hear at once.
+    /// Like [`Self::clear_the_way`], for a page that these stations should hear at once.
     pub(super) fn clear_the_way_for(
         &mut self,
         urgent: ClipId,
@@ -66,25 +67,25 @@ impl Stations {
         }
     }
 
-    /// Puts a clip off that a station has begun to receive or to play.
+    /// Postpones a clip that a station has begun to receive or to play.
     fn break_off_for_now(&mut self, clip: ClipId, name: &str, now: Instant) {
         let Some(announcement) = self.announcements.get_mut(&clip) else { return };
         announcement.trouble(name, "an emergency went first");
         let Some(recipient) = announcement.recipients.get_mut(name) else { return };
-        // That it is sent once more is no fault of the station's.
+        // It is not the station's fault that the clip is sent once more.
         recipient.sendings = recipient.sendings.saturating_sub(1);
         if !matches!(recipient.progress, Progress::Told { .. }) {
             return announcement.set(name, Progress::Owed);
         }
-        // It may have played to the end just now: its Hello tells.
+        // It may just have played to the end: its Hello says so.
         (recipient.unresolved, recipient.yielded) = (true, true);
         let interrupted = recipient.begun;
         announcement.set(name, Progress::Away { held_until: now + REJOIN_GRACE });
         let length = announcement.delivery.length;
-        // One that is cut off plays to the end.
+        // A station that is cut off plays to the end.
         let may_sound = |it: &Recipient| !it.yielded && it.told.is_some_and(|at| now < at + length);
         if announcement.tally.told == 0 && !announcement.recipients.values().any(may_sound) {
-            // Nobody plays it any more: those who do so afterwards begin together.
+            // No station plays it any more: those that play it later begin together.
             announcement.starts.clear();
         }
         self.tell(Event::Queued { clip: clip.to_string(), station: name.to_owned(), interrupted });

@@ -6,7 +6,7 @@ use crate::keys::zones::natural;
 use crate::priority::Priority;
 
 impl Desk {
-    /// Makes the next announcement an emergency, or takes that back. One that is being recorded stays what it is.
+    /// Makes the next announcement an emergency, or undoes that. One that is being recorded keeps its priority.
     pub(super) fn toggle_emergency(&mut self) {
         let is_armed = self.priority != self.config.priority;
         self.set_priority(if is_armed { self.config.priority } else { Priority::Emergency });
@@ -18,14 +18,14 @@ impl Desk {
         }
     }
 
-    /// Speaks to a zone from now on, or to every station.
+    /// Addresses a zone from now on, or every station.
     pub(super) fn address(&mut self, zone: Option<String>) {
         self.addressed = zone.into_iter().collect();
         self.are_zones_stale = true;
         self.tell_zones();
     }
 
-    /// Tells which zones there are and which is spoken to, if that is news.
+    /// Reports which zones there are and which are addressed, if that has changed.
     pub(super) fn tell_zones(&mut self) {
         if !std::mem::take(&mut self.are_zones_stale) {
             return;
@@ -39,7 +39,7 @@ impl Desk {
         }
     }
 
-    /// Why nothing can be said to the zones that are spoken to; `None` if it can.
+    /// Explains why the addressed zones cannot be announced to; `None` if they can.
     pub(super) fn unknown_zone(&self) -> Option<String> {
         if self.addressed.is_empty() {
             return None;

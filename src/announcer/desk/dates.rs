@@ -1,8 +1,9 @@
-//! A wall clock that is set while the announcer runs, as on a board that has none until the network tells it the time.
+//! A wall clock that is set while the announcer runs, as on a board without a battery-backed clock once the network
+//! provides the time.
 //!
-//! What is dated goes by the new time at once, and what is still on its way is dated anew and signed again, with as long
-//! to live as before. A station judges by the time that was stated to it when it connected: those that are idle are
-//! asked to connect anew, and all others do so by themselves after their clip.
+//! New dates follow the new time at once. Clips still on their way are dated and signed again, with the same time left
+//! to live. A station judges by the time that was stated to it when it connected: idle stations are asked to connect
+//! again, and all others do so by themselves after their clip.
 
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::wall::LEAST_STEP;
 use crate::wire::ClipHeader;
 
 impl Desk {
-    /// Takes over the time of a wall clock that was set. Not in the middle of live speech, whose header says the same at
+    /// Adopts the time of a wall clock that was set; not during live speech, whose header must carry the same date at
     /// its end as at its start.
     pub(super) fn follow_wall(&mut self) {
         if self.speaking.is_some() || self.stations.has_live() || self.wall.follow().is_none() {
@@ -34,10 +35,10 @@ impl Desk {
         self.stations.renew(redate, Instant::now());
     }
 
-    /// A recording that was dated just before the wall clock was set.
+    /// Dates and signs a recording again if it was dated just before the wall clock was set.
     pub(super) fn dated_anew(&self, mut recorded: Recorded) -> Recorded {
         let expires_unix_ms = self.wall.unix_ms(recorded.expires);
-        // Less than a step is rounding.
+        // A difference of less than a step is rounding.
         if recorded.header.expires_unix_ms.abs_diff(expires_unix_ms) < LEAST_STEP.as_millis() as u64 / 2 {
             return recorded;
         }

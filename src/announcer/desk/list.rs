@@ -1,4 +1,4 @@
-//! The list of the stations that have joined, which other processes change as well. Nothing is written here on the
+//! The list of the stations that have joined, which other processes change as well. Nothing here is written on the
 //! desk's own task.
 
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::keys::{Admitted, Changes, KeysError, Station};
 use crate::site::Site;
 use crate::wire;
 
-/// How often the announcer writes down who is here.
+/// How often the announcer writes down which stations are here.
 const SAVE_SEEN_INTERVAL: Duration = Duration::from_secs(60);
-/// How often it writes down who is in other zones now.
+/// How often it does so if stations have changed their zones.
 const SAVE_ZONES_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Desk {
@@ -27,7 +27,7 @@ impl Desk {
         let Some((site, Admission { peer, admitted })) = self.config.site.clone().zip(admission) else {
             return Ok(());
         };
-        // Whoever was shut out goes before anybody takes the name.
+        // Stations that were removed go before anybody takes their name.
         self.follow_list();
         let admitted = match admitted {
             Ok(_) if site.has_shut_out(&peer, name) => Err(KeysError::NoSuchStation(name.to_owned())),
@@ -43,7 +43,7 @@ impl Desk {
         }
     }
 
-    /// Looks whether the list of stations was changed, and from time to time writes down who is here.
+    /// Checks whether the list of stations was changed, and from time to time writes down which stations are here.
     pub(super) fn keep_site(&mut self) {
         self.follow_wall();
         self.follow_list();
@@ -56,7 +56,7 @@ impl Desk {
         self.save_digits();
     }
 
-    /// Does what another process has written into the list of stations.
+    /// Applies what another process has written into the list of stations.
     fn follow_list(&mut self) {
         let Some(site) = self.config.site.clone() else { return };
         match site.changes() {
@@ -77,8 +77,8 @@ impl Desk {
         }
     }
 
-    /// Ends every connection of a key that was removed, under whatever name; and nobody else's, who may have taken its
-    /// name since.
+    /// Closes every connection of a key that was removed, under any name; but not those of another station that may
+    /// have taken its name since.
     fn shut_out(&mut self, removed: &Station) {
         let (reason, now) = ("it was removed", Instant::now());
         let connections: Vec<_> = self.keys.iter().map(|(id, key)| (*id, *key == removed.key)).collect();
@@ -96,7 +96,7 @@ impl Desk {
         }
     }
 
-    /// Has it written down who is here, unless something is still being written.
+    /// Starts writing down which stations are here, unless something is still being written.
     pub(super) fn save_seen(&mut self) {
         if !self.is_saving() {
             let here: Vec<String> = self.stations.present_names().map(str::to_owned).collect();
@@ -104,7 +104,7 @@ impl Desk {
         }
     }
 
-    /// Has it written down which digits zones were given, if any, unless something is still being written.
+    /// Starts writing down which digits zones were assigned, if any, unless something is still being written.
     pub(super) fn save_digits(&mut self) {
         if !self.is_saving()
             && let Some(digits) = self.unwritten_digits.take()

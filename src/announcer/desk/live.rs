@@ -1,4 +1,4 @@
-//! Live speech at the desk: begun and ended by the operator, told, and archived.
+//! Live speech at the desk: started and finished by the operator, reported, and archived.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::event::Event;
 use crate::stations::LiveOffer;
 use crate::wire::ClipId;
 
-/// Said before somebody speaks live into a microphone for the first time.
+/// The warning before somebody speaks live into a microphone for the first time.
 const HOWLS: &str = "live speech can howl where the microphone hears a loudspeaker that plays it: keep them in \
     different rooms, or turn that station down";
 
 impl Desk {
-    /// Begins to speak live, or ends it. Does nothing while a clip is recorded.
+    /// Starts live speech, or finishes it. Does nothing while a clip is being recorded.
     pub(super) fn toggle_live(&mut self) {
         if let Some(speaking) = &self.speaking {
             return speaking.finish.cancel();
@@ -56,7 +56,7 @@ impl Desk {
         self.speaking = Some(live::begin(tools, recipe, self.events.clone()));
     }
 
-    /// Ends live speech, if somebody speaks.
+    /// Finishes live speech, if somebody speaks.
     pub(super) fn finish_live(&self) {
         if let Some(speaking) = &self.speaking {
             speaking.finish.cancel();

@@ -1,4 +1,4 @@
-//! Has talkback heard: one at a time, in order, and never while the announcer records, as it would be in the page.
+//! Plays talkback: one at a time, in order, and never while the announcer records, as the page would pick it up.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::keys::End;
 use crate::loudspeaker::{Loudspeaker, SharedLoudspeaker};
 use crate::wire::{self, Answer};
 
-/// What plays it.
+/// Plays talkback.
 pub(in crate::announcer) struct Player {
     pub(super) talkback: Arc<Talkback>,
     pub(super) loudspeaker: SharedLoudspeaker,
@@ -20,8 +20,8 @@ pub(in crate::announcer) struct Player {
 }
 
 impl Player {
-    /// Plays whatever comes, for as long as the announcer runs; what is not heard by then is said to be kept.
-    /// `records` tells while it records.
+    /// Plays each talkback that arrives, for as long as the announcer runs; those not heard by then are reported as
+    /// kept. `records` holds whether the announcer is recording.
     pub async fn run(mut self, mut records: watch::Receiver<bool>, closing: CancellationToken) {
         while let Some(job) = self.next(&closing).await {
             let played = tokio::select! {
@@ -45,14 +45,14 @@ impl Player {
             self.talkback.note(&job, end).await;
             self.talkback.events.tell(event);
             let Job { place, done, .. } = job;
-            // The station may talk back again when it is told.
+            // The station may talk back again as soon as it has its answer.
             drop(place);
-            // Its connection may be gone: it asks again then.
+            // Its connection may be gone; the station then asks again.
             let _ = done.send(answer);
         }
     }
 
-    /// The next one; when the announcer leaves, those that are here or have come whole.
+    /// Returns the next talkback; while the announcer leaves, only those that have arrived whole.
     async fn next(&mut self, closing: &CancellationToken) -> Option<Job> {
         tokio::select! {
             biased;
@@ -64,7 +64,7 @@ impl Player {
         }
     }
 
-    /// Plays to the last sample; from the first again where a recording has cut it off.
+    /// Plays to the last sample, starting over if a recording has cut it off.
     async fn play(&self, job: &Job, records: &mut watch::Receiver<bool>) -> Result<(), String> {
         let label = format!("talkback-{}-{}", job.header.name, job.header.id);
         loop {
@@ -82,7 +82,7 @@ impl Player {
     }
 }
 
-/// Waits until the announcer records, or does not.
+/// Waits until the announcer's recording state is `wanted`.
 async fn until(records: &mut watch::Receiver<bool>, wanted: bool) {
     if records.wait_for(|records| *records == wanted).await.is_err() {
         // The desk is closed: nothing is played any more.

@@ -1,4 +1,4 @@
-//! The connection of one talkback, as the announcer sees it: an offer, its blocks, and what became of it.
+//! The connection of one talkback on the announcer's side: an offer, its blocks, and the answer.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::clip_cipher::{ClipCipherError, ClipKey, ClipOpener};
 use crate::link::{AnnouncerLink, Connection, Frame, LinkError, PING_INTERVAL, Peer, Receiver, Sender};
 use crate::wire::{Answer, FromAnnouncer, FromStation, Offer, TalkbackHeader, WireError};
 
-/// The time every transfer has, however short the talkback.
+/// The time that every transfer has, however short the talkback.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 /// The least bytes a second beyond that.
 const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 
-/// Why the body of a talkback is not taken.
+/// Why the body of a talkback is rejected.
 #[derive(Debug, thiserror::Error)]
 enum BodyError {
     #[error("it is not sealed with the key that came with it")]
@@ -34,8 +34,8 @@ enum BodyError {
 type Incomings<C> = Receiver<<C as Connection>::Incoming, FromStation>;
 type Outgoings<C> = Sender<<C as Connection>::Outgoing, FromAnnouncer>;
 
-/// Serves a connection whose first message was an offer. A stranger's place in the door is kept until there is one
-/// for the talkback.
+/// Serves a connection whose first message was an offer. It keeps its place in the door until the talkback has one of
+/// its own.
 pub(in crate::announcer) async fn serve<C: Connection>(
     (mut receiver, mut sender): AnnouncerLink<C>,
     peer: Option<Peer>,
@@ -46,7 +46,7 @@ pub(in crate::announcer) async fn serve<C: Connection>(
     let judging = async {
         match &host.talkback {
             None => Ok(Err(refused("this announcer takes no talkback: it was started without --talkback"))),
-            // Only asked whether one would be taken.
+            // The station only asks whether a talkback would be accepted.
             Some(_) if offer.header.is_empty() => Ok(Err(Answer::Send)),
             Some(talkback) => {
                 let judged = talkback.judge(&offer, peer).await?;
@@ -109,7 +109,7 @@ pub(in crate::announcer) async fn serve<C: Connection>(
     }
 }
 
-/// Takes the body in and checks it against its header. The inner error is for the station.
+/// Receives the body and checks it against its header. The inner error is for the station.
 async fn receive<C: Connection>(
     receiver: &mut Incomings<C>,
     sender: &mut Outgoings<C>,

@@ -1,4 +1,4 @@
-//! When a clip is played, by whom together.
+//! When a clip is played, and which stations play it together.
 
 use super::super::announcement::LATE_GAP;
 use super::super::*;
@@ -107,7 +107,7 @@ fn late_ones_play_when_no_other_page_sounds_and_together() {
     for name in ["a", "b", "c"] {
         office.plays(name, first);
     }
-    // A second page goes out to all; two still owe the first.
+    // A second page goes out to all; two stations still have to play the first.
     let second = office.announce(2);
     for name in ["a", "b", "c"] {
         office.verifies(name, second);
@@ -170,7 +170,7 @@ fn a_queue_of_pages_has_an_end() {
         office.collect();
         office.verifies(&name, clip(number + 1));
         for earlier in 0..number {
-            // Everybody else is gone by now: each page is for the newest station alone.
+            // All other stations are gone by now: each page is for the newest station alone.
             assert!(office.told(&format!("s{earlier}"), clip(number + 1)).is_none());
         }
         office.leave(&name);
@@ -228,7 +228,7 @@ fn a_slow_majority_does_not_silence_the_first() {
 
 #[test]
 fn whoever_plays_late_holds_up_the_next_page_for_nobody_else() {
-    // Most are late, so that those on time are fewer than half.
+    // Most stations are late, so that those on time are fewer than half.
     let late = ["c", "d", "e"];
     let mut office = Office::with(&["a", "b", "c", "d", "e"]);
     let first = office.announce(1);
@@ -249,7 +249,7 @@ fn whoever_plays_late_holds_up_the_next_page_for_nobody_else() {
     assert_eq!(office.told("b", second).unwrap().1, at);
     assert!(at <= office.now + LEAD + NAMING_MARGIN && at < late_at + LENGTH);
     assert!(late.iter().all(|name| office.deliveries(name, second) == 0));
-    // The late ones get it after, in order, together, and not across the page.
+    // The late ones play it afterwards, in order, together, and not across the page.
     office.now = late_at + LENGTH;
     for name in late {
         office.plays(name, first);
@@ -279,7 +279,7 @@ fn what_one_station_missed_and_hears_afterwards_holds_up_nobody() {
     office.join("b").unwrap();
     office.verifies("b", missed);
     office.pass(Duration::from_millis(20));
-    // A page that only b may hear now, since a is busy.
+    // A page that only b can hear now, since a is busy.
     office.join("c").unwrap();
     let next = office.announce(2);
     office.verifies("c", next);

@@ -1,4 +1,5 @@
-//! Live speech on the roster: who joins when, what receipts are worth, and that clips and it leave room for one another.
+//! Live speech on the roster: which stations join when, what receipts are worth, and how clips and live speech make
+//! room for each other.
 
 use super::super::live::LiveOffer;
 use super::super::*;
@@ -24,7 +25,7 @@ impl Office {
         self.collect();
     }
 
-    /// How often a station was let in, on the connection that it has now.
+    /// How often a station was let in on its current connection.
     fn lets_in(&self, name: &str) -> usize {
         let mine = self.online.get(name);
         let lets = |(to, order, _): &&(ConnectionId, Order, Instant)| {
@@ -85,7 +86,7 @@ fn those_that_are_here_hear_it_and_each_outcome_is_named() {
     assert_eq!(office.concealed(), [("b".to_owned(), 5), ("c".to_owned(), 6)]);
     assert_eq!(office.outcomes("d", id), [(Outcome::Missed, false)]);
     assert!(office.stations.is_settled());
-    // Each closes when its receipt is noted, and is not missed.
+    // Each station hangs up when its receipt is confirmed, and is not missed.
     office.leave("a");
     office.join("a").unwrap();
     assert_eq!(office.lets_in("a"), 0);
@@ -176,7 +177,7 @@ fn receipts_out_of_turn_are_worth_nothing() {
     }
 }
 
-/// Live speech goes before what is less urgent, after what came before it; an emergency clears its way.
+/// Live speech goes before anything less urgent and after what came before it; an emergency clears its way.
 #[test]
 fn clips_and_live_speech_make_room_for_one_another() {
     let mut office = Office::with(&["a"]);

@@ -1,4 +1,4 @@
-//! A roster with a clock of its own, and everything it ever ordered and told.
+//! A roster with a clock of its own, and everything it ever ordered and reported.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub(super) const LENGTH: Duration = Duration::from_secs(2);
 pub(super) const LEAD: Duration = Duration::from_millis(5);
 pub(super) const KEEP: Duration = Duration::from_secs(60);
 
-/// A clip of the one announcer there is in these tests.
+/// A clip of the only announcer in these tests.
 pub(super) fn clip(sequence: u64) -> ClipId {
     ClipId { epoch: 7, sequence }
 }
@@ -19,7 +19,7 @@ pub(super) fn receipt(clip: ClipId) -> Receipt {
     Receipt { clip, frames: 16_000, start_error_us: 0, max_error_us: 0, underruns: 0, uncertainty_us: 0 }
 }
 
-/// The roster with a clock of its own, and everything it ever ordered and told.
+/// The roster with a clock of its own, and everything it ever ordered and reported.
 pub(super) struct Office {
     pub(super) stations: Stations,
     pub(super) now: Instant,
@@ -28,7 +28,7 @@ pub(super) struct Office {
     pub(super) orders: Vec<(ConnectionId, Order, Instant)>,
     pub(super) events: Vec<Event>,
     pub(super) closed: Vec<ClipId>,
-    /// Which of the orders to play are for those that are late.
+    /// The orders to play that are for late stations, by index.
     late: BTreeSet<usize>,
 }
 
@@ -85,7 +85,7 @@ impl Office {
         self.join_after(name, zones, instance, last, None)
     }
 
-    /// A station that was cut off in the middle of a clip is back.
+    /// A station that was cut off in the middle of a clip joins again.
     pub(super) fn join_cut_off(&mut self, name: &str, begun: ClipId) {
         self.join_after(name, &[], 1, None, Some(begun)).unwrap();
     }
@@ -153,14 +153,14 @@ impl Office {
         self.collect();
     }
 
-    /// Whether an instant comes after the clip's first, or after its verdict.
+    /// Whether an instant is later than the clip's first, or was set after its verdict.
     fn is_late(&self, clip: ClipId, at: Instant) -> bool {
         let is_other = |(_, order, _): &(_, Order, _)| matches!(order, Order::PlayAt { clip: told, at: other, .. } if *told == clip && *other != at);
         !self.verdicts(clip).is_empty() || self.orders.iter().any(is_other)
     }
 
-    /// Every play that was ordered of a clip: which order named its instant first, who, from when to when, and whether
-    /// it is late. One ends when its station was told to yield.
+    /// Every play of a clip that was ordered: the order that first set its instant, the connection, the start and the
+    /// end, and whether it is late. A play ends when its station was asked to yield.
     pub(super) fn plays_of(&self, clip: ClipId) -> Vec<(usize, ConnectionId, Instant, Instant, bool)> {
         let yielded = |to: ConnectionId| {
             self.orders.iter().find_map(|(other, order, when)| {
@@ -186,7 +186,7 @@ impl Office {
         self.says(name, FromStation::Verified { clip, lead_us: LEAD.as_micros() as u32 });
     }
 
-    /// Plays, is noted, hangs up and dials again.
+    /// The station plays, its receipt is confirmed, it hangs up and dials again.
     pub(super) fn plays(&mut self, name: &str, clip: ClipId) {
         self.says(name, FromStation::Playing { clip });
         self.says(name, FromStation::Played(receipt(clip)));
@@ -223,7 +223,7 @@ impl Office {
             .count()
     }
 
-    /// When a station was told to play, and the instant it was given.
+    /// When a station was ordered to play, and for which instant.
     pub(super) fn told(&self, name: &str, clip: ClipId) -> Option<(Instant, Instant)> {
         let mine = *self.online.get(name)?;
         self.orders.iter().find_map(|(to, order, when)| match order {
@@ -243,7 +243,7 @@ impl Office {
         self.events.iter().filter_map(verdict).collect()
     }
 
-    /// The only verdict: how many played it, how many should have, and who did not and why.
+    /// The only verdict: how many stations played it, how many should have, and which did not and why.
     pub(super) fn verdict(&self, clip: ClipId) -> (usize, usize, Vec<(String, String)>) {
         let [(played, expected, missing)] = &self.verdicts(clip)[..] else {
             panic!("not one verdict: {:?}", self.events)
@@ -258,7 +258,7 @@ impl Office {
         self.events.iter().filter(mine).count()
     }
 
-    /// The outcomes of a clip at a station, in the order they were told: one, if all is well.
+    /// The outcomes of a clip at a station, in the order in which they were reported: one, if all is well.
     pub(super) fn outcomes(&self, name: &str, clip: ClipId) -> Vec<(Outcome, bool)> {
         let id = clip.to_string();
         let mine = |event: &Event| match event {
@@ -283,7 +283,7 @@ impl Office {
 }
 
 impl Stations {
-    /// The tallies are what a count from scratch gives.
+    /// Checks the tallies against a count from scratch.
     fn check_tallies(&self) {
         for announcement in self.announcements.values() {
             let mut counted = announcement::Tally::default();

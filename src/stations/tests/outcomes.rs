@@ -543,7 +543,7 @@ fn several_clips_wait_for_a_loudspeaker_in_their_order() {
 fn what_flaps_is_told_once_a_second_of_a_kind_and_the_latest_in_the_end() {
     let mut office = Office::with(&["a", "b"]);
     office.events.clear();
-    // Ten flips a second for three seconds, and each connection is lost between two.
+    // Ten flips a second for three seconds; the connection is lost after each.
     for flip in 0..30 {
         let fault = (flip % 2 == 0).then(|| format!("fault {flip}"));
         office.says("a", FromStation::Health { fault });
@@ -568,6 +568,6 @@ fn what_flaps_is_told_once_a_second_of_a_kind_and_the_latest_in_the_end() {
     assert_eq!(health, Event::StationFaulty { station: "a".into(), reason: "unplugged".into() });
     let presence = last(|event| matches!(event, Event::StationJoined { .. } | Event::StationLeft { .. }));
     assert!(matches!(presence, Event::StationLeft { .. }), "{presence:?}");
-    // Nothing is left to tell.
+    // Nothing is left to report.
     assert_eq!(office.stations.next_tick(office.now), None);
 }

@@ -1,4 +1,4 @@
-//! Happenings in random order.
+//! Random events in random order.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::super::*;
 use super::office::{KEEP, Office, clip, receipt};
 use crate::priority::Priority;
 
-/// What may happen, at random.
+/// An event that may happen at random.
 #[derive(Debug, Clone)]
 enum Happening {
     Joins { name: usize, instance: u64, last: Option<u64> },
@@ -23,7 +23,7 @@ fn happening() -> impl Strategy<Value = Happening> {
             .prop_map(|(name, instance, last)| Happening::Joins { name, instance, last }),
         1 => (0..5_usize).prop_map(Happening::Leaves),
         1 => (any::<bool>(), 0..6_u8).prop_map(|(zoned, priority)| {
-            // Most are normal.
+            // Most announcements have normal priority.
             Happening::Announces { zoned, priority: Priority::from_byte(priority).unwrap_or_default() }
         }),
         1 => (0..5_usize, 0..9_usize, 1..6_u64, any::<u32>())
@@ -36,8 +36,8 @@ fn happening() -> impl Strategy<Value = Happening> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Whatever happens in whatever order: no panic, no spinning tick, tallies that are right, exactly
-    /// one verdict on every announcement, and one receipt of a station and clip at most.
+    /// Whatever happens in whatever order: no panic, no spinning tick, correct tallies, exactly one verdict on every
+    /// announcement, and at most one receipt of each station and clip.
     #[test]
     fn any_sequence_of_happenings_settles(
         keeps: bool,
@@ -74,7 +74,7 @@ proptest! {
                         _ => FromStation::Hello { name: "a".into(), zones: vec![], instance: 1, last: None, nonce: None, begun: None },
                     });
                 }
-                // The next thing that a good station does.
+                // The next step of a well-behaved station.
                 Happening::Behaves(name) => {
                     let name = NAMES[name];
                     let next = office.stations.announcements.iter().find_map(|(id, announcement)| {
@@ -114,7 +114,7 @@ proptest! {
                 {
                     let (earlier, later) = if one.0 < two.0 { (one, two) } else { (two, one) };
                     let ((_, _, from, until, is_late), (_, _, other_from, other_until, _)) = (earlier, later);
-                    // Only a late play that was named already may be played across.
+                    // Only a late play whose instant was already set may be overlapped.
                     prop_assert!(is_late || until <= other_from || other_until <= from, "two pages at once: {earlier:?} of {later:?}");
                 }
             }

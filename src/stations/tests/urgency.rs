@@ -1,4 +1,4 @@
-//! Who goes first.
+//! Which page goes first.
 
 use super::super::*;
 use super::office::{KEEP, LENGTH, Office, clip};
@@ -54,7 +54,7 @@ fn nobody_waits_for_ever_for_a_station_that_says_it_waits() {
         }
         office.pass(KEEP + LENGTH + RECEIPT_DEADLINE + REJOIN_GRACE * 2);
         assert_eq!(office.verdicts(id).len(), 1, "begins: {begins}");
-        // Nor does it help to begin and to wait again and again.
+        // Beginning and waiting again and again does not help either.
         let mut office = Office::with(&["a"]);
         let id = office.announce(1);
         office.verifies("a", id);
@@ -65,7 +65,7 @@ fn nobody_waits_for_ever_for_a_station_that_says_it_waits() {
         }
         office.pass(REJOIN_GRACE);
         assert_eq!(office.verdicts(id).len(), 1);
-        // To say so before it was told to play is out of turn.
+        // A station that reports it before the order to play speaks out of turn.
         let mut office = Office::with(&["a"]);
         let id = office.announce(1);
         office.says("a", FromStation::Queued { clip: id });
@@ -128,7 +128,7 @@ fn what_was_on_its_way_goes_after_an_emergency_and_what_ended_just_then_counts()
         office.join(name).unwrap();
     }
     assert_eq!((office.deliveries("a", emergency), office.deliveries("b", page)), (1, 0));
-    // An emergency is interrupted by none.
+    // Nothing interrupts an emergency.
     office.announce_as(3, &[], Priority::Emergency);
     assert_eq!(yields(&office), 2);
 
@@ -209,12 +209,12 @@ fn only_an_emergency_goes_to_a_station_that_is_muted_and_may_be_unmuted() {
     office.pass(LENGTH);
     office.plays("a", emergency);
     assert_eq!(office.verdict(emergency), (1, 1, vec![]));
-    // What waited is played too, now that it can be.
+    // The page that waited is played too, now that it can be.
     assert_eq!(office.all_deliveries(page), 1);
     office.verifies("a", page);
     office.pass(LENGTH);
     office.plays("a", page);
-    // A mute in its middle breaks an emergency off; it comes again once that is undone.
+    // Muting in the middle of an emergency breaks it off; it is sent again once the station is unmuted.
     office.leave("a");
     office.join("a").unwrap();
     let emergency = office.announce_as(3, &[], Priority::Emergency);
