@@ -1,4 +1,4 @@
-//! Minutes or days of announcements on a network that fails again and again, with real processes and the judge of the
+//! Minutes or days of announcements on a network that fails again and again, with real processes and the oracle of the
 //! fault tests. `cargo bench --bench soak -- MINUTES`; `SOAK_SEED=…` repeats the same faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -141,7 +141,7 @@ fn warnings(program: &mut Program) -> Vec<String> {
     messages.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits for the warnings about a disk that cannot be written: by the outbox, the archives, and the station's own notes.
+/// Waits for the warnings about a disk that cannot be written: from the outbox, the archives, and the station's own notes.
 fn everything_is_told(building: &mut Building, words: &[&str]) {
     let is_told = |said: &[String], what: &str| {
         said.iter().any(|it| it.contains(what) && words.iter().any(|word| it.to_lowercase().contains(word)))

@@ -1,4 +1,4 @@
-//! The judge of the fault tests finds every fault that it is there to find.
+//! The oracle of the fault tests finds every fault that it is there to find.
 
 use std::collections::BTreeMap;
 
