@@ -9,8 +9,8 @@ use super::part::{Fault, Part, check};
 
 /// The number of frames of PCM decoded at a time.
 const PACKET_FRAMES: usize = 4_096;
-/// Lengths in headers of programs that write to a pipe and do not know the length: all ones from ffmpeg and others; somewhat below
-/// or at 2³¹ from sox, espeak-ng and arecord.
+/// Lengths in headers of programs that write to a pipe and do not know the length: all ones from ffmpeg and others; somewhat
+/// below or at 2³¹ from sox, espeak-ng and arecord.
 const UNKNOWN_LENGTHS: [std::ops::RangeInclusive<u64>; 2] =
     [0x7f00_0000..=0x8000_0000, 0xffff_0000..=0xffff_ffff];
 
