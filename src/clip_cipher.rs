@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::keys::{KeysError, random};
 
-/// The bytes that sealing adds to a block.
+/// The number of bytes that sealing adds to a block.
 pub const TAG_BYTES: usize = 16;
 
 /// An error in sealing or opening a clip.

@@ -206,8 +206,8 @@ impl Demo {
     }
 }
 
-/// Creates a new folder for this user alone. Nobody can know its name in advance: others can write to its parent
-/// folder.
+/// Creates a new folder for this user alone. Its name cannot be known in advance, because others can write to the
+/// parent folder.
 fn make_folder() -> Result<PathBuf, DemoError> {
     let path = std::env::temp_dir();
     let mut folder = tempfile::Builder::new();

@@ -332,8 +332,8 @@ fn open_microphone(input: &Input, folder: Option<&StateFolder>, once: bool) -> R
     }
 }
 
-/// Opens the loudspeaker through which the announcer listens. If it is only for talkback, a missing system default is
-/// waited for, and talkback that arrives meanwhile is kept.
+/// Opens the loudspeaker through which the announcer listens. If it is only for talkback and missing, waits for it,
+/// unless somebody at the terminal may have mistyped its name; talkback that arrives meanwhile is kept.
 fn open_monitor(output: Option<&Output>, reviews: bool) -> Result<Loudspeaker, Failure> {
     let waits = |error: &_| !reviews && Onlooker::here().waits(error, output.is_none());
     Ok(Loudspeaker::open_for_station(output.unwrap_or(&Output::Default), false, waits)?)

@@ -85,7 +85,7 @@ impl Preparation {
         if length > MAX_LENGTH { Err(PrepareError::TooLong(length)) } else { Ok(()) }
     }
 
-    /// Prepares a sound at `rate_hz`. Silence stays silence.
+    /// Prepares a sound, and returns it at `rate_hz`. Silence stays silence.
     ///
     /// # Errors
     /// [`PrepareError`].

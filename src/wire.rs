@@ -29,10 +29,10 @@ pub const PREFACE_BYTES: usize = 12;
 pub const FRAME_HEADER_BYTES: usize = 3;
 /// The largest message in either direction: a Hello with all its zones stays under 1,300 bytes.
 pub const MAX_MESSAGE_BYTES: usize = 2_048;
-/// The bytes that sealing adds to a message or a block.
+/// The number of bytes that sealing adds to a message or a block.
 pub const TAG_BYTES: usize = 16;
-/// The bytes in a block of a clip, except the last. Small, so that a slow line completes one within the silence
-/// deadline: 16 KiB in 3 s is 5.5 kB/s.
+/// The number of bytes in each block of a clip except the last. Small, so that a slow line completes one within the
+/// silence deadline: 16 KiB in 3 s is 5.5 kB/s.
 pub const BLOCK_BYTES: usize = 16 * 1024;
 /// The longest name of a station, zone or announcer, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;

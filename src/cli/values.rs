@@ -15,7 +15,7 @@ pub const DEFAULT_PORT: u16 = 7766;
 /// The longest time that a clip may wait for a station: one day.
 pub const MAX_KEEP: Duration = Duration::from_secs(86_400);
 /// The most that a loudspeaker can be delayed, in either direction: the time that sound takes for 170 m. Wireless
-/// loudspeakers lag less, and it leaves half of the second of notice that a station may ask for.
+/// loudspeakers lag less, and this limit leaves half of the second of notice that a station may ask for.
 pub const MAX_DELAY: Duration = Duration::from_millis(500);
 
 /// A computer to dial.

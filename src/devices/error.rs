@@ -30,7 +30,7 @@ pub enum DevicesError {
         /// Similar ids.
         near: Vec<String>,
     },
-    /// The name could be that of a device of a sound server, but none answers.
+    /// The name could be that of a sound server's device, but no sound server answers.
     #[error("no sound server (PulseAudio or PipeWire) answers, where {wanted:?} could be: start it")]
     NoServer {
         /// The name.

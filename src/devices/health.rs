@@ -23,7 +23,7 @@ pub(crate) struct Health {
 
 impl Health {
     /// Creates the health record of a stream about to be opened. The keeper's thread is woken when there is something to check.
-    /// Errors during the stream's youth are ignored, unless the device is not available.
+    /// Errors during the stream's youth do not count as a failure, unless the device is not available.
     pub(super) fn new(keeper: Thread, youth: Duration) -> Self {
         let [calls, stream] = [(); 2].map(|()| AtomicU64::new(0));
         let grown_up = Instant::now() + youth;

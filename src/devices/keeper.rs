@@ -193,7 +193,7 @@ impl<L: Send + Sync + 'static> Keeper<L> {
         condition.state.clone()
     }
 
-    /// Unmutes the device, whatever mutes it. [`Self::link`] waits for that.
+    /// Opens up whatever mutes the device or turns it down too far. [`Self::link`] waits for that.
     pub(crate) fn open_up(&self) {
         self.orders.open_up.store(true, Ordering::Release);
         self.thread.unpark();

@@ -8,7 +8,7 @@ use super::HandshakeError;
 
 /// The largest message of Noise, tag included.
 pub const MAX_MESSAGE_BYTES: usize = 65_535;
-/// The bytes that sealing adds to a message.
+/// The number of bytes that sealing adds to a message.
 pub const TAG_BYTES: usize = 16;
 /// Noise reserves the last number (section 5.1).
 const LAST_NUMBER: u64 = u64::MAX;

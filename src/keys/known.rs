@@ -292,7 +292,7 @@ impl KnownStations {
 
     /// Moves a station that is known under that name into these zones, in memory only; [`Self::save_seen`] writes them.
     /// So a station that changes its zones at every hello does not cost a write each time. Returns whether it was
-    /// moved.
+    /// moved: not if the name is not its own, or a zone looks like another.
     pub fn takes_zones(&mut self, key: &NoisePublicKey, name: &str, zones: &[String]) -> bool {
         let Some(station) = self.station(key).filter(|station| station.name == name).cloned() else {
             return false;

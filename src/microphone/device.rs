@@ -235,7 +235,7 @@ impl Sink {
             capture.first.store(frame + early as u64, Ordering::Release);
         }
         for sample in samples.skip(early).take(capture.missing) {
-            // A full ring loses samples; the recorder notices that the ring is full.
+            // A full ring drops samples; the recorder sees that it is full and fails.
             if capture.ring.push(sample).is_ok() {
                 capture.missing -= 1;
             }

@@ -11,8 +11,8 @@ use crate::sample::Sound;
 /// Speech softer than this, in LUFS, stays 10 LU under its level even with the most gain: half as loud to the ear.
 pub const TOO_SOFT_LUFS: f64 = DEFAULT_LEVEL_LUFS - MAX_GAIN_DB - 10.0;
 
-/// A converter clips near its full scale, or somewhat below if its gain is wrong; in quieter recordings, the steps of 16 bits
-/// would look like flat tops.
+/// The lowest peak of a wave that is judged. A converter clips near its full scale, which may be somewhat lower in the recording
+/// after a wrong gain; in quieter recordings, the steps of 16 bits would look like flat tops.
 const LOWEST_CLIPPING: f32 = 0.25;
 /// A clipped wave stays within this fraction of its highest value, …
 const FLAT: f32 = 0.001;

@@ -87,7 +87,8 @@ impl Header {
     }
 }
 
-/// Returns the header at the front of `bytes`, if further headers follow it or the file ends.
+/// Returns the header at the front of `bytes`, if matching frames follow it: [`FRAMES_IN_A_ROW`] in all, or fewer up to a tag or
+/// the end of the file.
 fn confirmed(bytes: &[u8]) -> Option<Header> {
     let first = Header::parse(bytes)?;
     let mut rest = bytes.get(first.frame_bytes..)?;

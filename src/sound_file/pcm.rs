@@ -9,8 +9,8 @@ use super::part::{Fault, Part, check};
 
 /// The number of frames of PCM decoded at a time.
 const PACKET_FRAMES: usize = 4_096;
-/// Lengths that programs write into a pipe when they do not know the length: all ones by ffmpeg and others; somewhat below or at
-/// 2³¹ by sox, espeak-ng and arecord.
+/// Lengths in headers of programs that write to a pipe and do not know the length: all ones from ffmpeg and others; somewhat
+/// below or at 2³¹ from sox, espeak-ng and arecord.
 const UNKNOWN_LENGTHS: [std::ops::RangeInclusive<u64>; 2] =
     [0x7f00_0000..=0x8000_0000, 0xffff_0000..=0xffff_ffff];
 
@@ -147,8 +147,8 @@ pub(super) enum Length {
 }
 
 impl Length {
-    /// Judges the length in the header of a file whose header also states the file's size. The length is unknown if the file has
-    /// too few bytes for either, and programs write such a length when they do not know it.
+    /// Judges the length in the header of a file whose header also states the file's size. The length is unknown if the file is
+    /// shorter than that length, the stated size is 0 or exceeds the file too, and the length is one of [`UNKNOWN_LENGTHS`].
     pub(super) fn claimed(bytes: u64, file_bytes: u64, all: u64) -> Self {
         let is_open = file_bytes == 0 || file_bytes.saturating_add(8) > all;
         let is_unknown = is_open && bytes > all && UNKNOWN_LENGTHS.iter().any(|range| range.contains(&bytes));

@@ -331,7 +331,7 @@ impl<'a, C: Connection> Session<'a, C> {
     }
 
     /// Reports to the announcer whether the loudspeaker works, if the announcer would assume otherwise. A fault is reported on
-    /// every connection, because an unreported one counts as mended.
+    /// every connection, because an unreported one counts as fixed.
     async fn tell_health(&mut self) -> Result<(), SessionError> {
         let fault = self.memory.health.fault().map(wire::reason);
         if fault.is_some() || self.memory.told_fault.is_some() {

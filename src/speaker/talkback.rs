@@ -92,7 +92,7 @@ enum UplinkError {
 struct Said {
     clip: Clip,
     at: Instant,
-    /// The blocks as frames, in the clear and encrypted.
+    /// The blocks as frames, in the clear and sealed.
     open: Vec<Vec<u8>>,
     sealed: Vec<Vec<u8>>,
     key: Vec<u8>,

@@ -10,7 +10,7 @@ const HEADER_FIXED_BYTES: usize = 77;
 /// The layout of a clip header in this version.
 const HEADER_VERSION: u8 = 2;
 
-/// The announcement of a clip before its bytes: everything a station checks it against.
+/// The header that is sent before a clip's bytes: everything a station checks the clip against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipHeader {
     /// Which clip.

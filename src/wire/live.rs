@@ -19,7 +19,7 @@ pub const MAX_LIVE_BLOCKS: u32 = 30_000;
 /// The most bytes of one block: [`LIVE_BLOCK_MS`] of 16-bit samples at [`MAX_RATE_HZ`].
 pub const MAX_LIVE_BLOCK_BYTES: usize = (MAX_RATE_HZ / (1_000 / LIVE_BLOCK_MS)) as usize * 2;
 
-/// The announcement of live speech before its first block, and again, with length and hash, after its last.
+/// The header of live speech, sent before its first block and again, with length and hash, after its last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveHeader {
     /// Which announcement; it is in order with the clips of its announcer.

@@ -71,7 +71,7 @@ impl Answer {
 /// The longest that a talkback may be valid, from its date to its expiry.
 pub const TALKBACK_LIFE: Duration = Duration::from_secs(86_400);
 
-/// The announcement of a talkback before its bytes: everything the announcer checks it against.
+/// The header that is sent before a talkback's bytes: everything the announcer checks the talkback against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TalkbackHeader {
     /// The Ed25519 key of the station that speaks; zeros in open mode.

@@ -20,7 +20,8 @@ const POLL: Duration = Duration::from_millis(2);
 const WARM_UP: Duration = Duration::from_secs(4);
 /// Twice the number of samples on either side that the resampler weighs.
 const SINC_FRAMES: usize = 64;
-/// The most that the resampling ratio may change. A clock is off by a per mille or so; steering adds [`MAX_STEERING`] at most.
+/// The largest factor by which the resampling ratio may change. A clock is off by a per mille or so; steering adds
+/// [`MAX_STEERING`] at most.
 const MOST_RATIO: f64 = 1.05;
 /// Blocks over which an error is corrected, as a time constant: two seconds. All stations hear the same, so there is no hurry.
 const STEERING_BLOCKS: f64 = 100.0;

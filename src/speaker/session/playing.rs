@@ -17,8 +17,8 @@ use crate::wire::{self, ClipHeader, ClipId, FromAnnouncer, FromStation, Receipt}
 
 /// How long to wait for the instant once the clip is verified. The other stations may take as long as a slow transfer.
 const INSTANT_DEADLINE: Duration = Duration::from_secs(30);
-/// The least time that the disk has, before the first sample, to record that a clip has begun. It has until the instant if that
-/// is later.
+/// The least time that the disk has, before the first sample, to record that a clip has begun. It has until the station must
+/// start for the instant, if that is later.
 const BEGUN_PATIENCE: Duration = Duration::from_millis(50);
 /// The longest that a clip may live; see `announce --keep`.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
