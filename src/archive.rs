@@ -356,8 +356,8 @@ impl Writer {
             .map_err(|source| ArchiveError::Write { path, source })
     }
 
-    /// Removes files that are too old or too many, to make room for `more` bytes. Only a few files at a time, so that a
-    /// clock that is wrong by years does not empty the archive.
+    /// Removes files that are too old, or that take too much space once `more` bytes are added. Only a few files at a
+    /// time, so that a clock that is wrong by years does not empty the archive.
     fn retain(&self, more: u64, now_unix_ms: u64) -> Result<(), ArchiveError> {
         let failed = |source| ArchiveError::Folder { path: self.folder.clone(), source };
         let mut files = Vec::new();

@@ -155,7 +155,8 @@ impl Note {
 }
 
 impl Pages {
-    /// Queues an entry, and drops waiting entries of earlier clips, which are no longer needed.
+    /// Queues an entry, and drops waiting entries of earlier clips of the same announcer and priority, which are no
+    /// longer needed.
     fn enter(self: &Arc<Self>, entry: Entry) {
         let mut waiting = lock(&self.waiting);
         let (is_new, mut kept) = (matches!(entry.note, Note::Begun(_)), 0);

@@ -51,8 +51,8 @@ const MAX_LEAD: Duration = Duration::from_secs(1);
 const NAMING_MARGIN: Duration = Duration::from_millis(10);
 /// The longest wait for silence: a page over another is better than none, and a station refuses an instant 300 s ahead.
 const LONGEST_QUEUE: Duration = Duration::from_secs(240);
-/// How long after a clip has expired a station that was ordered to play it, and was cut off, may still bring its
-/// receipt.
+/// How long after a clip has expired a station that was ordered to play it, and lost its connection, may still bring
+/// its receipt.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(600);
 /// How long after the last sample a receipt may arrive.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
 const TRANSFER_MIN_RATE: u64 = 8 * 1024;
 /// How often a clip is sent to a station that refuses it.
 const MAX_REFUSALS: u32 = 2;
-/// How often a clip is sent to a station that accepts it and is lost before sending its receipt.
+/// The most times that a clip is sent to a station that accepts it and is lost before sending its receipt.
 const MAX_SENDINGS: u32 = 5;
 /// The most bytes of clips that are kept: beyond that, the oldest that have their verdict are given up.
 const MAX_KEPT_BYTES: usize = 256 << 20;
@@ -101,12 +101,12 @@ pub enum Order {
     Drop,
 }
 
-/// What follows from an event.
+/// What the announcer must do after something has happened.
 #[derive(Debug)]
 pub enum Action {
-    /// For one connection.
+    /// Pass an order to one connection.
     Order(ConnectionId, Order),
-    /// For the operator.
+    /// Emit an event.
     Tell(Event),
     /// Every station's outcome of a clip is known: nothing more needs to be kept of it.
     Closed(ClipId),
@@ -350,7 +350,8 @@ impl Stations {
         self.announcements.retain(|_, announcement| !announcement.closed || announcement.sounds_at(now));
     }
 
-    /// When [`Self::tick`] is due: soon while something is on its way, otherwise not at all.
+    /// When [`Self::tick`] is due: soon while something is on its way, later while clips are only kept or another
+    /// deadline is pending, otherwise not at all.
     pub fn next_tick(&self, now: Instant) -> Option<Instant> {
         let is_quiet = |it: &Announcement| it.settled && !it.is_busy();
         let is_busy = self.live.is_some() || !self.announcements.values().all(is_quiet);

@@ -99,7 +99,7 @@ impl Desk {
     /// Creates a desk that no station has come to yet, with the work that earlier runs left over.
     ///
     /// # Errors
-    /// [`AnnouncerError::Random`], and errors of reading which zones there are.
+    /// [`AnnouncerError::Keys`]: the order of zones cannot be read, or there are no random numbers.
     pub fn new(
         microphone: Microphone,
         mut config: Config,

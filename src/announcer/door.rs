@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection keeps its place at least; a handshake takes two round trips and a millisecond.
+/// How long a connection that is not silent keeps its place at least, unless its address crowds the door; a handshake
+/// takes two round trips and a millisecond.
 const MIN_STAY: Duration = Duration::from_millis(250);
 /// How long a silent connection keeps it: a station speaks first, and at once.
 const SILENT_STAY: Duration = Duration::from_millis(50);

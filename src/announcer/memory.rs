@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Returns the least of the memory available in the system, in this process's control groups, and in its own address
-/// space (`ulimit -v`), in bytes. A value that cannot be read does not limit.
+/// space (`ulimit -v`), in bytes. A value that cannot be read sets no limit.
 pub(super) fn available_bytes() -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let system = read(Path::new("/proc/meminfo")).and_then(|text| kib_of(&text, "MemAvailable:"));

@@ -89,8 +89,9 @@ impl Stations {
     }
 
     /// Returns the first instant, not before `soonest`, from which a clip overlaps no other page's own play wherever
-    /// both may be heard. The late stations of a page play together if they can. The late play of another page holds
-    /// nobody back: the stations ordered to play it are busy with it, and the rest need not miss what comes next.
+    /// both may be heard; `soonest` itself if that would be more than [`LONGEST_QUEUE`] later. Pages that this one
+    /// interrupts do not count. The late stations of a page play together if they can. The late play of another page
+    /// holds nobody back: the stations ordered to play it are busy with it, and the rest need not miss what comes next.
     pub(super) fn quiet_from(&self, clip: ClipId, announcement: &Announcement, soonest: Instant) -> Instant {
         if let Some(joined) = announcement.starts.iter().copied().skip(1).find(|start| *start >= soonest) {
             return joined;

@@ -66,7 +66,8 @@ impl Stations {
         }
     }
 
-    /// Records that a station is gone. Clips due there are kept for it; the verdict waits for it until `held_until`.
+    /// Records that a station is gone. Clips due there wait for it; if clips are not kept, those that it cannot have
+    /// played are missed. The verdict waits for the station until `held_until`.
     pub(super) fn lose(&mut self, name: &str, reason: &str, now: Instant, held_until: Instant) {
         let mut gone = Vec::new();
         for (id, announcement) in &mut self.announcements {

@@ -36,7 +36,7 @@ pub enum LivePart {
 /// Live speech that stations may join while it lasts.
 #[derive(Debug)]
 pub struct LiveOffer {
-    /// Its identity as an announcement.
+    /// Its id as an announcement.
     pub id: ClipId,
     /// Its encoded header.
     pub header: Vec<u8>,

@@ -10,8 +10,8 @@ use crate::priority::Priority;
 use crate::wire::ClipId;
 
 impl Stations {
-    /// Handles a station's report that another page goes first there. The clip waits for it until it expires, within
-    /// reason.
+    /// Handles a station's report that another page goes first there. The verdict waits for the station until the clip
+    /// expires, within reason.
     pub(super) fn queued(&mut self, name: &str, clip: ClipId, now: Instant) -> bool {
         let Some(announcement) = self.announcements.get_mut(&clip) else { return false };
         let latest = announcement.expires.min(now + LONGEST_QUEUE);
@@ -82,7 +82,7 @@ impl Stations {
         let interrupted = recipient.begun;
         announcement.set(name, Progress::Away { held_until: now + REJOIN_GRACE });
         let length = announcement.delivery.length;
-        // A station that is cut off plays to the end.
+        // A station that loses its connection plays to the end.
         let may_sound = |it: &Recipient| !it.yielded && it.told.is_some_and(|at| now < at + length);
         if announcement.tally.told == 0 && !announcement.recipients.values().any(may_sound) {
             // No station plays it any more: those that play it later begin together.

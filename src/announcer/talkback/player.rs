@@ -20,8 +20,8 @@ pub(in crate::announcer) struct Player {
 }
 
 impl Player {
-    /// Plays each talkback that arrives, for as long as the announcer runs; those not heard by then are reported as
-    /// kept. `records` holds whether the announcer is recording.
+    /// Plays each talkback that arrives, for as long as the announcer runs. Those not heard by then are reported as
+    /// kept, or as refused if they could not be kept. `records` holds whether the announcer is recording.
     pub async fn run(mut self, mut records: watch::Receiver<bool>, closing: CancellationToken) {
         while let Some(job) = self.next(&closing).await {
             let played = tokio::select! {
