@@ -5,14 +5,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// `norewinds` keeps a null sink from rendering two seconds at once while it is idle, which a new stream would wait for.
+///
 /// Two halls on one null sink of two channels, a further null sink, and a microphone that hears hall A.
 const SCRIPT: &str = "\
 load-module module-native-protocol-unix auth-anonymous=1
-load-module module-null-sink sink_name=all rate=40000 channels=2
+load-module module-null-sink sink_name=all rate=40000 channels=2 norewinds=1
 load-module module-remap-sink sink_name=hallA master=all channels=1 channel_map=mono master_channel_map=front-left remix=no
 load-module module-remap-sink sink_name=hallB master=all channels=1 channel_map=mono master_channel_map=front-right remix=no
-load-module module-null-sink sink_name=slow rate=25000 channels=1 format=u8
-load-module module-null-sink sink_name=talker rate=40000 channels=1
+load-module module-null-sink sink_name=slow rate=25000 channels=1 format=u8 norewinds=1
+load-module module-null-sink sink_name=talker rate=40000 channels=1 norewinds=1
 load-module module-remap-source source_name=micsrc master=talker.monitor channels=1 channel_map=mono master_channel_map=mono remix=no
 set-default-sink hallA
 set-default-source micsrc
