@@ -139,6 +139,8 @@ fn a_microphone_records_what_is_said_and_exactly_as_long() {
     let saved = folder.path().join("recorded.wav");
     let mut part = Part::start(&pulse, &format!("record\tmicsrc\t{}\t6.0", saved.display()));
     part.hear();
+    // It records: what is said now is said after Enter.
+    part.hear();
     let talk = pulse.tool("paplay").arg("--device=talker").arg(&path).status();
     assert!(talk.expect("paplay is installed").success());
     let recorded = part.hear();
@@ -270,7 +272,13 @@ async fn record(input: &str, wav: &str, seconds: f64) {
     say(&format!("name={}", microphone.name()));
     let begun = std::time::Instant::now();
     let mut levels = 0;
-    match microphone.record(Duration::from_secs_f64(seconds), std::future::pending(), |_| levels += 1).await {
+    let on_level = |_| {
+        if levels == 0 {
+            say("recording=yes");
+        }
+        levels += 1;
+    };
+    match microphone.record(Duration::from_secs_f64(seconds), std::future::pending(), on_level).await {
         Ok(Captured { sound, .. }) => {
             let late_ms = (begun.elapsed().as_secs_f64() - seconds) * 1e3;
             let Sound { samples, .. } = &sound;

@@ -5,21 +5,25 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Two halls on one null sink of two channels, another null sink, and a microphone that hears hall A.
+/// Two halls on one null sink of two channels, a slow null sink, and a talker that the microphone hears.
+///
+/// While a null sink that may rewind is idle, it renders two seconds at once, and a new stream waits for them; `norewinds`
+/// prevents that.
 const SCRIPT: &str = "\
 load-module module-native-protocol-unix auth-anonymous=1
-load-module module-null-sink sink_name=all rate=48000 channels=2
+load-module module-null-sink sink_name=all rate=40000 channels=2 norewinds=1
 load-module module-remap-sink sink_name=hallA master=all channels=1 channel_map=mono master_channel_map=front-left remix=no
 load-module module-remap-sink sink_name=hallB master=all channels=1 channel_map=mono master_channel_map=front-right remix=no
-load-module module-null-sink sink_name=slow rate=44100 channels=1 format=u8
-load-module module-null-sink sink_name=talker rate=48000 channels=1
+load-module module-null-sink sink_name=slow rate=25000 channels=1 format=u8 norewinds=1
+load-module module-null-sink sink_name=talker rate=40000 channels=1 norewinds=1
 load-module module-remap-source source_name=micsrc master=talker.monitor channels=1 channel_map=mono master_channel_map=mono remix=no
 set-default-sink hallA
 set-default-source micsrc
 ";
 
-/// The rate of the recordings that [`Pulse::record`] makes.
-pub const RATE_HZ: u32 = 48_000;
+/// The rate of the recordings that [`Pulse::record`] makes, and of most sinks. A null sink counts whole microseconds: a frame is
+/// 25 of them, or 40 in the slow one. At 48 kHz it cuts off the rest of each piece, and what it plays comes out in steps.
+pub const RATE_HZ: u32 = 40_000;
 
 /// Held by the one running server: several on one small machine would run dry.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -66,7 +70,8 @@ impl Pulse {
         let file = self.folder.path().join(format!("{sink}.raw"));
         let recorder = self
             .tool("parec")
-            .args(["--raw", "--format=s16le", "--latency-msec=20", "--rate=48000"])
+            .args(["--raw", "--format=s16le", "--latency-msec=20"])
+            .arg(format!("--rate={RATE_HZ}"))
             .arg(format!("--channels={channels}"))
             .arg(format!("--device={sink}.monitor"))
             .arg(&file)
