@@ -16,8 +16,35 @@
 //! announcer verifies, keeps and plays. Live speech takes the same path as a clip, block by block, during the speech:
 //! the announcer's microphone, one broadcast to all links, and a feed at each loudspeaker that conceals missing blocks.
 //!
-//! Imports run downwards: the two roles ([`announcer`], [`speaker`]) use stations, link and sound, and those use wire,
-//! clip and sample. The two roles do not use each other.
+//! # The parts
+//!
+//! | | |
+//! |---|---|
+//! | the two roles | [`announcer`], [`speaker`]; [`demo`] runs both |
+//! | the site and its keys | [`site`], [`membership`], [`keys`], [`invite`], [`handshake`], [`seal`], [`clip_cipher`] |
+//! | sound | [`microphone`], [`loudspeaker`], [`devices`], [`sound_file`], [`prepare`], [`sample`], [`clock`], [`volume`] |
+//! | the wire | [`stations`], [`link`], [`wire`], [`clip`], [`priority`] |
+//! | what is kept | [`archive`], [`outbox`], the station's diary |
+//! | what is shown | [`cli`], [`console`], [`event`], [`report`] |
+//! | the process | [`leaving`], [`wall`] |
+//!
+//! A module imports only modules on lines below its own; a test compares these lines with the code. The two roles do not
+//! use each other, though one stands above the other here.
+//!
+//! ```text floors
+//! leaving
+//! cli console demo
+//! announcer
+//! speaker outbox
+//! site membership stations
+//! archive diary link report
+//! event handshake
+//! microphone loudspeaker clip_cipher seal invite
+//! devices prepare keys
+//! sound_file wire
+//! clip priority
+//! advice batches clock sample shared_folder volume wall
+//! ```
 #![forbid(unsafe_code)]
 
 mod advice;

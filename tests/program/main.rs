@@ -11,6 +11,7 @@ mod console;
 mod disk;
 mod disk_hangs;
 mod files;
+mod imports;
 mod jobs;
 mod keep;
 mod keyboard;
